@@ -1,0 +1,143 @@
+"""Node and Cell: the module of one cell of a genotype; and the cell and residual block of NAS-Bench-201.
+
+Source: DARTS (ICLR 2019), Sec. 2.1, Eq. 1 (a node is the sum of its incoming edges, a cell the concatenation
+of its nodes); NAS-Bench-201 (ICLR 2020), Sec. 2.1. Drop path as in the public retraining code of the family:
+per sample, on every edge except the identity.
+"""
+
+import torch
+from timm.layers import DropPath
+from torch import Tensor, nn
+
+from .genotype import CellGenotype, GenotypeError
+from .ops import OPS, FactorizedReduce, relu_conv_bn
+
+
+class Node(nn.Module):
+    """A node: the sum of its incoming edges, each operation applied to the state it reads."""
+
+    def __init__(self, edges: list[tuple[int, nn.Module]]) -> None:
+        """edges: (index of the state that is read, operation), at least one."""
+        super().__init__()
+        self.inputs = [index for index, _ in edges]
+        self.ops = nn.ModuleList([op for _, op in edges])
+        self.droppable = [not isinstance(op, nn.Identity) for _, op in edges]
+        self.drop_path = DropPath(0.0)
+
+    def forward(self, states: list[Tensor]) -> Tensor:
+        terms: list[Tensor] = []
+        for i, op in enumerate(self.ops):
+            term = op(states[self.inputs[i]])
+            terms.append(self.drop_path(term) if self.droppable[i] else term)
+        total = terms[0]
+        for term in terms[1:]:
+            total = total + term
+        return total
+
+
+def build_nodes(
+    genotype: CellGenotype, kind: str, sources: int, channels: int, reduction: bool
+) -> tuple[nn.ModuleList, list[int]]:
+    """The nodes of a cell in order, and for each node of `concat` its index among the states.
+
+    States are the `sources` inputs of the cell followed by the nodes that have edges. In a reduction cell an
+    operation that reads an input has stride 2. Raises GenotypeError where a node without edges is read.
+    """
+    state_of = {node: node for node in range(sources)}
+    nodes = nn.ModuleList()
+    for number in sorted({edge.node for edge in genotype.edges}):
+        edges = genotype.edges_into(number)
+        for edge in edges:
+            _check_read(kind, f"edge {edge.op} of node {number}", edge.input, state_of)
+        strides = [2 if reduction and edge.input < sources else 1 for edge in edges]
+        nodes.append(
+            Node(
+                [
+                    (state_of[edge.input], OPS[edge.op](channels, stride, True))
+                    for edge, stride in zip(edges, strides, strict=True)
+                ]
+            )
+        )
+        state_of[number] = sources + len(nodes) - 1
+    for number in genotype.concat:
+        _check_read(kind, "concat", number, state_of)
+    return nodes, [state_of[number] for number in genotype.concat]
+
+
+def _check_read(kind: str, reader: str, node: int, state_of: dict[int, int]) -> None:
+    if node not in state_of:
+        raise GenotypeError(
+            f"{kind} cell: {reader} reads node {node}, which has no incoming edge; expected at least one "
+            "edge into every node that is read: add an edge, or leave the node out of concat"
+        )
+
+
+class Cell(nn.Module):
+    """A DARTS cell: (outputs of cells k-2 and k-1) -> concatenation of its nodes.
+
+    (N, in_chs[0], H0, W0), (N, in_chs[1], H, W) -> (N, out_chs, H', W'), H' = ceil(H / 2) in a reduction
+    cell, else H; H0 = H, or twice that (rounded) where the previous cell reduced.
+    """
+
+    def __init__(
+        self,
+        genotype: CellGenotype,
+        in_chs: tuple[int, int],
+        channels: int,
+        reduction: bool,
+        after_reduction: bool,
+    ) -> None:
+        super().__init__()
+        self.genotype = genotype
+        self.preprocess0: nn.Module = (
+            FactorizedReduce(in_chs[0], channels)
+            if after_reduction
+            else relu_conv_bn(in_chs[0], channels, 1, 1)
+        )
+        self.preprocess1 = relu_conv_bn(in_chs[1], channels, 1, 1)
+        kind = "reduce" if reduction else "normal"
+        self.nodes, self.concat = build_nodes(genotype, kind, 2, channels, reduction)
+        self.out_chs = channels * len(self.concat)
+
+    def forward(self, prev_prev: Tensor, prev: Tensor) -> Tensor:
+        states = [self.preprocess0(prev_prev), self.preprocess1(prev)]
+        for node in self.nodes:
+            states.append(node(states))
+        return torch.cat([states[i] for i in self.concat], dim=1)
+
+
+class NasBench201Cell(nn.Module):
+    """A NAS-Bench-201 cell: one input, three nodes, the last is the output. (N, C, H, W) -> the same.
+
+    It takes the output of cell k-2 as well and ignores it, so that every macro-architecture runs through one
+    loop.
+    """
+
+    def __init__(self, genotype: CellGenotype, channels: int) -> None:
+        super().__init__()
+        self.nodes, _ = build_nodes(genotype, "cell", 1, channels, reduction=False)
+        self.out_chs = channels
+
+    def forward(self, prev_prev: Tensor, prev: Tensor) -> Tensor:
+        states = [prev]
+        for node in self.nodes:
+            states.append(node(states))
+        return states[-1]
+
+
+class ResidualReduction(nn.Module):
+    """NAS-Bench-201's residual block between stages: (N, C, H, W) -> (N, 2C, ceil(H / 2), ceil(W / 2))."""
+
+    def __init__(self, in_chs: int) -> None:
+        super().__init__()
+        self.out_chs = 2 * in_chs
+        self.conv1 = relu_conv_bn(in_chs, self.out_chs, 3, 2)
+        self.conv2 = relu_conv_bn(self.out_chs, self.out_chs, 3, 1)
+        # ceil_mode only matters for odd sizes, where the public code fails.
+        self.shortcut = nn.Sequential(
+            nn.AvgPool2d(2, 2, ceil_mode=True), nn.Conv2d(in_chs, self.out_chs, 1, bias=False)
+        )
+
+    def forward(self, prev_prev: Tensor, prev: Tensor) -> Tensor:
+        out: Tensor = self.shortcut(prev) + self.conv2(self.conv1(prev))
+        return out

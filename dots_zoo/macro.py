@@ -1,0 +1,148 @@
+"""The three macro-architectures that cells are stacked in: `mobile` (ImageNet), `cifar`, and `nb201`.
+
+Source: DARTS (ICLR 2019), Sec. 3.1-3.3 and its public evaluation networks; NAS-Bench-201 (ICLR 2020), Fig. 1.
+A macro is a stem, a list of cells, and what a feature map looks like after each of them.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from .cell import Cell, NasBench201Cell, ResidualReduction
+from .errors import DotsZooError
+from .genotype import Genotype, GenotypeError
+
+
+@dataclass(frozen=True)
+class Block:
+    """What one block of the stem or one cell puts out."""
+
+    module: str
+    num_chs: int
+    reduction: int  # stride with respect to the image
+
+
+@dataclass(frozen=True)
+class Macro:
+    """Stem and cells in order. The first cell reads the stem's last two outputs, or its one output twice."""
+
+    stem: list[nn.Module]
+    cells: list[nn.Module]
+    blocks: list[Block]  # one per stem block, then one per cell
+    norm: nn.Module  # between the last cell and the head
+    aux: (
+        tuple[int, int] | None
+    )  # the auxiliary head: the cell whose output it reads, the stride of its pooling
+
+    def taps(self) -> list[int]:
+        """Indices into `blocks`: the last block at each stride."""
+        strides = [block.reduction for block in self.blocks]
+        return [i for i, stride in enumerate(strides) if i + 1 == len(strides) or strides[i + 1] != stride]
+
+    def feature_info(self) -> list[dict[str, Any]]:
+        """timm's description of the taps."""
+        blocks = [self.blocks[i] for i in self.taps()]
+        return [{"num_chs": b.num_chs, "reduction": b.reduction, "module": b.module} for b in blocks]
+
+
+def conv_bn(in_chs: int, out_chs: int, stride: int) -> list[nn.Module]:
+    """3x3 convolution without bias, batch norm."""
+    return [nn.Conv2d(in_chs, out_chs, 3, stride, 1, bias=False), nn.BatchNorm2d(out_chs)]
+
+
+def mobile(genotype: Genotype, channels: int, layers: int, in_chans: int) -> Macro:
+    """The ImageNet network: stem to stride 8, `layers` cells, reductions at layers // 3, 2 * layers // 3.
+
+    Widths at 48 channels: 24 at stride 2, 48 at 4, 192 at 8, 384 at 16, 768 at 32.
+    """
+    _check_macro("mobile", genotype, "darts", channels, layers, even=True)
+    stem: list[nn.Module] = [
+        nn.Sequential(*conv_bn(in_chans, channels // 2, 2), nn.ReLU()),
+        nn.Sequential(*conv_bn(channels // 2, channels, 2)),
+        # Not in place: its input is the feature map at stride 4.
+        nn.Sequential(nn.ReLU(), *conv_bn(channels, channels, 2)),
+    ]
+    stem_blocks = [
+        Block("stem.0", channels // 2, 2),
+        Block("stem.1", channels, 4),
+        Block("stem.2", channels, 8),
+    ]
+    cells, blocks = _darts_cells(genotype, (channels, channels), channels, layers, 8, after_reduction=True)
+    return Macro(stem, cells, stem_blocks + blocks, nn.Identity(), aux=(2 * layers // 3, 2))
+
+
+def cifar(genotype: Genotype, channels: int, layers: int, in_chans: int) -> Macro:
+    """The CIFAR network: stem of 3 * channels, `layers` cells, reductions at layers // 3, 2 * layers // 3."""
+    _check_macro("cifar", genotype, "darts", channels, layers)
+    width = 3 * channels
+    stem: list[nn.Module] = [nn.Sequential(*conv_bn(in_chans, width, 1))]
+    cells, blocks = _darts_cells(genotype, (width, width), channels, layers, 1, after_reduction=False)
+    return Macro(stem, cells, [Block("stem.0", width, 1), *blocks], nn.Identity(), aux=(2 * layers // 3, 3))
+
+
+def nb201(genotype: Genotype, channels: int, layers: int, in_chans: int) -> Macro:
+    """The NAS-Bench-201 network: three stages of layers // 3 cells, a residual block between two stages."""
+    _check_macro("nb201", genotype, "nasbench201", channels, layers)
+    if layers % 3:
+        raise DotsZooError(
+            f"macro nb201 has three stages of equal length: expected layers divisible by 3, got {layers}"
+        )
+    stem: list[nn.Module] = [nn.Sequential(*conv_bn(in_chans, channels, 1))]
+    cells: list[nn.Module] = []
+    blocks = [Block("stem.0", channels, 1)]
+    for stage in range(3):
+        width = channels * 2**stage
+        if stage:
+            cells.append(ResidualReduction(width // 2))
+        cells.extend(NasBench201Cell(genotype.cell, width) for _ in range(layers // 3))
+        blocks.extend(Block(f"cells.{i}", width, 2**stage) for i in range(len(blocks) - 1, len(cells)))
+    norm = nn.Sequential(nn.BatchNorm2d(width), nn.ReLU())
+    return Macro(stem, cells, blocks, norm, aux=None)
+
+
+def _darts_cells(
+    genotype: Genotype,
+    in_chs: tuple[int, int],
+    channels: int,
+    layers: int,
+    stride: int,
+    after_reduction: bool,
+) -> tuple[list[nn.Module], list[Block]]:
+    cells: list[nn.Module] = []
+    blocks: list[Block] = []
+    for i in range(layers):
+        reduction = i in (layers // 3, 2 * layers // 3)
+        if reduction:
+            channels, stride = 2 * channels, 2 * stride
+        cell = Cell(
+            genotype.reduce if reduction else genotype.normal, in_chs, channels, reduction, after_reduction
+        )
+        cells.append(cell)
+        blocks.append(Block(f"cells.{i}", cell.out_chs, stride))
+        in_chs, after_reduction = (in_chs[1], cell.out_chs), reduction
+    return cells, blocks
+
+
+def _check_macro(
+    macro: str, genotype: Genotype, space: str, channels: int, layers: int, even: bool = False
+) -> None:
+    if genotype.space != space:
+        raise GenotypeError(
+            f"genotype {genotype.name!r} is of the space {genotype.space!r}, but macro {macro!r} is built of "
+            f"{space!r} cells: use macro {'nb201' if genotype.space == 'nasbench201' else 'mobile or cifar'}"
+        )
+    if layers < 3:
+        raise DotsZooError(f"macro {macro} halves the resolution twice: expected layers >= 3, got {layers}")
+    if channels < 1 or (even and channels % 2):
+        raise DotsZooError(
+            f"macro {macro}: expected a positive{' even' if even else ''} number of channels, got {channels}"
+        )
+
+
+MACROS: dict[str, Callable[[Genotype, int, int, int], Macro]] = {
+    "mobile": mobile,
+    "cifar": cifar,
+    "nb201": nb201,
+}

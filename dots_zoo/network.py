@@ -1,0 +1,261 @@
+"""CellNet: the network of a genotype, with timm's model contract.
+
+Source: DARTS (ICLR 2019) and its public evaluation networks; timm's `forward_features`, `forward_head`,
+`forward_intermediates`, `prune_intermediate_layers`, `reset_classifier`, `group_matcher`.
+
+Differs from the public code: any input size works (adaptive pooling, odd sizes), no ReLU works in place, and
+one drop-path rate is raised through `set_drop_path` instead of by assigning an attribute.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from timm.layers import ClassifierHead, DropPath
+from timm.models._features import feature_take_indices
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from .errors import DotsZooError
+from .genotype import Genotype, load_genotype
+from .macro import MACROS
+
+
+class AuxiliaryHead(nn.Module):
+    """The auxiliary classifier of DARTS's evaluation networks: (N, in_chs, H, W) -> (N, num_classes).
+
+    The papers' pooling windows need a map of at least 5 + stride pixels; a smaller map is pooled adaptively
+    to the same 2x2, and what is larger than 1x1 in the end is averaged, so that every input size can be
+    trained.
+    """
+
+    def __init__(self, in_chs: int, num_classes: int, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+        self.conv1 = nn.Conv2d(in_chs, 128, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(128)
+        self.conv2 = nn.Conv2d(128, 768, 2, bias=False)
+        # The ImageNet head (stride 2) never had the second batch norm: public checkpoints depend on it.
+        self.bn2: nn.Module = nn.BatchNorm2d(768) if stride == 3 else nn.Identity()
+        self.fc = nn.Linear(768, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(x)  # not in place: x is the feature map that the next cell reads
+        if min(x.shape[-2:]) < 5 + self.stride:
+            x = F.adaptive_avg_pool2d(x, 2)
+        else:
+            x = F.avg_pool2d(x, 5, self.stride)
+        x = F.relu(self.bn1(self.conv1(x)))
+        x = F.relu(self.bn2(self.conv2(x)))
+        logits: Tensor = self.fc(x.mean((2, 3)))
+        return logits
+
+
+class CellNet(nn.Module):
+    """A genotype's cells in one of the macro-architectures: (N, in_chans, H, W) -> (N, num_classes).
+
+    genotype: a Genotype, the name of a bundled cell, a file or a text, as for `load_genotype`.
+    macro: 'mobile', 'cifar' or 'nb201'. channels: width of the first cell's nodes. layers: number of cells.
+    drop_path_rate: one rate for every edge of every cell except the identities.
+    aux_head: in training mode, forward returns (logits, auxiliary logits).
+    Raises DotsZooError for sizes that a macro cannot have, GenotypeError for a cell that cannot be built.
+    """
+
+    def __init__(
+        self,
+        genotype: Genotype | str,
+        macro: str,
+        channels: int,
+        layers: int,
+        num_classes: int = 1000,
+        in_chans: int = 3,
+        global_pool: str = "avg",
+        drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        aux_head: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        if macro not in MACROS:
+            raise DotsZooError(f"unknown macro {macro!r}: expected one of {', '.join(MACROS)}")
+        self.genotype = load_genotype(genotype)
+        self.num_classes, self.drop_rate, self.grad_checkpointing = num_classes, drop_rate, False
+        with torch.device(device) if device is not None else nullcontext():
+            plan = MACROS[macro](self.genotype, channels, layers, in_chans)
+            self.stem, self.cells, self.norm = nn.ModuleList(plan.stem), nn.ModuleList(plan.cells), plan.norm
+            self.taps = plan.taps()
+            self.feature_info = plan.feature_info()
+            self.num_features = self.head_hidden_size = self.feature_info[-1]["num_chs"]
+            self.head = ClassifierHead(self.num_features, num_classes, global_pool, drop_rate)
+            if aux_head and plan.aux is None:
+                raise DotsZooError(f"macro {macro} has no auxiliary head: pass aux_head=False")
+            cell, stride = plan.aux or (0, 0)
+            self.aux_block = len(plan.stem) + cell
+            in_chs = plan.blocks[self.aux_block].num_chs
+            self.aux_head = AuxiliaryHead(in_chs, num_classes, stride) if aux_head else None
+        self.set_drop_path(drop_path_rate)
+        if dtype is not None:
+            self.to(dtype)
+
+    def set_drop_path(self, rate: float) -> None:
+        """Set the drop-path rate, in [0, 1), of every edge but identities; training raises it by epoch."""
+        if not 0.0 <= rate < 1.0:
+            raise DotsZooError(f"drop-path rate: expected a probability in [0, 1), got {rate}")
+        self.drop_path_rate = rate
+        for module in self.modules():
+            if isinstance(module, DropPath):
+                module.drop_prob = rate
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute every cell in the backward pass instead of keeping its activations."""
+        self.grad_checkpointing = enable
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Parameter groups for layer-wise learning rates: the stem, then one group a cell."""
+        return {
+            "stem": r"^stem",
+            "blocks": r"^cells\.(\d+)" if coarse else [(r"^cells\.(\d+)", None), (r"^norm", (99999,))],
+        }
+
+    def no_weight_decay(self) -> set[str]:
+        """The papers decay every parameter."""
+        return set()
+
+    def get_classifier(self) -> nn.Module:
+        """The last linear layer, nn.Identity where there is none."""
+        classifier: nn.Module = self.head.fc
+        return classifier
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """A fresh classifier for num_classes (0: none); the auxiliary head's follows."""
+        self.num_classes = num_classes
+        self.head.reset(num_classes, global_pool)
+        if self.aux_head is not None:
+            if num_classes == 0:
+                self.aux_head = None
+            else:
+                self.aux_head.fc = nn.Linear(768, num_classes).to(self.aux_head.fc.weight)
+
+    def _run(self, x: Tensor, keep: list[int], last: int) -> tuple[Tensor, list[Tensor]]:
+        """Run blocks 0..last of stem and cells; return the last output, and those of the blocks in `keep`."""
+        kept: list[Tensor] = []
+        prev_prev, prev = x, x
+        for i, block in enumerate(self.stem):
+            if i <= last:
+                prev_prev, prev = prev, block(prev)
+                if i in keep:
+                    kept.append(prev)
+        if len(self.stem) == 1:
+            prev_prev = prev
+        first = len(self.stem)
+        for i, cell in enumerate(self.cells):
+            if first + i <= last:
+                if self.grad_checkpointing and not torch.jit.is_scripting():
+                    out = _checkpoint_cell(cell, prev_prev, prev)
+                else:
+                    out = cell(prev_prev, prev)
+                prev_prev, prev = prev, out
+                if first + i in keep:
+                    kept.append(prev)
+        return prev, kept
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """(N, in_chans, H, W) -> (N, num_features, H', W'), before pooling."""
+        features: Tensor = self.norm(self._run(x, [], self.taps[-1])[0])
+        return features
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """(N, num_features, H', W') -> (N, num_classes), or the pooled features with pre_logits."""
+        out: Tensor = self.head(x, pre_logits=pre_logits)
+        return out
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """(N, in_chans, H, W) -> logits (N, num_classes); in training with an auxiliary head, both."""
+        if self.aux_head is not None:
+            if self.training:
+                features, kept = self._run(x, [self.aux_block], self.taps[-1])
+                return self.forward_head(self.norm(features)), self.aux_head(kept[0])
+        return self.forward_head(self.forward_features(x))
+
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: int | Sequence[int] | None = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
+        """Feature maps at the taps, in network order: (N, num_chs, ceil(H / stride), ceil(W / stride)).
+
+        indices: the taps to return (all: None, the last n: an int). norm: apply the final normalisation,
+        which only the nb201 macro has, to the last tap. stop_early: run no further than the last tap wanted.
+        Returns the taps, or (final features, taps) unless intermediates_only.
+        """
+        if output_fmt != "NCHW":
+            raise DotsZooError(f"output_fmt: expected 'NCHW', got {output_fmt!r}")
+        take, deepest = _taken(len(self.taps), indices)
+        last = self.taps[deepest] if stop_early else self.taps[-1]
+        x, taps = self._run(x, [self.taps[i] for i in take], last)
+        if norm and deepest == len(self.taps) - 1:
+            taps[-1] = self.norm(taps[-1])
+        if intermediates_only:
+            return taps
+        return (self.norm(x) if last == self.taps[-1] else x), taps
+
+    def prune_intermediate_layers(
+        self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
+    ) -> list[int]:
+        """Delete what the wanted taps do not need; return their indices counted from the start.
+
+        Everything up to the deepest wanted tap stays: each cell reads the two before it.
+        """
+        take, deepest = _taken(len(self.taps), indices)
+        end = self.taps[deepest] + 1
+        cut = deepest < len(self.taps) - 1
+        self.cells = self.cells[: max(0, end - len(self.stem))]
+        self.stem = self.stem[:end]
+        if cut or prune_norm:
+            self.norm = nn.Identity()
+        if cut:
+            self.num_features = self.head_hidden_size = self.feature_info[deepest]["num_chs"]
+        if cut or prune_head:
+            self.reset_classifier(0, "")
+        return take
+
+
+def _taken(count: int, indices: int | Sequence[int] | None) -> tuple[list[int], int]:
+    """timm's reading of `indices`, (taps counted from the start, the deepest); its assertion as our error."""
+    wanted = indices if indices is None or isinstance(indices, int) else list(indices)
+    try:
+        take, deepest = feature_take_indices(count, wanted)
+    except AssertionError as error:
+        raise DotsZooError(f"out_indices {indices}: {error}; the model has {count} taps") from None
+    return list(take), deepest
+
+
+def _checkpoint_cell(cell: nn.Module, prev_prev: Tensor, prev: Tensor) -> Tensor:
+    """Gradient checkpointing that leaves the running statistics alone when it recomputes."""
+
+    def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        return nullcontext(), _frozen_statistics(cell)
+
+    out: Tensor = checkpoint(cell, prev_prev, prev, use_reentrant=False, context_fn=contexts)
+    return out
+
+
+@contextmanager
+def _frozen_statistics(module: nn.Module) -> Iterator[None]:
+    norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d) and m.training]
+    before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+        norm.num_batches_tracked = None
+    try:
+        yield
+    finally:
+        for norm, (momentum, counter) in zip(norms, before, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, counter

@@ -1,0 +1,134 @@
+"""The candidate operations of the DARTS and NAS-Bench-201 search spaces, name -> constructor.
+
+Source: DARTS (ICLR 2019), Sec. 3.2 and its search space; DOTS (CVPR 2021), Sec. 3.1; NAS-Bench-201 (ICLR
+2020), Fig. 1; `noise` is S4 of RobustDARTS (ICLR 2020), Sec. 3. Every operation maps (N, C, H, W) to (N, C,
+H', W') with H' = ceil(H / stride), has no bias, and starts with its own ReLU where it has weights.
+
+Differs from the public code: FactorizedReduce pads by one pixel before it shifts, so that odd sizes work
+(even sizes are unchanged), and no ReLU works in place, since a node's output may be a tapped feature map.
+"""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def sep_conv(channels: int, kernel: int, stride: int, affine: bool) -> nn.Sequential:
+    """Depthwise separable convolution, applied twice; the stride is in the first."""
+    return nn.Sequential(
+        nn.ReLU(),
+        nn.Conv2d(channels, channels, kernel, stride, kernel // 2, groups=channels, bias=False),
+        nn.Conv2d(channels, channels, 1, bias=False),
+        nn.BatchNorm2d(channels, affine=affine),
+        nn.ReLU(),
+        nn.Conv2d(channels, channels, kernel, 1, kernel // 2, groups=channels, bias=False),
+        nn.Conv2d(channels, channels, 1, bias=False),
+        nn.BatchNorm2d(channels, affine=affine),
+    )
+
+
+def dil_conv(channels: int, kernel: int, stride: int, affine: bool) -> nn.Sequential:
+    """Depthwise separable convolution with dilation 2; padding kernel - 1 keeps the size at stride 1."""
+    return nn.Sequential(
+        nn.ReLU(),
+        nn.Conv2d(channels, channels, kernel, stride, kernel - 1, dilation=2, groups=channels, bias=False),
+        nn.Conv2d(channels, channels, 1, bias=False),
+        nn.BatchNorm2d(channels, affine=affine),
+    )
+
+
+def conv_7x1_1x7(channels: int, stride: int, affine: bool) -> nn.Sequential:
+    """A 7x7 receptive field from two dense one-dimensional convolutions (DARTS's extended vocabulary)."""
+    return nn.Sequential(
+        nn.ReLU(),
+        nn.Conv2d(channels, channels, (1, 7), (1, stride), (0, 3), bias=False),
+        nn.Conv2d(channels, channels, (7, 1), (stride, 1), (3, 0), bias=False),
+        nn.BatchNorm2d(channels, affine=affine),
+    )
+
+
+def relu_conv_bn(in_chs: int, out_chs: int, kernel: int, stride: int, affine: bool = True) -> nn.Sequential:
+    """ReLU, convolution, batch norm: the preprocessing of a cell's inputs, NAS-Bench-201's convolutions."""
+    return nn.Sequential(
+        nn.ReLU(),
+        nn.Conv2d(in_chs, out_chs, kernel, stride, kernel // 2, bias=False),
+        nn.BatchNorm2d(out_chs, affine=affine),
+    )
+
+
+class FactorizedReduce(nn.Module):
+    """Halve the resolution and use every pixel: 1x1 stride-2 convolutions of x and of x shifted by one pixel.
+
+    (N, in_chs, H, W) -> (N, out_chs, ceil(H / 2), ceil(W / 2)).
+    """
+
+    def __init__(self, in_chs: int, out_chs: int, affine: bool = True) -> None:
+        super().__init__()
+        self.relu = nn.ReLU()
+        self.conv1 = nn.Conv2d(in_chs, out_chs // 2, 1, 2, bias=False)
+        self.conv2 = nn.Conv2d(in_chs, out_chs - out_chs // 2, 1, 2, bias=False)
+        self.bn = nn.BatchNorm2d(out_chs, affine=affine)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.relu(x)
+        shifted = F.pad(x, [0, 1, 0, 1])[:, :, 1:, 1:]  # (N, C, H, W), last row and column zero
+        out: Tensor = self.bn(torch.cat([self.conv1(x), self.conv2(shifted)], dim=1))
+        return out
+
+
+class Zero(nn.Module):
+    """`none`: zeros of the output's size."""
+
+    def __init__(self, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.zeros_like(x[:, :, :: self.stride, :: self.stride])
+
+    def extra_repr(self) -> str:
+        return f"stride={self.stride}"
+
+
+class Noise(nn.Module):
+    """`noise`: standard normal values of the output's size, whatever the input (RobustDARTS, S4)."""
+
+    def __init__(self, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.randn_like(x[:, :, :: self.stride, :: self.stride])
+
+    def extra_repr(self) -> str:
+        return f"stride={self.stride}"
+
+
+def skip_connect(channels: int, stride: int, affine: bool) -> nn.Module:
+    """Identity, or FactorizedReduce where the resolution halves."""
+    return nn.Identity() if stride == 1 else FactorizedReduce(channels, channels, affine)
+
+
+def avg_pool(stride: int) -> nn.AvgPool2d:
+    """3x3 average pooling that leaves the padding out of the mean."""
+    return nn.AvgPool2d(3, stride, padding=1, count_include_pad=False)
+
+
+# name -> (channels, stride, affine) -> module; `affine` is the batch norm's, True in a final network.
+OPS: dict[str, Callable[[int, int, bool], nn.Module]] = {
+    "none": lambda channels, stride, affine: Zero(stride),
+    "max_pool_3x3": lambda channels, stride, affine: nn.MaxPool2d(3, stride, padding=1),
+    "avg_pool_3x3": lambda channels, stride, affine: avg_pool(stride),
+    "skip_connect": skip_connect,
+    "sep_conv_3x3": lambda channels, stride, affine: sep_conv(channels, 3, stride, affine),
+    "sep_conv_5x5": lambda channels, stride, affine: sep_conv(channels, 5, stride, affine),
+    "sep_conv_7x7": lambda channels, stride, affine: sep_conv(channels, 7, stride, affine),
+    "dil_conv_3x3": lambda channels, stride, affine: dil_conv(channels, 3, stride, affine),
+    "dil_conv_5x5": lambda channels, stride, affine: dil_conv(channels, 5, stride, affine),
+    "conv_7x1_1x7": conv_7x1_1x7,
+    "noise": lambda channels, stride, affine: Noise(stride),
+    "nor_conv_1x1": lambda channels, stride, affine: relu_conv_bn(channels, channels, 1, stride, affine),
+    "nor_conv_3x3": lambda channels, stride, affine: relu_conv_bn(channels, channels, 3, stride, affine),
+}

@@ -1,0 +1,170 @@
+"""The timm names: `import dots_zoo` registers them, `timm.create_model('dots_imagenet')` builds one.
+
+The cells are those of `dots_zoo/genotypes/`; a `_mobile` name is a CIFAR cell in the ImageNet
+macro-architecture. `notes` of a model's cfg holds the accuracy that the paper named there reports: it was not
+measured here.
+
+`dots_imagenet` has 48 channels, not the 46 of the DOTS paper: at 46 the published cell has 4.95 M parameters
+and 541 M MACs, at 48 it has 5,348,032 parameters and 587,347,392 MACs of convolutions and linear layers, and
+the paper's 5.3 M and 596 M are reached by counting one more MAC per batch-norm output element (596.2 M).
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import timm
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model, resolve_pretrained_cfg
+from torch import nn
+
+from .checkpoint import checkpoint_filter_fn
+from .errors import DotsZooError
+from .genotype import Genotype, load_genotype
+from .network import CellNet
+
+__all__: list[str] = []  # timm appends the names
+
+default_cfgs: dict[str, Any] = {}
+
+MACRO_ARGS: dict[str, dict[str, int]] = {
+    "mobile": {"channels": 48, "layers": 14},
+    "cifar": {"channels": 36, "layers": 20},
+    "nb201": {"channels": 16, "layers": 15},
+}
+
+_SMALL: dict[str, Any] = {
+    "input_size": (3, 32, 32),
+    "pool_size": (8, 8),
+    "crop_pct": 1.0,
+    "interpolation": "bilinear",
+    "mean": (0.4914, 0.4822, 0.4465),  # CIFAR-10, training images
+    "std": (0.2470, 0.2435, 0.2616),
+    "num_classes": 10,
+}
+MACRO_CFG: dict[str, dict[str, Any]] = {
+    "mobile": {
+        "input_size": (3, 224, 224),
+        "pool_size": (7, 7),
+        "crop_pct": 0.875,
+        "interpolation": "bilinear",
+        "mean": IMAGENET_DEFAULT_MEAN,
+        "std": IMAGENET_DEFAULT_STD,
+        "num_classes": 1000,
+    },
+    "cifar": _SMALL,
+    "nb201": _SMALL,
+}
+
+# name, bundled cell, classes, accuracy that the paper reports on CIFAR, and for the cell in the ImageNet
+# macro.
+CIFAR_MODELS: list[tuple[str, str, int, str, str]] = [
+    ("dots_cifar10", "dots_cifar10", 10, "97.63 CIFAR-10 (DOTS, best of 4)", "75.7 ImageNet (DOTS)"),
+    ("dots_cifar100", "dots_cifar100", 100, "83.72 CIFAR-100 (DOTS, best of 4)", ""),
+    ("darts_v1", "darts_v1", 10, "97.00 CIFAR-10 (DARTS)", ""),
+    ("darts_v2", "darts_v2", 10, "97.24 CIFAR-10 (DARTS)", "73.3 ImageNet (DARTS)"),
+    ("pc_darts_cifar10", "pc_darts_cifar10", 10, "97.43 CIFAR-10 (PC-DARTS)", "74.9 ImageNet (PC-DARTS)"),
+    ("p_darts_cifar10", "p_darts_cifar10", 10, "97.50 CIFAR-10 (P-DARTS)", "75.6 ImageNet (P-DARTS)"),
+    ("sgas_cifar10", "sgas_cifar10", 10, "", ""),
+    ("dropnas_cifar10", "dropnas_cifar10", 10, "97.74 CIFAR-10 (DropNAS, best)", "75.5 ImageNet (DropNAS)"),
+    ("darts_minus_cifar10", "darts_minus_cifar10_s0_0", 10, "97.50 CIFAR-10 (DARTS-, best)", ""),
+    ("darts_minus_cifar100", "darts_minus_cifar100_s0_0", 100, "", ""),
+    ("darts_pt_cifar10", "darts_pt_cifar10_s0_0", 10, "", ""),
+]
+IMAGENET_MODELS: list[tuple[str, str]] = [
+    ("dots_imagenet", "76.0 ImageNet (DOTS)"),
+    ("pc_darts_imagenet", "75.8 ImageNet (PC-DARTS)"),
+    ("sgas_imagenet", "75.87 ImageNet (SGAS)"),
+]
+
+
+def _create(name: str, pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    if kwargs.get("genotype") is None:
+        raise DotsZooError(
+            f"{name} builds any cell: pass genotype='name of a bundled cell' or a path to a genotype file"
+        )
+    cfg = resolve_pretrained_cfg(name, kwargs.get("pretrained_cfg"), kwargs.get("pretrained_cfg_overlay"))
+    if pretrained and not (cfg.has_weights or cfg.state_dict):
+        raise DotsZooError(
+            f"{name} has no pretrained weights: load your own with "
+            "pretrained_cfg_overlay=dict(file='weights.safetensors'), a public DARTS-family checkpoint with "
+            "dots_zoo.load_public_checkpoint(model, path), or train it"
+        )
+    model: nn.Module = build_model_with_cfg(
+        CellNet,
+        name,
+        pretrained,
+        pretrained_filter_fn=checkpoint_filter_fn,
+        feature_cfg={
+            "feature_cls": "getter",
+            "out_indices": tuple(range(5 if kwargs["macro"] == "mobile" else 3)),
+        },
+        **kwargs,
+    )
+    return model
+
+
+def _add(
+    name: str, genotype: Genotype | str | None, macro: str, cfg: Mapping[str, Any], **kwargs: Any
+) -> None:
+    """File one name with timm: its cfg first, as timm wants it, then its entry point."""
+    base = {**MACRO_CFG[macro], "first_conv": "stem.0.0", "classifier": "head.fc", "license": "apache-2.0"}
+    default_cfgs.update(generate_default_cfgs({name: {**base, **cfg}}))
+    defaults = {"genotype": genotype, "macro": macro, **MACRO_ARGS[macro], **kwargs}
+
+    def entry_point(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+        return _create(name, pretrained, **{**defaults, **kwargs})
+
+    entry_point.__name__ = entry_point.__qualname__ = name
+    entry_point.__doc__ = (
+        f"The cell {genotype if isinstance(genotype, str) else name} in the {macro} macro-architecture."
+    )
+    register_model(entry_point)
+
+
+def register(
+    name: str,
+    genotype: Genotype | str,
+    macro: str = "mobile",
+    *,
+    cfg: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+    **kwargs: Any,
+) -> None:
+    """Make your own cell a timm name: register('mine', 'runs/x/genotype.json'); timm.create_model('mine').
+
+    genotype: as for load_genotype. macro: 'mobile', 'cifar' or 'nb201'. cfg: entries of timm's pretrained
+    cfg, such as file='weights.safetensors' (pretrained=True then works), num_classes, input_size, mean, std.
+    kwargs: defaults for CellNet, such as channels and layers. Raises DotsZooError for a name that is taken or
+    that timm cannot hold, and GenotypeError for a cell that cannot be read.
+    """
+    if macro not in MACRO_ARGS:
+        raise DotsZooError(
+            f"register {name!r}: unknown macro {macro!r}, expected one of {', '.join(MACRO_ARGS)}"
+        )
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+        raise DotsZooError(
+            f"register: expected a name of lower-case letters, digits and underscores, got {name!r}"
+        )
+    if timm.is_model(name) and not overwrite:
+        raise DotsZooError(
+            f"register: timm already has a model {name!r}; choose another name or pass overwrite=True"
+        )
+    _add(name, load_genotype(genotype), macro, cfg or {}, **kwargs)
+
+
+def _note(paper: str) -> dict[str, Any]:
+    return {"notes": (f"paper: {paper}",)} if paper else {}
+
+
+def _register_all() -> None:
+    for name, genotype, num_classes, cifar_paper, mobile_paper in CIFAR_MODELS:
+        _add(name, genotype, "cifar", {"num_classes": num_classes, **_note(cifar_paper)})
+        _add(f"{name}_mobile", genotype, "mobile", _note(mobile_paper))
+    for name, paper in IMAGENET_MODELS:
+        _add(name, name, "mobile", _note(paper))
+    for macro in MACRO_ARGS:
+        _add(f"cell_{macro}", None, macro, {})
+
+
+_register_all()

@@ -1,0 +1,1 @@
+"""MMSegmentation configs (data only)."""

@@ -1,0 +1,20 @@
+"""Run by `make wheel` with the interpreter of a fresh environment, in an empty folder."""
+
+import importlib.metadata
+import importlib.util
+from pathlib import Path
+
+import timm
+
+import dots_zoo
+
+assert not list(Path.cwd().iterdir()), "run this in an empty folder"
+assert timm.create_model("dots_imagenet").num_features == 768
+for package in ("search", "export", "det_configs", "seg_configs"):
+    assert importlib.util.find_spec(f"dots_zoo.{package}") is not None, package
+    assert importlib.util.find_spec(package) is None, f"{package} landed at the top of site-packages"
+files = importlib.metadata.files("dots-zoo") or []
+tops = {Path(str(file)).parts[0] for file in files if ".." not in str(file)}
+assert tops == {"dots_zoo", f"dots_zoo-{dots_zoo.__version__}.dist-info"}, tops
+assert len(dots_zoo.bundled_names()) == 107
+print(f"wheel: dots_zoo {dots_zoo.__version__} imports from an empty folder, dots_imagenet builds")
