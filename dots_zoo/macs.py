@@ -36,7 +36,7 @@ class Costs:
     uncounted: Mapping[str, int]
 
 
-class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Recorder(TorchDispatchMode):
     """Entered before the counter, so that it sees what is left when the counter has taken operators apart."""
 
     def __init__(self, counted: Mapping[Any, Any]) -> None:

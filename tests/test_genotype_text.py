@@ -99,6 +99,7 @@ def test_pairs_out_of_node_order_are_written_as_triples():
         form("[[('skip_connect', 0), ('noise', 1)]]"),
         form("([['skip_connect', 0], ('noise', 1)],)"),
         form("[('skip_connect', 2, 0), ('noise', 2, 1)]"),
+        form().replace(", ", ",# a\r# b\r"),
         "\n\t  " + form().replace(", ", ",\r\n\t") + "  # done",
     ],
 )
@@ -219,6 +220,7 @@ REFUSED = [
         form(normal_concat="range(True, 3)"),
         "concat: expected range(a, b) of two integers, got 'range(True, 3)'",
     ),
+    (form(normal_concat="range(2, stop=6)"), "concat: expected range(a, b) of two integers, got"),
     (form(normal_concat="range()"), "concat: expected range(a, b) of two integers, got 'range()'"),
     (
         form(normal_concat="list(range(2, 3))"),

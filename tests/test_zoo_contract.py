@@ -15,7 +15,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, fx, nn
 
-import dots_zoo  # noqa: F401
+import dots_zoo
+from dots_zoo.export.to_onnx import export_onnx
+from dots_zoo.genotype import to_text
 from dots_zoo.ops import FactorizedReduce
 from fitting import assert_same, fitted, images, movement
 
@@ -230,6 +232,35 @@ def test_torch_export(name: str) -> None:
     x = images(size_of(name), 5)
     with torch.no_grad():
         assert_same(program.module()(x), model(x), movement(model, size_of(name)))
+
+
+@every_name
+def test_onnx(name: str, tmp_path: Path) -> None:
+    exported = export_onnx(build(name), tmp_path / "m.onnx", input_size=size_of(name), exporter="torchscript")
+    assert exported.parity.error <= 1e-3 and exported.parity.batches == (1, 3)
+    assert exported.metadata["genotype"] == to_text(build(name).genotype)
+
+
+@pytest.mark.parametrize("name", ["dots_imagenet", "cell_nb201"])
+def test_onnx_features(name: str, tmp_path: Path) -> None:
+    exported = export_onnx(
+        build(name, features_only=True),
+        tmp_path / "m.onnx",
+        task="features",
+        input_size=size_of(name),
+        exporter="torchscript",
+    )
+    strides = (2, 4, 8, 16, 32) if is_mobile(name) else (1, 2, 4)
+    assert exported.outputs == tuple(f"feature_{stride}" for stride in strides)
+
+
+def test_torch_compile() -> None:
+    model = fitted(build("dots_imagenet", layers=3), MOBILE)
+    x = images(MOBILE)
+    with torch.no_grad():
+        expected, scale = model(x), movement(model, MOBILE)
+        # One graph, without breaks; what a backend makes of it is torch's own matter, and takes minutes.
+        assert_same(torch.compile(model, backend="aot_eager", fullgraph=True)(x), expected, scale)
 
 
 @every_name

@@ -1,0 +1,173 @@
+"""The command `dots-zoo`: one function a command, each imports what it needs when it runs.
+
+This is the composition root: only here and in demo.py does the core reach for search and export.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from .errors import DotsZooError
+
+EPILOG = """examples:
+  dots-zoo list                                          the registered models, their cost and origin
+  dots-zoo draw dots_imagenet -o cell.svg                a cell as a picture
+  dots-zoo search dots --data digits --out runs/digits   find a cell
+  dots-zoo export dots_imagenet -o m.onnx                a checked ONNX file
+  dots-zoo bench m.onnx --provider cpu --batch 1 8 -o bench.json
+  dots-zoo report bench.json -o report.html
+  dots-zoo demo --out runs/demo                          all of it once, in minutes, on real images
+  dots-zoo doctor                                        what is installed and what is missing"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; 0: it did what was asked, 1: a check failed, 2: an input that cannot be used."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    try:
+        if argv[:1] == ["search"]:  # its options come from the methods' configurations
+            from dots_zoo.search.__main__ import main as search
+
+            search(argv[1:])
+            return 0
+        args = _parser().parse_args(argv)
+        result: int = args.run(args)
+        return result
+    except DotsZooError as error:
+        print(f"dots-zoo: error: {error}", file=sys.stderr)
+        return error.exit_code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "dots-zoo", description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
+
+    def command(name: str, run: object, text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(run=run)
+        return sub
+
+    p = command(
+        "list",
+        _list,
+        "print the registered models: parameters, MACs, input size, origin, the paper's accuracy",
+    )
+    p.add_argument("pattern", nargs="?", default="*", help="only names that match, for example 'dots_*'")
+    p.add_argument("--cells", action="store_true", help="print the bundled cells instead")
+    p.add_argument("--json", action="store_true", help="print JSON")
+
+    p = command("draw", _draw, "draw the normal and the reduction cell side by side")
+    p.add_argument("genotype", help="a bundled cell, a genotype file, or a genotype as text")
+    p.add_argument("-o", "--output", type=Path, required=True, help="cell.svg or cell.png")
+
+    commands.add_parser("search", help="search for a cell: dots-zoo search dots --help", add_help=False)
+
+    p = command("export", _export, "export a timm model to ONNX and prove it against PyTorch")
+    p.add_argument("model", help="a timm name, ours or another")
+    p.add_argument("-o", "--output", type=Path, required=True, help="m.onnx")
+    p.add_argument("--task", choices=("classify", "features"), default="classify")
+    p.add_argument("--genotype", help="the cell, for cell_mobile, cell_cifar and cell_nb201")
+    p.add_argument(
+        "--checkpoint", type=Path, help="weights to load: safetensors or a torch file, public names or ours"
+    )
+    p.add_argument("--pretrained", action="store_true", help="load the model's own weights")
+    p.add_argument("--num-classes", type=int, help="classes, where not the model's default")
+    p.add_argument("--input", metavar="HxW", help="input size, where not the model's own")
+    p.add_argument("--opset", type=int, default=18)
+    p.add_argument("--exporter", choices=("dynamo", "torchscript"), default="dynamo")
+
+    p = command("bench", _bench, "measure the latency of ONNX files")
+    p.add_argument("files", nargs="+", type=Path, metavar="m.onnx")
+    p.add_argument("-o", "--output", type=Path, required=True, help="bench.json")
+    p.add_argument("--provider", choices=("cpu", "cuda", "tensorrt"), default="cpu")
+    p.add_argument("--batch", nargs="+", type=int, default=[1, 8])
+    p.add_argument("--threads", type=int, default=1, help="intra-operator threads")
+
+    p = command("report", _report, "render measurements as a page")
+    p.add_argument("benches", nargs="+", type=Path, metavar="bench.json")
+    p.add_argument("-o", "--output", type=Path, required=True, help="report.html or report.md")
+
+    p = command("demo", _demo, "search, retrain, register, export and measure a cell on handwritten digits")
+    p.add_argument("--out", type=Path, default=Path("runs/demo"))
+    p.add_argument("--seed", type=int, default=0)
+
+    command("doctor", _doctor, "report versions, providers and missing extras")
+    return parser
+
+
+def _list(args: argparse.Namespace) -> int:
+    from . import listing
+
+    rows, line = (listing.cells, listing.cell_line) if args.cells else (listing.models, listing.model_line)
+    if args.json:
+        print(json.dumps(list(rows(args.pattern)), indent=1))
+        return 0
+    found = False
+    for row in rows(args.pattern):
+        print(line(row), flush=True)
+        found = True
+    if not found:
+        raise DotsZooError(
+            f"no {'cell' if args.cells else 'model'} matches {args.pattern!r}; 'dots-zoo list' prints all"
+        )
+    if not args.cells:
+        print("MACs: convolutions and linear layers. 'paper' figures are the papers' own accuracies, in %.")
+    return 0
+
+
+def _draw(args: argparse.Namespace) -> int:
+    from .draw import draw
+    from .genotype import load_genotype
+
+    print(f"drawing: {draw(load_genotype(args.genotype), args.output)}")
+    return 0
+
+
+def _export(args: argparse.Namespace) -> int:
+    from dots_zoo.export.commands import export_model, parse_size
+
+    export_model(
+        args.model,
+        args.output,
+        task=args.task,
+        genotype=args.genotype,
+        checkpoint=args.checkpoint,
+        pretrained=args.pretrained,
+        num_classes=args.num_classes,
+        input_size=parse_size(args.input) if args.input else None,
+        opset=args.opset,
+        exporter=args.exporter,
+    )
+    return 0
+
+
+def _bench(args: argparse.Namespace) -> int:
+    from dots_zoo.export.commands import bench_files
+
+    bench_files(args.files, args.output, provider=args.provider, batches=args.batch, threads=args.threads)
+    return 0
+
+
+def _report(args: argparse.Namespace) -> int:
+    from dots_zoo.export.commands import report
+
+    report(args.benches, args.output)
+    return 0
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    from .doctor import diagnose
+
+    lines, problems = diagnose()
+    print("\n".join([*lines, *(f"PROBLEM: {problem}" for problem in problems)]))
+    return 1 if problems else 0
+
+
+def _demo(args: argparse.Namespace) -> int:
+    from .demo import demo, summary
+
+    print(summary(demo(args.out, args.seed), args.out))
+    return 0
