@@ -1,0 +1,169 @@
+"""The commands `export`, `bench` and `report`, as `dots-zoo` calls them; nothing else here prints."""
+
+import json
+import os
+import pickle  # for the name of an exception; nothing is unpickled
+import re
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import timm
+from safetensors import SafetensorError
+from timm.models import load_checkpoint
+from torch import nn
+
+import dots_zoo
+from dots_zoo.errors import DotsZooError
+from dots_zoo.files import write_file
+from dots_zoo.network import CellNet
+
+if TYPE_CHECKING:  # at run time only once the extra is known to be there
+    from .session import Provider
+    from .to_onnx import Exported, Task
+    from .trace import Exporter
+
+
+def export_model(
+    name: str,
+    output: Path,
+    *,
+    task: "Task" = "classify",
+    genotype: str | None = None,
+    checkpoint: Path | None = None,
+    pretrained: bool = False,
+    num_classes: int | None = None,
+    input_size: tuple[int, int] | None = None,
+    opset: int = 18,
+    exporter: "Exporter" = "dynamo",
+) -> "Exported":
+    """Build a timm model, load its weights, export it, and print what was measured.
+
+    genotype: for the names that build any cell. checkpoint: safetensors or a torch file, loaded strictly.
+    pretrained: the weights of timm. input_size: (height, width), None for the model's own.
+    Raises DotsZooError for what cannot be built, loaded or exported, and ParityError for an unproven graph.
+    """
+    _require("onnx", "onnxruntime", "onnxscript")
+    from .to_onnx import export_onnx
+
+    _check_folder(output)
+    kwargs = {"genotype": genotype, "num_classes": num_classes}
+    model = build_model(
+        name, task == "features", checkpoint, pretrained, {k: v for k, v in kwargs.items() if v is not None}
+    )
+    config: Any = model.pretrained_cfg
+    size = None if input_size is None else (config["input_size"][0], *input_size)
+    done = export_onnx(model, output, task=task, input_size=size, opset=opset, exporter=exporter)
+    shape = ", ".join("batch" if n is None else str(n) for n in done.shape)
+    print(f"{name}: image ({shape}) -> {', '.join(done.outputs)}; {int(done.metadata['macs']):,} MACs")
+    print(
+        f"parity: ONNX Runtime differs by {done.parity.error:.1e} of the movement of the outputs, "
+        f"{done.parity.tolerance:.0e} allowed, batches {', '.join(map(str, done.parity.batches))}"
+    )
+    if done.fitted_for_check:
+        print("that is of a copy with fitted statistics: the weights of this model were never fitted")
+    print(f"written: {done.path} ({done.path.stat().st_size / 1e6:.1f} MB)")
+    return done
+
+
+def bench_files(
+    files: Sequence[Path],
+    output: Path,
+    *,
+    provider: "Provider" = "cpu",
+    batches: Sequence[int] = (1, 8),
+    threads: int = 1,
+) -> Path:
+    """Measure ONNX files, print a line a row, write the JSON. Raises DotsZooError as latency.bench does."""
+    _require("onnx", "onnxruntime")
+    from .latency import bench
+    from .schema import Row
+
+    def show(row: Row) -> None:
+        flag = "  unstable: measure it again on a quiet machine" if row.unstable else ""
+        print(
+            f"{row.model} batch {row.batch}: p50 {row.p50_ms:.2f} ms, p95 {row.p95_ms:.2f} ms, "
+            f"{row.throughput_per_s:.1f} images/s, cv {row.cv:.1%}, {row.provider_used}{flag}",
+            flush=True,
+        )
+
+    _check_folder(output)
+    measured = bench(files, provider=provider, batches=batches, threads=threads, progress=show)
+    write_file(output, json.dumps(measured, indent=1).encode())
+    print(f"written: {output}")
+    return output
+
+
+def report(benches: Sequence[Path], output: Path) -> Path:
+    """Render benchmarks as .html or .md. Raises DotsZooError as report.write_report does."""
+    _require("matplotlib")
+    from .report import write_report
+
+    print(f"written: {write_report(benches, output)}")
+    return output
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """'224x320' -> (224, 320), height first."""
+    if not re.fullmatch(r"[1-9]\d{0,4}x[1-9]\d{0,4}", text):
+        raise DotsZooError(f"input size: expected HEIGHTxWIDTH, such as 224x320, got {text!r}")
+    height, width = text.split("x")
+    return int(height), int(width)
+
+
+def build_model(
+    name: str, features: bool, checkpoint: Path | None, pretrained: bool, kwargs: dict[str, Any]
+) -> nn.Module:
+    """A timm model with its weights.
+
+    Raises DotsZooError for a name that timm does not know and for weights that do not fit.
+    """
+    if checkpoint is not None and pretrained:
+        raise DotsZooError(f"{name}: --checkpoint and --pretrained both give weights: choose one")
+    if not timm.is_model(name.partition(".")[0]):
+        raise DotsZooError(
+            f"unknown model {name!r}: dots-zoo list prints ours, timm.list_models() all others"
+        )
+    if checkpoint is None:
+        return _create(name, pretrained=pretrained, features_only=features, **kwargs)
+    model = _create(name, **kwargs)
+    _load(model, checkpoint)
+    if not features:
+        return model
+    # timm does not load strictly into a features_only model: it gets what has been loaded strictly.
+    weights = {"state_dict": model.state_dict()}
+    return _create(name, pretrained=True, pretrained_cfg_overlay=weights, features_only=True, **kwargs)
+
+
+def _create(name: str, **kwargs: Any) -> nn.Module:
+    try:
+        model: nn.Module = timm.create_model(name, **kwargs)
+    except (RuntimeError, TypeError, ValueError, AssertionError, OSError) as error:
+        raise DotsZooError(f"{name}: timm cannot build this model: {error}") from error
+    return model
+
+
+def _load(model: nn.Module, path: Path) -> None:
+    if isinstance(model, CellNet):
+        dots_zoo.load_public_checkpoint(model, path)
+        return
+    if not path.is_file():
+        raise DotsZooError(f"{path}: no such checkpoint file")
+    try:
+        load_checkpoint(model, str(path), strict=True)
+    except (RuntimeError, SafetensorError, pickle.UnpicklingError, EOFError, KeyError, ValueError) as error:
+        reason = " ".join(str(error).split())  # torch lists every key
+        raise DotsZooError(f"{path}: does not fit {type(model).__name__}: {reason:.300}") from error
+
+
+def _check_folder(output: Path) -> None:
+    """Before the work, not after it."""
+    if not os.access(output.parent, os.W_OK):
+        raise DotsZooError(f"{output}: cannot be written: give a file in an existing, writable folder")
+
+
+def _require(*modules: str) -> None:
+    missing = [module for module in modules if find_spec(module) is None]
+    if missing:
+        raise DotsZooError(f'{" and ".join(missing)} not installed: pip install "dots-zoo[export]"')

@@ -1,0 +1,216 @@
+"""Does an ONNX graph compute what the torch model computes?
+
+The error of an output is judged against how much that output moves between inputs: an absolute tolerance
+passes a graph that ignores its input as soon as the outputs are small or all alike, as those of an
+untrained network are.
+"""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from dots_zoo.errors import DotsZooError
+
+from .session import ORT_ERRORS, open_session
+
+TOLERANCE = 1e-3
+
+# Two exact float32 evaluations of a deep network differ by 1e-7 to 1e-5 of the largest output, as sums are
+# taken in another order. With a movement of at least 1e-2 of the largest output, TOLERANCE * movement is
+# 1e-5 of it or more: rounding passes, and rounding alone cannot make the movement.
+MIN_MOVEMENT = 1e-2
+
+
+class ParityError(DotsZooError):
+    """The ONNX graph does not compute what the torch model computes, or the outputs cannot tell."""
+
+    exit_code = 1
+
+
+@dataclass(frozen=True)
+class OutputParity:
+    """One output over all test images, in the output's own unit.
+
+    max_difference: max |onnx - torch|. movement: the largest difference between the torch outputs of two
+    test images at one element. largest: max |torch|.
+    """
+
+    name: str
+    max_difference: float
+    movement: float
+    largest: float
+
+    @property
+    def error(self) -> float:
+        """The difference as a fraction of the movement."""
+        return self.max_difference / self.movement
+
+
+@dataclass(frozen=True)
+class Parity:
+    """The comparison of every output; batches: sizes of the test batches, in order."""
+
+    outputs: tuple[OutputParity, ...]
+    batches: tuple[int, ...]
+    tolerance: float
+
+    @property
+    def error(self) -> float:
+        """The largest of the outputs' errors."""
+        return max(output.error for output in self.outputs)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"error": self.error, **asdict(self)}
+
+
+def probe_images(count: int, size: tuple[int, int, int], seed: int) -> Tensor:
+    """(count, C, H, W) images that a network can tell apart: shapes of rising contrast under fine noise.
+
+    White noise alone looks the same to a trained network whatever the seed.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.randn(count, size[0], 4, 4, generator=generator)
+    shapes = F.interpolate(coarse, size=size[1:], mode="bilinear")
+    contrast = torch.linspace(0.5, 2.0, count).reshape(-1, 1, 1, 1)
+    return contrast * shapes + 0.5 * torch.randn(count, *size, generator=generator)
+
+
+def run_torch(model: nn.Module, batches: Sequence[Tensor]) -> list[list[Tensor]]:
+    """Outputs of every batch in evaluation mode, [batch][output]; the training flags are put back."""
+    flags = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad():
+            outputs = [model(batch) for batch in batches]
+    finally:
+        for module, training in flags:
+            module.training = training
+    return [[out] if isinstance(out, Tensor) else list(out) for out in outputs]
+
+
+def spread(batches: Sequence[Tensor]) -> tuple[float, float]:
+    """(movement, largest magnitude) of one output over all batches."""
+    y = torch.cat(list(batches))
+    return float((y.amax(0) - y.amin(0)).max()), float(y.abs().max())
+
+
+def moves(movement: float, largest: float) -> bool:
+    """Whether an output depends on the image by more than rounding; False for what is not a number."""
+    return movement >= MIN_MOVEMENT * largest > 0
+
+
+def is_unfitted(model: nn.Module) -> bool:
+    """Whether the running statistics are those of fresh batch norms: all means 0, all variances 1."""
+    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    return bool(norms) and all(
+        bool((m.running_mean == 0).all() and (m.running_var == 1).all())  # type: ignore[union-attr]
+        for m in norms
+    )
+
+
+def fitted_copy(model: nn.Module, size: tuple[int, int, int], seed: int) -> nn.Module:
+    """A copy whose outputs depend on every branch: statistics of two training passes, random scales.
+
+    Scales (one-dimensional and not a bias: batch norm, layer norm, layer scale) are drawn between 0.5 and
+    1.5, since a branch that starts at scale 0 would hide how it was exported. Only batch norm is in training
+    mode: no dropout.
+    """
+    twin = copy.deepcopy(model).eval()
+    generator = torch.Generator().manual_seed(seed)
+    norms = [m for m in twin.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    momenta = [m.momentum for m in norms]
+    with torch.no_grad():
+        for name, parameter in twin.named_parameters():
+            if parameter.ndim == 1 and not name.endswith("bias"):
+                parameter.copy_(torch.rand(parameter.shape, generator=generator) + 0.5)
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # the plain average of the two passes
+            norm.train()
+        for i in range(2):
+            twin(probe_images(4, size, seed + 1 + i))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    return twin.eval()
+
+
+def compare(
+    content: bytes, model: nn.Module, batches: Sequence[Tensor], where: str
+) -> tuple[OutputParity, ...]:
+    """Run the graph `content` in ONNX Runtime on the CPU, and `model` in evaluation mode, on every batch.
+
+    model: float32, on the CPU, returning a tensor or tensors with one row an image, in the order of the
+    graph's outputs. batches: (n, C, H, W) each, two images or more in all. `where` opens the messages.
+    Raises ParityError where the graph does not run or gives other shapes.
+    """
+    session = open_session(content, "cpu", 0, where)
+    [feed] = session.get_inputs()
+    names = [output.name for output in session.get_outputs()]
+    expected = run_torch(model, batches)
+    got = []
+    for batch in batches:
+        try:
+            got.append([torch.from_numpy(y) for y in session.run(names, {feed.name: batch.numpy()})])
+        except ORT_ERRORS as error:
+            reason = str(error).partition("\n")[0]
+            raise ParityError(
+                f"{where}: fails in ONNX Runtime with a batch of {len(batch)}: {reason}"
+            ) from error
+    by_output = zip(names, zip(*got, strict=True), zip(*expected, strict=True), strict=True)
+    return tuple(
+        OutputParity(name, _max_difference(name, g, e, where), *spread(e)) for name, g, e in by_output
+    )
+
+
+def check_parity(
+    content: bytes, model: nn.Module, batches: Sequence[Tensor], where: str, tolerance: float = TOLERANCE
+) -> Parity:
+    """Compare as `compare` does, and judge every output by how much it moves between the images.
+
+    Raises ParityError where an output differs by more than tolerance * movement, or moves too little to tell.
+    """
+    outputs = compare(content, model, batches, where)
+    for output in outputs:
+        _judge(output, tolerance, where)
+    return Parity(outputs, tuple(len(batch) for batch in batches), tolerance)
+
+
+def check_values(content: bytes, model: nn.Module, batches: Sequence[Tensor], where: str) -> None:
+    """The weak check, for outputs that do not move: no difference above TOLERANCE of the largest value.
+
+    It finds weights that went astray, and passes a graph that ignores its input.
+    """
+    for y in compare(content, model, batches, where):
+        if not y.max_difference <= TOLERANCE * y.largest:
+            raise ParityError(
+                f"{where}: output {y.name} differs from torch by {y.max_difference:.3g}, where its largest "
+                f"value is {y.largest:.3g}: the graph is wrong"
+            )
+
+
+def _max_difference(name: str, got: Sequence[Tensor], expected: Sequence[Tensor], where: str) -> float:
+    for g, e in zip(got, expected, strict=True):
+        if g.shape != e.shape:
+            shapes = f"{tuple(g.shape)} in ONNX Runtime and {tuple(e.shape)} in torch"
+            raise ParityError(f"{where}: output {name} has shape {shapes}")
+    return max(float((g - e).abs().max()) for g, e in zip(got, expected, strict=True))
+
+
+def _judge(y: OutputParity, tolerance: float, where: str) -> None:
+    if not moves(y.movement, y.largest):
+        raise ParityError(
+            f"{where}: output {y.name} moves by {y.movement:.3g} between test images, less than "
+            f"{MIN_MOVEMENT:g} of its largest value {y.largest:.3g}: too little to tell right from wrong"
+        )
+    if not y.max_difference <= tolerance * y.movement:
+        raise ParityError(
+            f"{where}: output {y.name} differs from torch by {y.max_difference:.3g}, {y.error:.3g} of the "
+            f"{y.movement:.3g} it moves between test images; {tolerance:g} is allowed: the graph is wrong"
+        )

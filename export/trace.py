@@ -1,0 +1,107 @@
+"""From a torch module to an ONNX graph in memory, by either of torch's exporters."""
+
+import io
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Literal
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+from dots_zoo.errors import DotsZooError
+
+Exporter = Literal["dynamo", "torchscript"]
+
+INPUT = "image"
+
+
+def trace(
+    model: nn.Module,
+    image: Tensor,
+    outputs: Sequence[str],
+    *,
+    dynamic_batch: bool,
+    opset: int,
+    exporter: Exporter,
+) -> onnx.ModelProto:
+    """The graph of `model(image)` with its weights inside: input `image`, the outputs named in order.
+
+    model: in evaluation mode; its forward has one argument, called `image`. image: (N, C, H, W), N >= 2
+    where the batch is to be dynamic, since torch.export takes a batch of one for a constant. Raises
+    DotsZooError where the exporter gives up, or gives another opset than the one asked for.
+    """
+    run = _dynamo if exporter == "dynamo" else _torchscript
+    try:
+        with _quiet(), torch.no_grad():
+            graph = run(model, image, list(outputs), dynamic_batch, opset)
+    except (RuntimeError, ValueError, TypeError) as error:
+        reason = str(error.__cause__ or error).partition("\n")[0]
+        raise DotsZooError(f"the {exporter} exporter cannot export this model: {reason}") from error
+    [got] = [entry.version for entry in graph.opset_import if entry.domain == ""]
+    if got != opset:
+        raise DotsZooError(
+            f"opset {opset} was asked for, but the {exporter} exporter gave {got}: ask for {got}"
+        )
+    _strip(graph)
+    return graph
+
+
+def _dynamo(
+    model: nn.Module, image: Tensor, outputs: list[str], dynamic_batch: bool, opset: int
+) -> onnx.ModelProto:
+    program = torch.onnx.export(
+        model,
+        (image,),
+        dynamo=True,
+        input_names=[INPUT],
+        output_names=outputs,
+        opset_version=opset,
+        dynamic_shapes={INPUT: {0: torch.export.Dim("batch")}} if dynamic_batch else None,
+        verbose=False,
+    )
+    assert program is not None  # it is None for the older exporter only
+    return program.model_proto
+
+
+def _torchscript(
+    model: nn.Module, image: Tensor, outputs: list[str], dynamic_batch: bool, opset: int
+) -> onnx.ModelProto:
+    buffer = io.BytesIO()
+    torch.onnx.export(
+        model,
+        (image,),
+        buffer,  # type: ignore[arg-type]  # the annotation is that of the newer exporter
+        dynamo=False,
+        input_names=[INPUT],
+        output_names=outputs,
+        opset_version=opset,
+        dynamic_axes={name: {0: "batch"} for name in (INPUT, *outputs)} if dynamic_batch else None,
+    )
+    return onnx.load_from_string(buffer.getvalue())
+
+
+def _strip(model: onnx.ModelProto) -> None:
+    """Drop the stack trace of every node: they name the folders of the machine that exported."""
+    del model.graph.metadata_props[:]
+    for part in (*model.graph.node, *model.graph.value_info):
+        del part.metadata_props[:]
+        part.ClearField("doc_string")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The older exporter is chosen knowingly, and parity at other batch sizes judges what was traced."""
+    with warnings.catch_warnings():
+        for message, category in (
+            ("You are using the legacy TorchScript-based ONNX export", DeprecationWarning),
+            ("The feature will be removed", DeprecationWarning),
+            (
+                "Constant folding - Only steps=1 can be constant folded",
+                UserWarning,
+            ),  # the graph stays as it is
+            ("", torch.jit.TracerWarning),
+        ):
+            warnings.filterwarnings("ignore", message, category)
+        yield

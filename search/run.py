@@ -1,0 +1,131 @@
+"""A search as a folder: train through a method's stages and write what was found, how, and how it went.
+
+The folder holds `config.yaml` (a search with `--config` of it is the same search), `metrics.jsonl` (a line an
+epoch: figures, weights), `tensorboard/`, `genotypes/` (the cell after every epoch), `plots/`, `genotype.json`
+and `run.json`. Every file but the log is whole or absent.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml  # type: ignore[import-untyped]
+from torch.utils.tensorboard import SummaryWriter
+
+import dots_zoo
+from dots_zoo.errors import DotsZooError
+from dots_zoo.files import write_file
+from dots_zoo.genotype import Genotype, save_genotype
+
+from . import dots
+from .config import DotsConfig
+from .data import ImageData
+from .loop import run_stages
+from .plots import plot_weights
+from .space import SearchSpace, darts_space
+from .stages import Epoch, Stage
+
+# name -> its configuration and the stages that this makes of a space
+METHODS: dict[str, tuple[type[DotsConfig], Callable[[DotsConfig, SearchSpace], tuple[Stage, ...]]]] = {
+    "dots": (DotsConfig, dots.stages),
+}
+
+
+def search(
+    method: str,
+    config: DotsConfig,
+    data: ImageData,
+    out: Path,
+    *,
+    space: SearchSpace | None = None,
+    progress: bool = True,
+) -> Genotype:
+    """Search a cell in `space`, S0 if not given, and write the run into `out`, which is made. Returns what
+    `out/genotype.json` holds.
+
+    Raises DotsZooError where `out` already holds something, the configuration cannot be used, or a loss is
+    not finite.
+    """
+    _, stages_of = METHODS[method]
+    stages = stages_of(config, space or darts_space())
+    settings = {**data.options, **dataclasses.asdict(config)}
+    identity = json.dumps({"method": method, **settings}, sort_keys=True)
+    provenance = {
+        "method": method,
+        "dataset": data.name,
+        "origin": f"dots_zoo {dots_zoo.__version__}",
+        "seed": config.training.seed,
+        "config_sha256": hashlib.sha256(identity.encode()).hexdigest(),
+    }
+    _make_folder(out)
+    plain = json.loads(json.dumps(settings))  # tuples as lists
+    text = f"# dots-zoo search {method} --config config.yaml --out FOLDER\n" + yaml.safe_dump(
+        plain, sort_keys=False
+    )
+    write_file(out / "config.yaml", text.encode())
+    began = time.perf_counter()
+    with (out / "metrics.jsonl").open("w") as log, SummaryWriter(str(out / "tensorboard")) as board:
+        for epoch in run_stages(stages, config.training, data, progress=progress):
+            log.write(json.dumps(_line(epoch)) + "\n")
+            log.flush()
+            for name, value in epoch.figures.items():
+                board.add_scalar(name, value, epoch.epoch)
+            name = f"{method}_{data.name}_seed{config.training.seed}"
+            found = Genotype(name, "darts", epoch.cells, {**provenance, "metrics": dict(epoch.figures)})
+            save_genotype(found, out / "genotypes" / f"{epoch.epoch:03d}.json")
+    plot_weights(out / "metrics.jsonl", out / "plots")
+    save_genotype(found, out / "genotype.json")
+    facts = _facts(provenance, time.perf_counter() - began)
+    write_file(out / "run.json", json.dumps(facts, indent=2).encode())
+    return found
+
+
+def _make_folder(out: Path) -> None:
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise DotsZooError(
+            f"{out}: expected a new or an empty folder for the run; choose another or remove it"
+        )
+    try:
+        (out / "genotypes").mkdir(parents=True)
+        (out / "plots").mkdir()
+    except OSError as error:
+        raise DotsZooError(f"{out}: cannot be made: {error.strerror}") from error
+
+
+def _line(epoch: Epoch) -> dict[str, Any]:
+    return {"stage": epoch.stage, "epoch": epoch.epoch, **epoch.figures, "weights": epoch.weights}
+
+
+def _facts(provenance: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+    names = ("torch", "torchvision", "timm", "accelerate", "numpy", "scikit-learn")
+    return {
+        **provenance,
+        "wall_seconds": round(seconds, 1),
+        "git_commit": _commit(),
+        "versions": {"dots-zoo": dots_zoo.__version__, "python": platform.python_version()}
+        | {name: version(name) for name in names},
+        "machine": {
+            "platform": platform.platform(),
+            "cpus": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        },
+    }
+
+
+def _commit() -> str | None:
+    """The commit of the checkout that dots_zoo runs from, None where it does not run from one."""
+    root = Path(dots_zoo.__file__).parents[1]
+    if not (root / ".git").exists():
+        return None
+    asked = subprocess.run(["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True)
+    return asked.stdout.strip() if asked.returncode == 0 else None

@@ -1,0 +1,69 @@
+"""What one step trains: the weights, the logits after the weights' half, or both at once.
+
+Source: DARTS (ICLR 2019), Algorithm 1, first order (`bilevel`); DOTS (CVPR 2021), Eq. 4 and Eq. 10
+(`one_level`). Every step computes only the gradients that it uses, and reads nothing back from the device.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .stages import Batch, Figures, Turn
+from .supernet import Mixture
+
+
+def train_weights(turn: Turn) -> Figures:
+    """The weights alone: no gradient reaches the logits."""
+    with torch.no_grad():
+        mixture = turn.relax().mixture
+    loss, accuracy = classify(turn, turn.batch, mixture)
+    turn.run.accelerator.backward(loss)
+    update_weights(turn)
+    return {"loss": loss.detach(), "accuracy": accuracy}
+
+
+def bilevel(turn: Turn) -> Figures:
+    """The logits on the second batch, then the weights on the first (Eq. 4, first order)."""
+    return train_logits(turn) | train_weights(turn)
+
+
+def train_logits(turn: Turn) -> Figures:
+    """The logits alone, on the second batch: no gradient of a weight is computed."""
+    assert turn.architecture_batch is not None, "a step that trains logits apart needs architecture_images"
+    loss, accuracy = classify(turn, turn.architecture_batch, turn.relax().mixture)
+    turn.run.accelerator.backward(loss, inputs=list(turn.search.logits.values()))
+    update_logits(turn)
+    return {"architecture_loss": loss.detach(), "architecture_accuracy": accuracy}
+
+
+def one_level(turn: Turn) -> Figures:
+    """Weights and logits from one gradient of one batch (Eq. 10)."""
+    loss, accuracy = classify(turn, turn.batch, turn.relax().mixture)
+    turn.run.accelerator.backward(loss)
+    update_weights(turn)
+    update_logits(turn)
+    return {"loss": loss.detach(), "accuracy": accuracy}
+
+
+def classify(turn: Turn, batch: Batch, mixture: Mixture) -> tuple[Tensor, Tensor]:
+    """Mean cross-entropy and accuracy of a batch, as scalars."""
+    images, labels = batch
+    with turn.run.accelerator.autocast():
+        logits = turn.search.supernet(images, mixture)
+    loss = F.cross_entropy(logits.float(), labels)
+    accuracy = (logits.argmax(dim=1) == labels).float().mean()
+    return loss, accuracy
+
+
+def update_weights(turn: Turn) -> None:
+    """One clipped SGD step."""
+    search = turn.search
+    turn.run.accelerator.clip_grad_norm_(search.supernet.parameters(), turn.run.training.weights.clip)
+    search.weights_optimiser.step()
+    search.weights_optimiser.zero_grad()
+
+
+def update_logits(turn: Turn) -> None:
+    """One Adam step."""
+    turn.search.logits_optimiser.step()
+    turn.search.logits_optimiser.zero_grad()

@@ -1,0 +1,63 @@
+"""Every command in the README and docs runs, save for those that need data, a GPU or an installation."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+ELSEWHERE = ("make ", "pip install", "dots-zoo demo")  # run by .ci/run, and by test_demo.py at a smaller size
+NEEDS = ("cifar10 --data_root", "--provider cuda", "--provider tensorrt", "accelerate launch")
+
+
+def blocks(page: Path) -> list[tuple[str, str]]:
+    return re.findall(r"^```(sh|python)\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def commands(page: Path) -> list[list[str]]:
+    found = []
+    for language, text in blocks(page):
+        if language == "python":
+            found.append([sys.executable, "-c", text])
+            continue
+        for line in text.replace("\\\n", " ").splitlines():
+            if (
+                line.strip()
+                and not line.startswith((*ELSEWHERE, "#"))
+                and not any(need in line for need in NEEDS)
+            ):
+                words = shlex.split(line, comments=True)
+                assert words[0] in ("dots-zoo", "python"), f"{page.name}: how is {line!r} to be run?"
+                run = [sys.executable, "-m", "dots_zoo"] if words[0] == "dots-zoo" else [sys.executable]
+                found.append([*run, *words[1:]])
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_run_in_order(page: Path, tmp_path: Path) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    for command in commands(page):
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
+        assert done.returncode == 0, f"{shlex.join(command)}\n{done.stdout}\n{done.stderr}"
+
+
+def test_the_readme_shows_the_main_job_on_its_first_screen() -> None:
+    first_screen = (ROOT / "README.md").read_text().splitlines()[:20]
+    assert "make demo" in "\n".join(first_screen) and "make test" in "\n".join(first_screen)
+    picture = next(line for line in first_screen if line.startswith("!["))
+    assert (ROOT / re.search(r"\((.*?)\)", picture)[1]).is_file()
+
+
+def test_links_lead_somewhere() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+            assert target.startswith("http") or (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_every_page_has_a_command_or_is_plain_text() -> None:
+    assert sum(bool(commands(page)) for page in PAGES) >= 4
