@@ -1,6 +1,8 @@
 # Two commands do all the set-up on a fresh machine: `make demo` and `make test`. A second run starts at once.
 PYTHON ?= python3
 BIN := .venv/bin
+# setuptools warns of every editable installation with mapped folders, which is meant here.
+PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .PHONY: demo test lint types tests wheel
 
@@ -21,24 +23,22 @@ tests: .venv/test
 
 # The wheel, in an environment that holds nothing else, from a folder that holds nothing at all.
 wheel: .venv/test
-	rm -rf build/wheel build/clean build/empty
-	$(BIN)/python -m build --wheel --outdir build/wheel . > build-wheel.log 2>&1 || (cat build-wheel.log; false)
-	rm -f build-wheel.log
+	rm -rf build && mkdir -p build/empty
+	$(BIN)/python -m build --wheel --outdir build/wheel . > build/log 2>&1 || (cat build/log; false)
 	$(PYTHON) -m venv build/clean
 	build/clean/bin/python -m pip install --quiet --disable-pip-version-check build/wheel/*.whl
-	mkdir build/empty
 	cd build/empty && ../clean/bin/python ../../tests/wheel_smoke.py
-	rm -rf build/clean
+	rm -rf build
 
 .venv/pip: pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(PIP) --upgrade pip
 	touch $@
 
 .venv/demo: .venv/pip
-	$(BIN)/python -m pip install --quiet --editable '.[search,train,export]'
+	$(PIP) --editable '.[search,train,export]'
 	touch $@
 
 .venv/test: .venv/demo
-	$(BIN)/python -m pip install --quiet --editable '.[search,train,export,dev]'
+	$(PIP) --editable '.[search,train,export,dev]'
 	touch $@

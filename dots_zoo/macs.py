@@ -2,8 +2,8 @@
 
 One MAC is one multiplication with its addition; FLOPs are twice that. Counted, by the formulas of
 torch.utils.flop_counter halved: convolutions (transposed ones too) and matrix products (linear layers,
-attention). Not counted: biases, batch norm, activations, pooling, sums. Tools differ here (thop counts two for
-each element of a batch norm, the DOTS paper one), so a number goes with the name of its counter.
+attention). Not counted: biases, batch norm, activations, pooling, sums. Tools differ here (thop counts two
+for each element of a batch norm, the DOTS paper one), so a number goes with the name of its counter.
 """
 
 import copy

@@ -13,13 +13,14 @@ body { margin: 0 auto; padding: 1rem; max-width: 75rem; font: 16px/1.5 system-ui
 h1 { font-size: 1.5rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 0 1rem; }
 dd { margin: 0; overflow-wrap: anywhere; }
-figure { margin: 1rem 0; } figure svg { width: 100%; max-width: 45rem; height: auto; }
+figure { margin: 1rem 0; } figure svg { width: 100%; max-width: 36rem; height: auto; }
 figure img { max-width: 100%; height: auto; background: white; border-radius: 4px; }
 pre { overflow-x: auto; padding: 0.6rem; border: 1px solid var(--line); border-radius: 4px; }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: 0.875rem; }
 th, td { padding: 0.35rem 0.6rem; text-align: right; white-space: nowrap; }
 th, td { border-bottom: 1px solid var(--line); }
 th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: Canvas; }
+td:first-child { max-width: 12rem; white-space: normal; overflow-wrap: anywhere; }
 tr.marked td { color: var(--mark); font-weight: 600; }
 """
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"

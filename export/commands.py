@@ -2,7 +2,6 @@
 
 import json
 import os
-import pickle  # for the name of an exception; nothing is unpickled
 import re
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -152,9 +151,9 @@ def _load(model: nn.Module, path: Path) -> None:
         raise DotsZooError(f"{path}: no such checkpoint file")
     try:
         load_checkpoint(model, str(path), strict=True)
-    except (RuntimeError, SafetensorError, pickle.UnpicklingError, EOFError, KeyError, ValueError) as error:
+    except (RuntimeError, SafetensorError, EOFError, KeyError, ValueError) as error:
         reason = " ".join(str(error).split())  # torch lists every key
-        raise DotsZooError(f"{path}: does not fit {type(model).__name__}: {reason:.300}") from error
+        raise DotsZooError(f"{path}: cannot be loaded into {type(model).__name__}: {reason:.300}") from error
 
 
 def _check_folder(output: Path) -> None:

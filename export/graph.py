@@ -18,7 +18,7 @@ from onnx import helper, shape_inference
 
 from dots_zoo.errors import DotsZooError
 
-from .session import open_session
+from .session import ORT_ERRORS, open_session
 
 Shape = Sequence[int]
 
@@ -165,17 +165,19 @@ def _measured_shapes(
     probe.CopyFrom(model)
     probe.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
     session = open_session(probe.SerializeToString(), "cpu", 0, where)
-    values = session.run(names, {image: np.zeros(shape, np.float32)})
+    try:
+        values = session.run(names, {image: np.zeros(shape, np.float32)})
+    except ORT_ERRORS as error:
+        raise DotsZooError(f"{where}: cannot run an input of {shape}: {error}") from error
     return {name: value.shape for name, value in zip(names, values, strict=True)}
 
 
 def wiring(model: onnx.ModelProto) -> list[tuple[Any, ...]]:
     """The graph without its weights' values: every node as (operator, inputs, attributes).
 
-    An input is the number of its node and output, or the dimensions of a weight; the bias of Conv and Gemm is
-    left out, as exporters do where it is zero. Exporters store equal
-    weights once, behind an Identity: such nodes are looked through, so that networks that differ in values
-    only are wired alike.
+    An input is the number of its node and output, or the dimensions of a weight. Networks that differ in
+    values only are wired alike: exporters leave out a bias of zeros, so that of Conv and Gemm is not looked
+    at, and they store equal weights once, behind an Identity, which is looked through.
     """
     source: dict[str, Any] = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
     source |= {value.name: value.name for value in model.graph.input if value.name not in source}

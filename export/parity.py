@@ -83,15 +83,9 @@ def probe_images(count: int, size: tuple[int, int, int], seed: int) -> Tensor:
 
 
 def run_torch(model: nn.Module, batches: Sequence[Tensor]) -> list[list[Tensor]]:
-    """Outputs of every batch in evaluation mode, [batch][output]; the training flags are put back."""
-    flags = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with torch.no_grad():
-            outputs = [model(batch) for batch in batches]
-    finally:
-        for module, training in flags:
-            module.training = training
+    """Outputs of every batch, [batch][output]; the model is in evaluation mode."""
+    with torch.no_grad():
+        outputs = [model(batch) for batch in batches]
     return [[out] if isinstance(out, Tensor) else list(out) for out in outputs]
 
 
@@ -144,16 +138,18 @@ def fitted_copy(model: nn.Module, size: tuple[int, int, int], seed: int) -> nn.M
 def compare(
     content: bytes, model: nn.Module, batches: Sequence[Tensor], where: str
 ) -> tuple[OutputParity, ...]:
-    """Run the graph `content` in ONNX Runtime on the CPU, and `model` in evaluation mode, on every batch.
+    """Run the graph `content` in ONNX Runtime on the CPU, and `model`, on every batch.
 
-    model: float32, on the CPU, returning a tensor or tensors with one row an image, in the order of the
-    graph's outputs. batches: (n, C, H, W) each, two images or more in all. `where` opens the messages.
-    Raises ParityError where the graph does not run or gives other shapes.
+    model: in evaluation mode, float32, on the CPU, returning a tensor or tensors with one row an image, in
+    the order of the graph's outputs. batches: (n, C, H, W) each, two images or more in all. `where` opens
+    the messages. Raises ParityError where the graph does not run or gives other shapes.
     """
     session = open_session(content, "cpu", 0, where)
     [feed] = session.get_inputs()
     names = [output.name for output in session.get_outputs()]
     expected = run_torch(model, batches)
+    if len(expected[0]) != len(names):
+        raise ParityError(f"{where}: has {len(names)} outputs, and the torch model {len(expected[0])}")
     got = []
     for batch in batches:
         try:

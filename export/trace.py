@@ -94,14 +94,8 @@ def _strip(model: onnx.ModelProto) -> None:
 def _quiet() -> Iterator[None]:
     """The older exporter is chosen knowingly, and parity at other batch sizes judges what was traced."""
     with warnings.catch_warnings():
-        for message, category in (
-            ("You are using the legacy TorchScript-based ONNX export", DeprecationWarning),
-            ("The feature will be removed", DeprecationWarning),
-            (
-                "Constant folding - Only steps=1 can be constant folded",
-                UserWarning,
-            ),  # the graph stays as it is
-            ("", torch.jit.TracerWarning),
-        ):
-            warnings.filterwarnings("ignore", message, category)
+        warnings.filterwarnings("ignore", "You are using the legacy TorchScript-based", DeprecationWarning)
+        warnings.filterwarnings("ignore", "The feature will be removed", DeprecationWarning)
+        warnings.filterwarnings("ignore", "Constant folding - Only steps=1 can be", UserWarning)
+        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
         yield

@@ -84,4 +84,5 @@ if __name__ == "__main__":
     try:
         main()
     except DotsZooError as error:
-        sys.exit(f"dots-zoo search: error: {error}")
+        print(f"dots-zoo search: error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

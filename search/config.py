@@ -69,7 +69,7 @@ class TrainingConfig:
     logits: LogitsConfig = field(default_factory=LogitsConfig)
 
     def __post_init__(self) -> None:
-        for name, least in (("channels", 2), ("batch_size", 1), ("crop_padding", 0), ("cutout", 0)):
+        for name, least in (("channels", 1), ("batch_size", 1), ("crop_padding", 0), ("cutout", 0)):
             if getattr(self, name) < least:
                 raise DotsZooError(f"training.{name}: expected {least} or more, got {getattr(self, name)}")
 
@@ -106,9 +106,10 @@ class DotsConfig:
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
     def __post_init__(self) -> None:
-        for name in ("operation_epochs", "topology_epochs"):
-            if getattr(self, name) < 1:
-                raise DotsZooError(f"{name}: expected 1 or more, got {getattr(self, name)}")
+        cells = ("operation_cells", 3), ("topology_cells", 3)  # one normal and two that reduce
+        for name, least in (("operation_epochs", 1), ("topology_epochs", 1), *cells):
+            if getattr(self, name) < least:
+                raise DotsZooError(f"{name}: expected {least} or more, got {getattr(self, name)}")
         for name in ("temperature_start", "temperature_end", "operation_temperature"):
             if getattr(self, name) <= 0:
                 raise DotsZooError(f"{name}: expected more than 0, got {getattr(self, name)}")

@@ -29,7 +29,7 @@ class DataOptions:
 
     Args:
         data: name of the data set; digits ships with scikit-learn.
-        data_root: folder that holds the data set; not used by digits.
+        data_root: folder that holds the data set; none for digits.
         download: fetch the data set into data_root if it is not there.
         image_size: side in pixels that all images are resized to (bilinear); the data set's own if not given.
     """
@@ -66,6 +66,8 @@ def load_data(options: DataOptions) -> ImageData:
 
 def _digits(options: DataOptions) -> ImageData:
     """Stratified and fixed: 1442 training and 355 test images, see TEST_EVERY."""
+    if options.data_root is not None or options.download:
+        raise DotsZooError("digits: expected neither data_root nor download; it ships with scikit-learn")
     pixels, target = load_digits(return_X_y=True)  # (1797, 64) in 0..16
     images = torch.from_numpy(pixels * (255 / 16)).round().to(torch.uint8).reshape(-1, 1, 8, 8)
     labels = torch.from_numpy(target).long()

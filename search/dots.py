@@ -40,7 +40,12 @@ from .steps import bilevel, one_level, train_weights
 
 
 def stages(config: DotsConfig, space: SearchSpace) -> tuple[Stage, ...]:
-    """The four spans of a search; with the paper's numbers they start at epochs 0, 15, 30 and 50 of 70."""
+    """The four spans of a search; with the paper's numbers they start at epochs 0, 15, 30 and 50 of 70.
+
+    Raises DotsZooError where `config.groups` do not fit the space.
+    """
+    for kind in space.kinds:
+        operation_groups(space, kind, config.groups, torch.device("cpu"))
     weights = config.training.weights
     rate = partial(
         cosine,

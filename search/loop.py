@@ -33,7 +33,8 @@ def run_stages(
 ) -> Iterator[Epoch]:
     """Train through all stages, giving an Epoch after each epoch; the last one's cells are what was found.
 
-    Raises DotsZooError where a loss is not finite or a part of the images does not fill one batch.
+    Raises DotsZooError at once where a part of the images does not fill one batch, and on the way where a
+    loss is not finite.
     """
     accelerator = Accelerator(mixed_precision=training.precision)
     device = accelerator.device
@@ -44,17 +45,20 @@ def run_stages(
         accelerator=accelerator,
     )
     total = sum(stage.epochs * steps_of(stage, run) for stage in stages)
+    return _epochs(stages, run, total, progress)
+
+
+def _epochs(stages: Sequence[Stage], run: Run, total: int, progress: bool) -> Iterator[Epoch]:
     search, epoch = None, 0
     with tqdm(total=total, disable=not progress, unit="step") as bar:
         for stage in stages:
             search = stage.begin(run, search)
-            relax = stage.relax(search.space, device)
+            relax = stage.relax(search.space, run.accelerator.device)
+            bar.set_description(stage.name)
             for _ in range(stage.epochs):
-                bar.set_description(f"{stage.name}, epoch {epoch}")
                 result = train_epoch(stage, run, search, relax, epoch, bar)
-                bar.set_postfix(
-                    {name: f"{value:.3f}" for name, value in result.figures.items() if name in SHOWN}
-                )
+                shown = {name: f"{value:.3f}" for name, value in result.figures.items() if name in SHOWN}
+                bar.set_postfix({"epoch": epoch, **shown})
                 yield result
                 epoch += 1
 
@@ -76,10 +80,8 @@ def train_epoch(stage: Stage, run: Run, search: Search, relax: Relax, epoch: int
     rate = stage.learning_rate(epoch)
     for group in search.weights_optimiser.param_groups:
         group["lr"] = rate
-    first = batches(stage, stage.images, run, epoch)
-    second = (
-        batches(stage, stage.architecture_images, run, epoch) if stage.architecture_images else repeat(None)
-    )
+    first, part = batches(stage, stage.images, run, epoch), stage.architecture_images
+    second = batches(stage, part, run, epoch) if part else repeat(None)
     seen: list[Figures] = []
     for step, (batch, architecture_batch) in enumerate(zip(first, second, strict=False)):
         moment = Moment(seed, epoch, step)
@@ -122,13 +124,9 @@ def augment(images: Tensor, data: ImageData, training: TrainingConfig, draws: to
 
 
 def read_figures(stage: Stage, epoch: int, seen: Sequence[Figures]) -> dict[str, float]:
-    """The means over the steps of an epoch, read from the device at once. Raises DotsZooError where one is
-    not finite.
-    """
+    """Means over an epoch's steps, read from the device at once. Raises DotsZooError where not finite."""
     names = list(seen[0])
-    table = torch.stack(
-        [torch.stack([figures[name] for name in names]) for figures in seen]
-    )  # (steps, names)
+    table = torch.stack([torch.stack([row[name] for name in names]) for row in seen])  # (steps, names)
     rows: list[list[float]] = table.tolist()
     for step, row in enumerate(rows):
         for name, value in zip(names, row, strict=True):
@@ -137,9 +135,7 @@ def read_figures(stage: Stage, epoch: int, seen: Sequence[Figures]) -> dict[str,
                     f"search, stage {stage.name!r}, epoch {epoch}, step {step}: expected a finite {name}, "
                     f"got {value}; lower the learning rates of training.weights or training.logits"
                 )
-    return {
-        name: sum(column) / len(rows) for name, column in zip(names, zip(*rows, strict=True), strict=True)
-    }
+    return {name: sum(row[number] for row in rows) / len(rows) for number, name in enumerate(names)}
 
 
 def labelled(choice: Choice, weights: Tensor) -> dict[str, dict[str, float]]:

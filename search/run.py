@@ -49,8 +49,7 @@ def search(
     space: SearchSpace | None = None,
     progress: bool = True,
 ) -> Genotype:
-    """Search a cell in `space`, S0 if not given, and write the run into `out`, which is made. Returns what
-    `out/genotype.json` holds.
+    """Search a cell in `space` (S0 if not given), write the run into `out`, return what was found.
 
     Raises DotsZooError where `out` already holds something, the configuration cannot be used, or a loss is
     not finite.
@@ -66,15 +65,14 @@ def search(
         "seed": config.training.seed,
         "config_sha256": hashlib.sha256(identity.encode()).hexdigest(),
     }
+    epochs = run_stages(stages, config.training, data, progress=progress)
     _make_folder(out)
     plain = json.loads(json.dumps(settings))  # tuples as lists
-    text = f"# dots-zoo search {method} --config config.yaml --out FOLDER\n" + yaml.safe_dump(
-        plain, sort_keys=False
-    )
-    write_file(out / "config.yaml", text.encode())
+    header = f"# dots-zoo search {method} --config config.yaml --out FOLDER\n"
+    write_file(out / "config.yaml", (header + yaml.safe_dump(plain, sort_keys=False)).encode())
     began = time.perf_counter()
     with (out / "metrics.jsonl").open("w") as log, SummaryWriter(str(out / "tensorboard")) as board:
-        for epoch in run_stages(stages, config.training, data, progress=progress):
+        for epoch in epochs:
             log.write(json.dumps(_line(epoch)) + "\n")
             log.flush()
             for name, value in epoch.figures.items():

@@ -69,12 +69,9 @@ class Run:
 
 @dataclass(frozen=True)
 class Search:
-    """What the steps of a stage change in place; with a Moment and the SearchSpace, all that a run's future
-    needs.
-    """
+    """What the steps of a stage change in place."""
 
     space: SearchSpace
-    cells: int
     choices: Mapping[str, Choice]
     supernet: Supernet
     logits: dict[str, nn.Parameter]
@@ -134,9 +131,7 @@ def fresh(
     space: Callable[[Search | None], SearchSpace],
     choices: Callable[[SearchSpace], Mapping[str, Choice]],
 ) -> Callable[[Run, Search | None], Search]:
-    """Begin with a new supernet, new optimisers and logits of zero, so that every alternative weighs the
-    same.
-    """
+    """Begin with a new supernet, new optimisers, and logits of zero: every alternative weighs the same."""
 
     def begin(run: Run, before: Search | None) -> Search:
         training, data, device = run.training, run.data, run.accelerator.device
@@ -157,7 +152,6 @@ def fresh(
         sgd, adam = training.weights, training.logits
         return Search(
             space=found,
-            cells=cells,
             choices=named,
             supernet=supernet,
             logits=logits,

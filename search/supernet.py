@@ -61,9 +61,7 @@ class Source(nn.Module):
 
 
 class SearchEdge(nn.Module):
-    """The candidates of one edge. `columns[i]` is the column in (E, O) of the i-th, `reads[i]` what it is fed
-    with.
-    """
+    """The candidates of one edge: `columns[i]` is the i-th's column in (E, O), `reads[i]` what it is fed."""
 
     def __init__(self, operations: tuple[str, ...], channels: int, stride: int) -> None:
         super().__init__()
@@ -107,17 +105,12 @@ class SearchCell(nn.Module):
         )
         self.preprocess = nn.ModuleList([first, relu_conv_bn(in_chs[1], channels, 1, 1, affine=False)])
         self.edges = nn.ModuleList()
-        leaving: list[set[str]] = [
-            set() for _ in range(INPUTS + space.intermediate)
-        ]  # operations that read each node
-        strides = [
-            2 if kind == "reduce" and node < INPUTS else 1 for node in range(INPUTS + space.intermediate)
-        ]
+        leaving: dict[int, set[str]] = {}  # node -> the operations that read it; nodes come up in order
         for (_, source), operations in zip(space.edges, space.candidates(kind), strict=True):
-            leaving[source].update(operations)
-            self.edges.append(SearchEdge(operations, channels, strides[source]))
+            leaving.setdefault(source, set()).update(operations)
+            self.edges.append(SearchEdge(operations, channels, _stride(kind, source)))
         self.sources = nn.ModuleList(
-            [Source(names, channels, stride) for names, stride in zip(leaving, strides, strict=True)]
+            [Source(names, channels, _stride(kind, node)) for node, names in leaving.items()]
         )
         self.incoming = [
             [(edge, space.edges[edge][1]) for edge in space.incoming(node)] for node in space.nodes
@@ -138,13 +131,15 @@ class SearchCell(nn.Module):
         return torch.cat(states[INPUTS:], dim=1)
 
 
+def _stride(kind: str, source: int) -> int:
+    return 2 if kind == "reduce" and source < INPUTS else 1
+
+
 class Supernet(nn.Module):
     """Stem, cells and classifier: (N, in_chans, H, W) and a Mixture -> logits (N, classes)."""
 
     def __init__(self, space: SearchSpace, *, channels: int, cells: int, classes: int, in_chans: int) -> None:
-        """channels: width of the first cells, doubled in each reduction cell. Raises DotsZooError under 3
-        cells.
-        """
+        """channels: of the first cells, doubled in each reduction cell. Raises DotsZooError under 3 cells."""
         super().__init__()
         if cells < 3:
             raise DotsZooError(
@@ -162,8 +157,7 @@ class Supernet(nn.Module):
         self.classifier = nn.Linear(in_chs[1], classes)
 
     def forward(self, images: Tensor, mixture: Mixture) -> Tensor:
-        # Taken apart once for all cells: indexing in every cell would write an (E, O) gradient for every
-        # scalar.
+        # Taken apart once for all cells: an index in a cell would write an (E, O) gradient for its scalar.
         scalars = {kind: [row.unbind() for row in weights.unbind()] for kind, weights in mixture.items()}
         before = last = self.stem(images)
         for kind, cell in zip(self.kinds, self.cells, strict=True):

@@ -132,7 +132,7 @@ def test_checkpoints_that_do_not_fit(content: str | bytes, tmp_path: Path):
         torch.save(timm.create_model("test_resnet").state_dict(), path)
     else:
         path.write_bytes(content)
-    with pytest.raises(DotsZooError, match="w.pth: does not fit ByobNet: ") as error:
+    with pytest.raises(DotsZooError, match="w.pth: cannot be loaded into ByobNet: ") as error:
         export(tmp_path / "m.onnx", checkpoint=path)
     assert len(str(error.value)) < 500 and "\n" not in str(error.value)
     assert not (tmp_path / "m.onnx").exists()

@@ -41,6 +41,12 @@ def test_digits_are_resized_if_asked():
     assert data.options == {"data": "digits", "data_root": None, "download": False, "image_size": 16}
 
 
+@pytest.mark.parametrize("changes", [{"data_root": "data"}, {"download": True}])
+def test_digits_take_no_folder(changes):
+    with pytest.raises(DotsZooError, match="digits: expected neither data_root nor download"):
+        load_data(DataOptions(**changes))
+
+
 def test_an_image_size_too_small_to_reduce_is_refused():
     with pytest.raises(DotsZooError, match="image_size: expected 8 pixels or more, got 4"):
         load_data(DataOptions(image_size=4))

@@ -2,12 +2,13 @@ import ast
 import dataclasses
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from toy_search import PLANTED_SPACE, toy_config, toy_data
 
 import dots_zoo.search
 from dots_zoo.errors import DotsZooError
@@ -21,6 +22,7 @@ from dots_zoo.search.run import search
 from dots_zoo.search.space import darts_space
 from dots_zoo.search.stages import Moment
 from dots_zoo.search.steps import bilevel, one_level, train_weights
+from toy_search import PLANTED_SPACE, toy_config, toy_data
 
 SPACE = darts_space()
 
@@ -175,6 +177,8 @@ def test_the_topology_search_gets_the_survivors_of_the_operation_search():
     [
         ({"operation_epochs": 0}, "operation_epochs: expected 1 or more, got 0"),
         ({"topology_epochs": 0}, "topology_epochs: expected 1 or more, got 0"),
+        ({"operation_cells": 2}, "operation_cells: expected 3 or more, got 2"),
+        ({"topology_cells": 2}, "topology_cells: expected 3 or more, got 2"),
         ({"temperature_end": 0.0}, "temperature_end: expected more than 0, got 0.0"),
         ({"temperature_start": -1.0}, "temperature_start: expected more than 0, got -1.0"),
         ({"operation_temperature": 0.0}, "operation_temperature: expected more than 0, got 0.0"),
@@ -189,7 +193,7 @@ def test_a_configuration_that_cannot_be_used_is_refused(changes, message):
     ("changes", "message"),
     [
         ({"batch_size": 0}, "training.batch_size: expected 1 or more, got 0"),
-        ({"channels": 1}, "training.channels: expected 2 or more, got 1"),
+        ({"channels": 0}, "training.channels: expected 1 or more, got 0"),
         ({"crop_padding": -1}, "training.crop_padding: expected 0 or more, got -1"),
         ({"cutout": -1}, "training.cutout: expected 0 or more, got -1"),
     ],
@@ -224,6 +228,21 @@ def test_a_run_is_a_folder_that_says_what_was_found_and_how(tmp_path):
     plots = {path.name for path in (out / "plots").iterdir()}
     assert {"alpha.normal.1.png", "alpha.normal.2.png", "beta.normal.png", "beta.reduce.png"} <= plots
     assert not [path for path in out.rglob("*") if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"groups": (("noise",),)}, "groups: expected sep_conv_3x3 of the normal cell in exactly one group"),
+        ({"training": TrainingConfig(batch_size=129)}, "expected at least one batch of 129 images, got 128"),
+    ],
+)
+def test_what_cannot_be_searched_is_refused_before_anything_is_written(changes, message, tmp_path):
+    with pytest.raises(DotsZooError, match=message):
+        search(
+            "dots", toy_config(**changes), toy_data(), tmp_path / "run", space=PLANTED_SPACE, progress=False
+        )
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_with_something_in_it_is_refused_and_left_alone(tmp_path):
@@ -300,3 +319,14 @@ def test_the_command_searches_on_digits(monkeypatch, capsys, tmp_path):
     assert [len(cell.edges) for cell in found.cells.values()] == [8, 8]
     text = capsys.readouterr().out
     assert "Genotype(normal=" in text and str(tmp_path / "run") in text
+
+
+def test_the_module_runs_and_exits_with_2_where_the_input_cannot_be_used(tmp_path):
+    arguments = ["dots", "--data", "cifar10", "--out", str(tmp_path / "run")]
+    done = subprocess.run(
+        [sys.executable, "-m", "dots_zoo.search", *arguments], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 2 and done.stderr.startswith(
+        "dots-zoo search: error: cifar10: expected data_root"
+    )
+    assert not list(tmp_path.iterdir())

@@ -7,15 +7,16 @@ import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from toy_search import PLANTED_SPACE, toy_config, toy_data
 
 from dots_zoo.errors import DotsZooError
-from dots_zoo.search.data import split_halves
+from dots_zoo.search.config import TrainingConfig
+from dots_zoo.search.data import normalise, split_halves
 from dots_zoo.search.dots import stages
-from dots_zoo.search.loop import batches, run_stages
+from dots_zoo.search.loop import augment, batches, run_stages
 from dots_zoo.search.randomness import generator
 from dots_zoo.search.stages import Moment, Run, Turn, carry_on
 from dots_zoo.search.steps import bilevel, one_level, train_logits, train_weights
+from toy_search import PLANTED_SPACE, toy_config, toy_data
 
 
 @pytest.fixture
@@ -226,6 +227,27 @@ def test_augmentation_changes_with_the_step_and_the_epoch_and_not_with_the_try()
     )
     assert torch.equal(first, again)
     assert not torch.equal(first, second) and not torch.equal(first, later)
+
+
+def test_augmentation_is_what_the_configuration_and_the_data_ask_for():
+    data = toy_data(64)
+    ramp = torch.arange(1, 65).reshape(1, 1, 8, 8).to(torch.uint8).expand(64, 1, 8, 8)
+    plain = normalise(ramp, data)
+
+    def changed(data=data, **changes):
+        training = TrainingConfig(**{"crop_padding": 0, **changes})
+        return augment(ramp, data, training, torch.Generator().manual_seed(0))
+
+    assert torch.equal(changed(), plain)
+    black = normalise(torch.zeros(1, 1, 1, 1), data)
+    assert (changed(crop_padding=2) == black).any()  # padded with black pixels, before they are normalised
+    mirrored = changed(dataclasses.replace(data, flip=True))
+    assert {tuple(row.tolist()) for row in mirrored[:, 0, 0]} == {
+        tuple(row.tolist()) for row in (plain[0, 0, 0], plain[0, 0, 0].flip(0))
+    }
+    blanked = changed(cutout=3)
+    assert torch.equal(blanked[blanked != 0], plain[blanked != 0])
+    assert 0 < (blanked == 0).sum() <= 64 * 9  # zero is the mean, after they are normalised
 
 
 def test_stages_of_one_epoch_work():

@@ -246,6 +246,12 @@ def test_another_shape_is_found(done: Exported):
         check_parity(done.path.read_bytes(), other, [probe_images(3, SIZE, 0)], "m")
 
 
+def test_another_number_of_outputs_is_found(done: Exported):
+    features = cell_net(features_only=True).eval()
+    with pytest.raises(ParityError, match="has 1 outputs, and the torch model 5"):
+        check_parity(done.path.read_bytes(), features, [probe_images(3, SIZE, 0)], "m")
+
+
 def test_spread_is_the_largest_difference_between_two_images():
     y = [torch.tensor([[0.0, 5.0]]), torch.tensor([[1.0, 2.0], [-3.0, 4.0]])]
     assert spread(y) == (4.0, 5.0)

@@ -8,8 +8,8 @@ from dots_zoo.search.config import DotsConfig, LogitsConfig, TrainingConfig, Wei
 from dots_zoo.search.data import ImageData
 from dots_zoo.search.space import CellSpace, SearchSpace
 
-# Every edge can be noise, and 3<-0 can be nothing else: a search must find the convolution, and the edges that
-# leave nodes 1 and 2 for node 3. Both answers stand last, so a search that learns nothing misses them.
+# Every edge can be noise, and 3<-0 can be nothing else: a search must find the convolution, and the edges
+# that leave nodes 1 and 2 for node 3. Both answers stand last: a search that learns nothing misses them.
 PLANTED = ("noise", "sep_conv_3x3")
 PLANTED_EDGES = (PLANTED, PLANTED, ("noise",), PLANTED, PLANTED)  # 2<-0, 2<-1, 3<-0, 3<-1, 3<-2
 PLANTED_SPACE = SearchSpace(2, (CellSpace("normal", PLANTED_EDGES), CellSpace("reduce", PLANTED_EDGES)))
