@@ -21,6 +21,18 @@ EPILOG = """examples:
   dots-zoo demo --out runs/demo                          all of it once, in minutes, on real images
   dots-zoo doctor                                        what is installed and what is missing"""
 
+# Modules of the extras that a command imports, and the extra that brings them.
+EXTRAS = {
+    "accelerate": "search",
+    "sklearn": "search",
+    "tensorboard": "search",
+    "matplotlib": "search",
+    "tqdm": "search",
+    "onnx": "export",
+    "onnxruntime": "export",
+    "onnxscript": "export",
+}
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; 0: it did what was asked, 1: a check failed, 2: an input that cannot be used."""
@@ -37,6 +49,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except DotsZooError as error:
         print(f"dots-zoo: error: {error}", file=sys.stderr)
         return error.exit_code
+    except ModuleNotFoundError as error:
+        module = (error.name or "").partition(".")[0]
+        if module not in EXTRAS:
+            raise
+        hint = f"pip install 'dots-zoo[{EXTRAS[module]}]'"
+        print(f"dots-zoo: error: {module} is not installed: {hint}", file=sys.stderr)
+        return DotsZooError.exit_code
 
 
 def _parser() -> argparse.ArgumentParser:

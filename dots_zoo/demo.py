@@ -91,7 +91,6 @@ def demo(
     Raises DotsZooError where `out` holds anything but an earlier demo.
     """
     threads = torch.get_num_threads()
-    _prepare(out)
     torch.set_num_threads(1)
     try:
         result = _run(out, seed, settings or Settings(), search_config)
@@ -137,6 +136,7 @@ def _run(out: Path, seed: int, settings: Settings, search_config: Any) -> dict[s
     from dots_zoo.search.run import search
     from dots_zoo.search.space import darts_space
 
+    _prepare(out)
     config, data, clock = search_config or digits_small(seed), load_data(DataOptions()), _Clock()
     control = random_genotype(darts_space(), torch.Generator().manual_seed(seed))
     random_file, found_file = save_genotype(control, out / "random.json"), out / "search/genotype.json"

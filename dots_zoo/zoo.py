@@ -10,6 +10,7 @@ the paper's 5.3 M and 596 M are reached by counting one more MAC per batch-norm 
 """
 
 import re
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -150,7 +151,10 @@ def register(
         raise DotsZooError(
             f"register: timm already has a model {name!r}; choose another name or pass overwrite=True"
         )
-    _add(name, load_genotype(genotype), macro, cfg or {}, **kwargs)
+    found = load_genotype(genotype)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # timm's warning that the name is overwritten: it was asked for
+        _add(name, found, macro, cfg or {}, **kwargs)
 
 
 def _note(paper: str) -> dict[str, Any]:

@@ -48,7 +48,7 @@ def test_draw(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["export", "dots_cifar10", "-o", "m.onnx", "--input", "32"], "HEIGHTxWIDTH"),
         (["export", "dots_cifar10", "-o", "m.onnx", "--pretrained"], "has no pretrained weights"),
         (["export", "cell_cifar", "-o", "m.onnx"], "pass genotype="),
-        (["export", "cell_cifar", "-o", "m.onnx", "--genotype", "darts_pt_cifar10_s4_1"], "noise"),
+        (["export", "cell_cifar", "-o", "m.onnx", "--genotype", "darts_minus_cifar100_s4_0"], "noise"),
         (["bench", "absent.onnx", "-o", "b.json"], "absent.onnx"),
         (["report", "absent.json", "-o", "r.html"], "absent.json"),
         (["demo", "--out", "taken"], "taken: expected a new or empty folder"),
@@ -84,6 +84,33 @@ def test_export_bench_report(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert f"{row['p50_ms']:.3f}" in Path(page).read_text()
     assert main(["bench", model, "--provider", "cuda", "-o", str(tmp_path / "gpu.json")]) == 2
     assert "CUDA" in capsys.readouterr().err and not (tmp_path / "gpu.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("module", "argv", "extra"),
+    [
+        ("accelerate", ["search", "dots", "--data", "digits", "--out", "run"], "search"),
+        ("sklearn", ["demo", "--out", "run"], "search"),
+        ("onnx", ["demo", "--out", "run"], "export"),
+    ],
+)
+def test_a_missing_extra_is_named(
+    module: str,
+    argv: list[str],
+    extra: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in sys.modules if name.startswith(("dots_zoo.search", "dots_zoo.export"))]:
+        monkeypatch.delitem(sys.modules, name)
+    parts = [name for name in sys.modules if name.startswith(f"{module}.")]
+    for name in [module, *parts]:
+        monkeypatch.setitem(sys.modules, name, None)  # as if it were not installed
+    assert main(argv) == 2
+    assert f"{module} is not installed: pip install 'dots-zoo[{extra}]'" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:

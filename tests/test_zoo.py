@@ -39,8 +39,7 @@ def test_register(tmp_path: Path) -> None:
     with pytest.raises(dots_zoo.DotsZooError, match="already has a model 'my_cell'.*overwrite=True"):
         dots_zoo.register("my_cell", genotype)
     cfg = {"num_classes": 3, "file": str(tmp_path / "weights.safetensors")}
-    with pytest.warns(UserWarning, match="Overwriting my_cell"):
-        dots_zoo.register("my_cell", genotype, macro="cifar", channels=4, layers=5, cfg=cfg, overwrite=True)
+    dots_zoo.register("my_cell", genotype, macro="cifar", channels=4, layers=5, cfg=cfg, overwrite=True)
     loaded = timm.create_model("my_cell", pretrained=True)
     assert all(torch.equal(value, model.state_dict()[key]) for key, value in loaded.state_dict().items())
 

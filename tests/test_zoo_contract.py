@@ -131,7 +131,7 @@ def test_taps(name: str) -> None:
 
 @every_name
 def test_taps_are_not_changed_by_later_layers(name: str) -> None:
-    model = build(name).train()
+    model = fitted(build(name), size_of(name)).train()
     modules = [model.get_submodule(info["module"]) for info in model.feature_info]
     at_the_tap: list[Tensor] = []
     for module in modules:
@@ -175,7 +175,7 @@ def test_odd_and_small_sizes(name: str) -> None:
 
 @every_name
 def test_gradient_checkpointing_changes_nothing(name: str) -> None:
-    plain, saving = build(name).train(), build(name).train()
+    plain, saving = fitted(build(name), size_of(name)).train(), fitted(build(name), size_of(name)).train()
     saving.load_state_dict(plain.state_dict())
     saving.set_grad_checkpointing()
     x = images(size_of(name), 4)
