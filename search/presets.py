@@ -4,7 +4,7 @@ from .config import DotsConfig, LogitsConfig, TrainingConfig, WeightsConfig
 
 
 def digits_small(seed: int = 0) -> DotsConfig:
-    """DOTS on scikit-learn's digits at their own 8x8 pixels: a minute and a half on one CPU thread.
+    """DOTS on scikit-learn's digits at their own 8x8 pixels, small enough for one CPU thread.
 
     It has 21 + 90 steps for the logits where the paper has 5,850 + 15,620, so they are longer.
     """
