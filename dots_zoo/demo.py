@@ -50,7 +50,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class _Batches:
-    """The training images of `data` (search.data.ImageData), shuffled and shifted: one pass an iteration."""
+    """The training images of `data` (datasets.ImageData), shuffled and shifted: one pass an iteration."""
 
     data: Any
     size: int
@@ -60,7 +60,7 @@ class _Batches:
         return len(self.data.images) // self.size
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        from dots_zoo.search.data import normalise, random_crop, shuffled
+        from .augment import normalise, random_crop, shuffled
 
         order = shuffled(torch.arange(len(self.data.images)), len(self) * self.size, self.draws)
         for chosen in order.view(len(self), self.size):
@@ -130,11 +130,12 @@ def _prepare(out: Path) -> None:
 
 def _run(out: Path, seed: int, settings: Settings, search_config: Any) -> dict[str, Any]:
     from dots_zoo.export.to_onnx import export_onnx
-    from dots_zoo.search.data import DataOptions, load_data
     from dots_zoo.search.discretise import random_genotype
     from dots_zoo.search.presets import digits_small
     from dots_zoo.search.run import search
     from dots_zoo.search.space import darts_space
+
+    from .datasets import DataOptions, load_data
 
     _prepare(out)
     config, data, clock = search_config or digits_small(seed), load_data(DataOptions()), _Clock()
@@ -185,7 +186,8 @@ def retrain(genotype: Path, weights: Path | None, seed: int, settings: Settings)
     """
     from tqdm import tqdm
 
-    from dots_zoo.search.data import DataOptions, load_data, normalise
+    from .augment import normalise
+    from .datasets import DataOptions, load_data
 
     torch.set_num_threads(1)
     torch.manual_seed(seed)

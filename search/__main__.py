@@ -12,10 +12,10 @@ from typing import Any, TypeVar, get_type_hints
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
+from dots_zoo.datasets import DataOptions, load_data
 from dots_zoo.errors import DotsZooError
 from dots_zoo.genotype import Genotype, to_text
 
-from .data import DataOptions, load_data
 from .run import METHODS, search
 
 T = TypeVar("T")

@@ -16,10 +16,12 @@ from accelerate import Accelerator  # type: ignore[import-untyped]
 from torch import Tensor
 from tqdm import tqdm
 
+from dots_zoo.augment import cutout, normalise, random_crop, random_flip, shuffled
+from dots_zoo.datasets import ImageData
 from dots_zoo.errors import DotsZooError
 
 from .config import TrainingConfig
-from .data import ImageData, Part, cutout, normalise, random_crop, random_flip, shuffled, split_halves
+from .data import Part, split_halves
 from .randomness import generator, seeded
 from .relax import entropy
 from .space import Choice

@@ -22,13 +22,13 @@ import yaml  # type: ignore[import-untyped]
 from torch.utils.tensorboard import SummaryWriter
 
 import dots_zoo
+from dots_zoo.datasets import ImageData
 from dots_zoo.errors import DotsZooError
 from dots_zoo.files import write_file
 from dots_zoo.genotype import Genotype, save_genotype
 
 from . import dots
 from .config import DotsConfig
-from .data import ImageData
 from .loop import run_stages
 from .plots import plot_weights
 from .space import SearchSpace, darts_space

@@ -15,10 +15,11 @@ from accelerate import Accelerator  # type: ignore[import-untyped]
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
 
+from dots_zoo.datasets import ImageData
 from dots_zoo.genotype import CellGenotype
 
 from .config import TrainingConfig
-from .data import ImageData, Part
+from .data import Part
 from .randomness import generator, seeded
 from .space import Choice, SearchSpace
 from .supernet import Mixture, Supernet

@@ -4,17 +4,10 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
+from dots_zoo.augment import cutout, normalise, random_crop, random_flip, shuffled
+from dots_zoo.datasets import DataOptions, load_data
 from dots_zoo.errors import DotsZooError
-from dots_zoo.search.data import (
-    DataOptions,
-    cutout,
-    load_data,
-    normalise,
-    random_crop,
-    random_flip,
-    shuffled,
-    split_halves,
-)
+from dots_zoo.search.data import split_halves
 
 
 def draws(seed=0):

@@ -8,11 +8,12 @@ import pytest
 import timm
 import torch
 
+from dots_zoo.augment import normalise
+from dots_zoo.datasets import DataOptions, load_data
 from dots_zoo.demo import NAME, Settings, demo, summary
 from dots_zoo.errors import DotsZooError
 from dots_zoo.genotype import load_genotype
 from dots_zoo.search.config import DotsConfig, TrainingConfig
-from dots_zoo.search.data import DataOptions, load_data, normalise
 from dots_zoo.train import accuracy
 
 SMALL = Settings(channels=4, layers=3, epochs=1, bench_seconds=0.01)

@@ -11,11 +11,11 @@ import torch
 import yaml
 
 import dots_zoo.search
+from dots_zoo.datasets import DataOptions, load_data
 from dots_zoo.errors import DotsZooError
 from dots_zoo.genotype import load_genotype, validate
 from dots_zoo.search import __main__ as command
 from dots_zoo.search.config import DotsConfig, LogitsConfig, TrainingConfig, WeightsConfig
-from dots_zoo.search.data import DataOptions, load_data
 from dots_zoo.search.dots import relax_operations, relax_topology, stages, surviving_space
 from dots_zoo.search.loop import run_stages
 from dots_zoo.search.run import search

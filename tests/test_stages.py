@@ -8,9 +8,10 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
+from dots_zoo.augment import normalise
 from dots_zoo.errors import DotsZooError
 from dots_zoo.search.config import TrainingConfig
-from dots_zoo.search.data import normalise, split_halves
+from dots_zoo.search.data import split_halves
 from dots_zoo.search.dots import stages
 from dots_zoo.search.loop import augment, batches, run_stages
 from dots_zoo.search.randomness import generator

@@ -4,8 +4,8 @@ from typing import Any
 
 import torch
 
+from dots_zoo.datasets import ImageData
 from dots_zoo.search.config import DotsConfig, LogitsConfig, TrainingConfig, WeightsConfig
-from dots_zoo.search.data import ImageData
 from dots_zoo.search.space import CellSpace, SearchSpace
 
 # Every edge can be noise, and 3<-0 can be nothing else: a search must find the convolution, and the edges
