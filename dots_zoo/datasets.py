@@ -1,46 +1,105 @@
-"""Data sets in memory as one tensor of uint8 images, from a name and a folder.
+"""What search and retraining ask of a data set, sets in memory, and every set by its name.
 
-`digits`: scikit-learn's handwritten digits, 1797 grey images of 8x8 pixels with 17 grey levels (the test part
-of the UCI "Optical Recognition of Handwritten Digits" set); it ships with scikit-learn. `cifar10`:
-torchvision's CIFAR10, read from `data_root`, downloaded only if asked.
+Where the images come from is in published.py (digits, CIFAR, SVHN, FashionMNIST) and folder.py (your own).
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol
 
 import torch
-import torch.nn.functional as F
-from sklearn.datasets import load_digits
 from torch import Tensor
-from torchvision.datasets import CIFAR10
 
+from .augment import Augmentation, cutout, normalise, random_crop, random_flip
 from .errors import DotsZooError
-
-TEST_EVERY = 5  # of the digits: every fifth image of a class, in published order, is a test image
-CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)  # of the training images
 
 
 @dataclass(frozen=True)
 class DataOptions:
-    """Which images to search on.
+    """Which images to learn from.
 
     Args:
-        data: name of the data set; digits ships with scikit-learn.
-        data_root: folder that holds the data set; none for digits.
+        data: name of the data set; digits ships with scikit-learn, image_folder is your own.
+        data_root: folder that holds the data set, for image_folder the images as train/CLASS/... and
+            val/CLASS/... or test/CLASS/...; none for digits.
         download: fetch the data set into data_root if it is not there.
-        image_size: side in pixels that all images are resized to (bilinear); the data set's own if not given.
+        image_size: side in pixels that all images are brought to; if not given the data set's own, 224 for
+            image_folder.
+        train_fraction: share of every class of the training images that is used, chosen once and for all; at
+            least one image a class.
+        imagenet_statistics: normalise image_folder by ImageNet's mean and standard deviation, as pretrained
+            networks expect, and not by its own.
+        check_pixels: decode every image of image_folder at the start, so that images cut off in the middle
+            are left out too; without it only their headers are read.
+        threads: that decode image_folder; one a core if not given. The images do not depend on it.
     """
 
-    data: Literal["digits", "cifar10"] = "digits"
+    data: Literal["digits", "cifar10", "cifar100", "svhn", "fashion_mnist", "image_folder"] = "digits"
     data_root: str | None = None
     download: bool = False
     image_size: int | None = None
+    train_fraction: float = 1.0
+    imagenet_statistics: bool = False
+    check_pixels: bool = False
+    threads: int | None = None
+
+
+class Data(Protocol):
+    """Training and test images with labels, wherever the images lie; what a batch holds is float32
+    (N, in_chans, size, size), normalised, channels last, on the device of the labels.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def labels(self) -> Tensor:
+        """int64, one a training image."""
+
+    @property
+    def test_labels(self) -> Tensor: ...
+
+    @property
+    def classes(self) -> int: ...
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """In the order of the labels; empty where nobody named them."""
+
+    @property
+    def in_chans(self) -> int: ...
+
+    @property
+    def size(self) -> int:
+        """Height and width in pixels."""
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Per channel, of images scaled to [0, 1]."""
+
+    @property
+    def std(self) -> tuple[float, ...]: ...
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """The fields of DataOptions that load it again."""
+
+    def to(self, device: torch.device) -> "Data":
+        """The same data with labels and batches on `device`."""
+
+    def train_batch(self, indices: Tensor, augmentation: Augmentation, draws: torch.Generator) -> Tensor:
+        """Training images, varied; the same for the same indices and the same state of `draws`."""
+
+    def plain_batch(self, indices: Tensor) -> Tensor:
+        """Training images as a test sees them."""
+
+    def test_batch(self, indices: Tensor) -> Tensor:
+        """Test images."""
 
 
 @dataclass(frozen=True, eq=False)
 class ImageData:
-    """Training and test images: uint8 (N, C, H, W), labels int64 (N,); `options` load them again."""
+    """Data in memory. Images are uint8 (N, C, H, W), labels int64 (N,); `options` load them again."""
 
     name: str
     images: Tensor
@@ -52,72 +111,104 @@ class ImageData:
     std: tuple[float, ...]
     flip: bool  # whether a mirrored image keeps its label
     options: Mapping[str, Any]
+    class_names: tuple[str, ...] = ()
+
+    @property
+    def in_chans(self) -> int:
+        return self.images.shape[1]
+
+    @property
+    def size(self) -> int:
+        return self.images.shape[-1]
+
+    def to(self, device: torch.device) -> "ImageData":
+        """All images and labels on `device`."""
+        tensors = ("images", "labels", "test_images", "test_labels")
+        return replace(self, **{name: getattr(self, name).to(device) for name in tensors})
+
+    def train_batch(self, indices: Tensor, augmentation: Augmentation, draws: torch.Generator) -> Tensor:
+        """Random crop, flip, cutout: see Augmentation."""
+        images = self.images[indices.to(self.images.device)]
+        if augmentation.crop_padding:
+            images = random_crop(images, augmentation.crop_padding, draws)
+        if augmentation.mirrors(self.flip):
+            images = random_flip(images, draws)
+        normal = normalise(images, self)
+        return cutout(normal, augmentation.cutout, draws) if augmentation.cutout else normal
+
+    def plain_batch(self, indices: Tensor) -> Tensor:
+        """Training images as they are."""
+        return normalise(self.images[indices.to(self.images.device)], self)
+
+    def test_batch(self, indices: Tensor) -> Tensor:
+        """Test images as they are."""
+        return normalise(self.test_images[indices.to(self.test_images.device)], self)
 
 
-def load_data(options: DataOptions) -> ImageData:
-    """The data set that `options` name. Raises DotsZooError where it is not there."""
-    size = options.image_size
+def load_data(options: DataOptions) -> Data:
+    """The data set that `options` name. Raises DotsZooError where it is not there or they cannot be used."""
+    _check(options)
+    if options.data == "image_folder":
+        from .folder import open_folder  # both build on this file
+
+        return open_folder(options)
+    from .published import load_published
+
+    data = load_published(options)
+    if options.train_fraction == 1:
+        return data
+    kept = fraction_of_every_class(data.labels, options.train_fraction)
+    return replace(data, images=data.images[kept], labels=data.labels[kept])
+
+
+def _check(options: DataOptions) -> None:
+    size, fraction = options.image_size, options.train_fraction
     if size is not None and size < 8:
         raise DotsZooError(f"image_size: expected 8 pixels or more, got {size}")
-    return {"digits": _digits, "cifar10": _cifar10}[options.data](options)
+    if not 0 < fraction <= 1:
+        raise DotsZooError(f"train_fraction: expected a share above 0 and up to 1, got {fraction}")
+    if options.threads is not None and options.threads < 1:
+        raise DotsZooError(f"threads: expected 1 or more, got {options.threads}")
+    for name in ("imagenet_statistics", "check_pixels", "threads"):
+        if options.data != "image_folder" and getattr(options, name):
+            raise DotsZooError(f"{name}: expected only with image_folder, got it with {options.data}")
 
 
-def _digits(options: DataOptions) -> ImageData:
-    """Stratified and fixed: 1442 training and 355 test images, see TEST_EVERY."""
-    if options.data_root is not None or options.download:
-        raise DotsZooError("digits: expected neither data_root nor download; it ships with scikit-learn")
-    pixels, target = load_digits(return_X_y=True)  # (1797, 64) in 0..16
-    images = torch.from_numpy(pixels * (255 / 16)).round().to(torch.uint8).reshape(-1, 1, 8, 8)
-    labels = torch.from_numpy(target).long()
-    rank = F.one_hot(labels).cumsum(0).gather(1, labels[:, None])[:, 0]  # 1, 2, ... inside the image's class
-    test = rank % TEST_EVERY == 0
-    images = _resize(images, options.image_size)
-    train = images[~test].float() / 255
-    return ImageData(
-        name="digits",
-        images=images[~test],
-        labels=labels[~test],
-        test_images=images[test],
-        test_labels=labels[test],
-        classes=10,
-        mean=(train.mean().item(),),
-        std=(train.std().item(),),
-        flip=False,
-        options=asdict(options),
-    )
+def fraction_of_every_class(labels: Tensor, fraction: float) -> Tensor:
+    """Sorted indices of that share of every class, at least one image of each; always the same choice."""
+    classes = _shuffled_classes(labels, torch.Generator().manual_seed(0))
+    return torch.cat([members[: max(1, round(fraction * len(members)))] for members in classes]).sort().values
 
 
-def _cifar10(options: DataOptions) -> ImageData:
-    """The published training and test sets, in the published order."""
-    if options.data_root is None:
-        raise DotsZooError("cifar10: expected data_root, the folder that holds cifar-10-batches-py; got none")
-    try:
-        sets = [CIFAR10(options.data_root, train=train, download=options.download) for train in (True, False)]
-    except (RuntimeError, OSError) as error:
-        raise DotsZooError(
-            f"cifar10: expected cifar-10-batches-py with the published checksums in {options.data_root}; "
-            f"download=true fetches it (torchvision: {error})"
-        ) from error
-    images, test_images = (
-        _resize(torch.from_numpy(found.data).permute(0, 3, 1, 2).contiguous(), options.image_size)
-        for found in sets
-    )
-    return ImageData(
-        name="cifar10",
-        images=images,
-        labels=torch.tensor(sets[0].targets),
-        test_images=test_images,
-        test_labels=torch.tensor(sets[1].targets),
-        classes=10,
-        mean=CIFAR_MEAN,
-        std=CIFAR_STD,
-        flip=True,
-        options=asdict(options),
-    )
+def per_class(
+    labels: Tensor, fractions: tuple[float, float], generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Two disjoint sets of indices, sorted, with these shares of every class and at least one image of each.
+
+    PC-DARTS (ICLR 2020), Sec. 4.3, and DOTS search on ImageNet with (0.1, 0.025): weights and logits. Raises
+    DotsZooError where the shares are not possible or a class has fewer than two images.
+    """
+    first, second = fractions
+    if not (first > 0 and second > 0 and first + second <= 1):
+        raise DotsZooError(f"fractions: expected two shares above 0 with a sum up to 1, got {fractions}")
+    chosen = [_two_parts(members, first, second) for members in _shuffled_classes(labels, generator)]
+    one, other = (torch.cat(parts).sort().values for parts in zip(*chosen, strict=True))
+    return one, other
 
 
-def _resize(images: Tensor, size: int | None) -> Tensor:
-    if size is None or images.shape[-2:] == (size, size):
-        return images
-    resized = F.interpolate(images.float(), (size, size), mode="bilinear", antialias=True)
-    return resized.round().clamp(0, 255).to(torch.uint8)
+def _two_parts(members: Tensor, first: float, second: float) -> tuple[Tensor, Tensor]:
+    count = len(members)
+    if count < 2:
+        raise DotsZooError("fractions: expected two images of every class or more, got a class with one")
+    middle = min(max(1, round(first * count)), count - 1)
+    end = min(max(middle + 1, round((first + second) * count)), count)
+    return members[:middle], members[middle:end]
+
+
+def _shuffled_classes(labels: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
+    """The indices of every class that occurs, in random order."""
+    labels = labels.cpu()
+    order = torch.randperm(len(labels), generator=generator)
+    by_class = order[labels[order].argsort(stable=True)]
+    parts: tuple[Tensor, ...] = by_class.split([count for count in labels.bincount().tolist() if count])
+    return parts

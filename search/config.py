@@ -1,13 +1,15 @@
-"""The numbers of a search. Defaults are the paper's for CIFAR-10; every field is also an option and a YAML
-key.
+"""The numbers that every search has; a method's own stand in its file.
+
+Defaults are those of DOTS for CIFAR-10; every field is also an option and a YAML key.
 """
 
 from dataclasses import dataclass, field
 from typing import Literal
 
+from dots_zoo.augment import Augmentation
 from dots_zoo.errors import DotsZooError
 
-from .space import GROUP_V2, EdgeRule, Groups
+from .supernet import Stem
 
 
 @dataclass(frozen=True)
@@ -52,8 +54,10 @@ class TrainingConfig:
         seed: every draw of the run derives from it.
         channels: width of the first cells of the supernet.
         batch_size: images in a step; an incomplete last batch is left out.
-        crop_padding: pixels of zeros on every side before the random crop; 0 leaves it out.
-        cutout: side of the square that is blanked in training images; 0 leaves it out.
+        augmentation: how training images are varied; DARTS cuts out squares for retraining only.
+        class_fractions: shares of every class's images that the two halves of the data are; if not given they
+            halve the images at random.
+        stem: cifar keeps the resolution, imagenet divides it by 8 before the first cell.
         precision: "bf16" runs the supernet under autocast.
         weights: SGD for the weights of the supernet.
         logits: Adam for the architecture logits.
@@ -62,54 +66,26 @@ class TrainingConfig:
     seed: int = 0
     channels: int = 16  # as in DARTS; the paper does not say
     batch_size: int = 64  # as in DARTS and in the public code
-    crop_padding: int = 4  # as in DARTS
-    cutout: int = 0  # DARTS uses it for retraining only
+    augmentation: Augmentation = field(default_factory=Augmentation)  # crop and flip, as in DARTS
+    class_fractions: tuple[float, float] | None = None
+    stem: Stem = "cifar"
     precision: Literal["no", "bf16"] = "no"
     weights: WeightsConfig = field(default_factory=WeightsConfig)
     logits: LogitsConfig = field(default_factory=LogitsConfig)
 
     def __post_init__(self) -> None:
-        for name, least in (("channels", 1), ("batch_size", 1), ("crop_padding", 0), ("cutout", 0)):
-            if getattr(self, name) < least:
-                raise DotsZooError(f"training.{name}: expected {least} or more, got {getattr(self, name)}")
+        least("training.", channels=(self.channels, 1), batch_size=(self.batch_size, 1))
 
 
-@dataclass(frozen=True)
-class DotsConfig:
-    """DOTS: operations in groups first, then pairs of edges (CVPR 2021).
+def least(place: str, **limits: tuple[float, float]) -> None:
+    """Raises DotsZooError where a number, given as name=(value, least), is too small."""
+    for name, (value, limit) in limits.items():
+        if value < limit:
+            raise DotsZooError(f"{place}{name}: expected {limit} or more, got {value}")
 
-    Args:
-        operation_epochs: of the operation search; the first half trains weights only.
-        operation_cells: depth of the supernet in the operation search.
-        topology_epochs: of the topology search; the first half trains weights only.
-        topology_cells: depth of the supernet in the topology search.
-        groups: the best operation of every group stays on an edge for the topology search.
-        edges: pairs keeps two edges a node, any keeps one or more.
-        average_edges: divide a combination's weight by its number of edges, as Eq. 7 does.
-        temperature_start: of the topology, at its first epoch after the warm-up.
-        temperature_end: of the topology, at its last epoch.
-        operation_temperature: of the operations in the topology search, a fraction of the topology's.
-        training: what the training loop needs.
 
-    """
-
-    operation_epochs: int = 30  # supplementary, Sec. 1
-    operation_cells: int = 8  # Sec. 5.1
-    topology_epochs: int = 40  # supplementary, Sec. 1
-    topology_cells: int = 20  # Sec. 5.1
-    groups: Groups = GROUP_V2  # supplementary, Sec. 2
-    edges: EdgeRule = "pairs"  # Sec. 4.1.1
-    average_edges: bool = True  # Eq. 7; the public code sums
-    temperature_start: float = 10.0  # T0, Sec. 5.1
-    temperature_end: float = 0.02  # Sec. 5.1; gives theta = 0.72 over 20 epochs
-    operation_temperature: float = 1e-3  # Sec. 4.2.2, Fig. 3
-    training: TrainingConfig = field(default_factory=TrainingConfig)
-
-    def __post_init__(self) -> None:
-        cells = ("operation_cells", 3), ("topology_cells", 3)  # one normal and two that reduce
-        for name, least in (("operation_epochs", 1), ("topology_epochs", 1), *cells):
-            if getattr(self, name) < least:
-                raise DotsZooError(f"{name}: expected {least} or more, got {getattr(self, name)}")
-        for name in ("temperature_start", "temperature_end", "operation_temperature"):
-            if getattr(self, name) <= 0:
-                raise DotsZooError(f"{name}: expected more than 0, got {getattr(self, name)}")
+def check_span(epochs: int, warm_up: int, cells: int) -> None:
+    """Raises DotsZooError where an operation search of these numbers cannot be built."""
+    least("", epochs=(epochs, 1), warm_up=(warm_up, 0), cells=(cells, 3))
+    if warm_up >= epochs:
+        raise DotsZooError(f"warm_up: expected fewer epochs than the {epochs} of the search, got {warm_up}")

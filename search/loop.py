@@ -1,14 +1,13 @@
 """The one training loop that every method runs through: stages in, an Epoch after every epoch out.
 
 Source: DARTS (ICLR 2019), Algorithm 1. It is deterministic: order, augmentation and all other draws of a step
-depend on the seed, the epoch and the step (`randomness.py`), and the caller's random state is left alone.
+depend on the seed, the epoch and the step (`dots_zoo.randomness`), and the caller's random state is left
+alone.
 """
 
 import math
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import repeat
 
 import torch
@@ -16,22 +15,24 @@ from accelerate import Accelerator  # type: ignore[import-untyped]
 from torch import Tensor
 from tqdm import tqdm
 
-from dots_zoo.augment import cutout, normalise, random_crop, random_flip, shuffled
-from dots_zoo.datasets import ImageData
+from dots_zoo.augment import shuffled
+from dots_zoo.datasets import Data
 from dots_zoo.errors import DotsZooError
+from dots_zoo.randomness import generator, seeded
 
 from .config import TrainingConfig
-from .data import Part, split_halves
-from .randomness import generator, seeded
+from .data import Part, split
 from .relax import entropy
 from .space import Choice
-from .stages import Batch, Epoch, Figures, Moment, Relax, Run, Search, Stage, Turn
+from .stages import Batch, Epoch, Figures, Moment, Relaxation, Run, Search, Stage, Turn
+from .validation import validate
 
-SHOWN = ("loss", "accuracy", "architecture_loss", "architecture_accuracy")  # beside the progress bar
+# Beside the progress bar.
+SHOWN = ("loss", "accuracy", "architecture_loss", "architecture_accuracy", "validation_accuracy")
 
 
 def run_stages(
-    stages: Sequence[Stage], training: TrainingConfig, data: ImageData, *, progress: bool = True
+    stages: Sequence[Stage], training: TrainingConfig, data: Data, *, progress: bool = True
 ) -> Iterator[Epoch]:
     """Train through all stages, giving an Epoch after each epoch; the last one's cells are what was found.
 
@@ -42,8 +43,8 @@ def run_stages(
     device = accelerator.device
     run = Run(
         training=training,
-        data=replace(data, images=data.images.to(device), labels=data.labels.to(device)),
-        parts=split_halves(len(data.images), generator(training.seed, "halves")),
+        data=data.to(device),
+        parts=split(data.labels, training.class_fractions, generator(training.seed, "halves")),
         accelerator=accelerator,
     )
     total = sum(stage.epochs * steps_of(stage, run) for stage in stages)
@@ -54,14 +55,17 @@ def _epochs(stages: Sequence[Stage], run: Run, total: int, progress: bool) -> It
     search, epoch = None, 0
     with tqdm(total=total, disable=not progress, unit="step") as bar:
         for stage in stages:
-            search = stage.begin(run, search)
-            relax = stage.relax(search.space, run.accelerator.device)
             bar.set_description(stage.name)
+            search = stage.begin(run, search, Moment(run.training.seed, epoch))
+            relaxation = stage.relax(search)
+            if not stage.epochs:
+                yield describe(stage, run, search, relaxation, epoch, {})
             for _ in range(stage.epochs):
-                result = train_epoch(stage, run, search, relax, epoch, bar)
-                shown = {name: f"{value:.3f}" for name, value in result.figures.items() if name in SHOWN}
+                figures = train_epoch(stage, run, search, relaxation, epoch, bar)
+                shown = {name: f"{value:.3f}" for name, value in figures.items() if name in SHOWN}
                 bar.set_postfix({"epoch": epoch, **shown})
-                yield result
+                yield describe(stage, run, search, relaxation, epoch, figures)
+                search = stage.after(search, Moment(run.training.seed, epoch), figures)
                 epoch += 1
 
 
@@ -76,7 +80,9 @@ def steps_of(stage: Stage, run: Run) -> int:
     return count // stage.batch_size
 
 
-def train_epoch(stage: Stage, run: Run, search: Search, relax: Relax, epoch: int, bar: tqdm) -> Epoch:
+def train_epoch(
+    stage: Stage, run: Run, search: Search, relaxation: Relaxation, epoch: int, bar: tqdm
+) -> dict[str, float]:
     """One pass over the stage's images. Reads nothing back from the device before the last step."""
     began, seed = time.perf_counter(), run.training.seed
     rate = stage.learning_rate(epoch)
@@ -87,21 +93,30 @@ def train_epoch(stage: Stage, run: Run, search: Search, relax: Relax, epoch: int
     seen: list[Figures] = []
     for step, (batch, architecture_batch) in enumerate(zip(first, second, strict=False)):
         moment = Moment(seed, epoch, step)
-        turn = Turn(run, search, partial(relax, search.logits, moment), moment, batch, architecture_batch)
+        turn = Turn(run, search, relaxation, moment, batch, architecture_batch)
         with seeded(run.accelerator.device, seed, "step", epoch, step):
             seen.append(stage.step(turn))
         bar.update()
     figures = read_figures(stage, epoch, seen)
+    if stage.validate:
+        figures |= validate(run, search, relaxation, Moment(seed, epoch), stage.batch_size)
+    return figures | {"learning_rate": rate, "seconds": time.perf_counter() - began}
+
+
+def describe(
+    stage: Stage, run: Run, search: Search, relaxation: Relaxation, epoch: int, figures: Mapping[str, float]
+) -> Epoch:
+    """What the logits say after an epoch, or after a decision."""
+    moment = Moment(run.training.seed, epoch)
     with torch.no_grad():
-        relaxed = relax(search.logits, Moment(seed, epoch))
-    figures |= {"learning_rate": rate, **relaxed.schedules, "seconds": time.perf_counter() - began}
-    figures |= {f"entropy.{name}": entropy(weights).item() for name, weights in relaxed.weights.items()}
+        weights = relaxation.weigh(search.logits, moment)
+    told = {f"entropy.{name}": entropy(found).item() for name, found in weights.items()}
     return Epoch(
         stage=stage.name,
         epoch=epoch,
-        figures=figures,
-        weights={name: labelled(search.choices[name], weights) for name, weights in relaxed.weights.items()},
-        cells=stage.derive(search.space, relaxed.weights),
+        figures={**figures, **relaxation.schedules(moment), **told},
+        weights={name: labelled(search.choices[name], found) for name, found in weights.items()},
+        cells=stage.derive(search.space, weights),
     )
 
 
@@ -111,18 +126,7 @@ def batches(stage: Stage, part: Part, run: Run, epoch: int) -> Iterator[Batch]:
     order = shuffled(run.parts[part], steps * size, Moment(seed, epoch).generator(f"order {part}"))
     for step, chosen in enumerate(order.to(run.accelerator.device).view(steps, size)):
         draws = Moment(seed, epoch, step).generator(f"augment {part}")
-        images = augment(run.data.images[chosen], run.data, run.training, draws)
-        yield images, run.data.labels[chosen]
-
-
-def augment(images: Tensor, data: ImageData, training: TrainingConfig, draws: torch.Generator) -> Tensor:
-    """uint8 -> normalised float32: random crop, flip where it keeps the label, cutout."""
-    if training.crop_padding:
-        images = random_crop(images, training.crop_padding, draws)
-    if data.flip:
-        images = random_flip(images, draws)
-    normal = normalise(images, data)
-    return cutout(normal, training.cutout, draws) if training.cutout else normal
+        yield run.data.train_batch(chosen, run.training.augmentation, draws), run.data.labels[chosen]
 
 
 def read_figures(stage: Stage, epoch: int, seen: Sequence[Figures]) -> dict[str, float]:

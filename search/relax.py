@@ -14,7 +14,8 @@ from torch import Tensor
 
 from dots_zoo.errors import DotsZooError
 
-from .space import Choice, EdgeRule, Groups, SearchSpace
+from .space import Choice, EdgeRule, SearchSpace
+from .spaces import Groups
 
 
 def group_softmax(logits: Tensor, groups: Tensor, temperature: float = 1.0) -> Tensor:
@@ -26,6 +27,11 @@ def group_softmax(logits: Tensor, groups: Tensor, temperature: float = 1.0) -> T
     lowest = torch.finfo(logits.dtype).min
     scaled = (logits / temperature).masked_fill(~groups, lowest)  # (G, R, C), broadcast over the groups
     return (scaled.softmax(dim=-1) * groups).sum(dim=0)  # (R, C)
+
+
+def sigmoid_weights(logits: Tensor, members: Tensor, temperature: float = 1.0) -> Tensor:
+    """A sigmoid for every alternative by itself (DOTS, Table 4a); (R, C), zero where `members` is False."""
+    return (logits / temperature).sigmoid() * members
 
 
 def edge_weights(combination_weights: Tensor, membership: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,41 +22,44 @@ import yaml  # type: ignore[import-untyped]
 from torch.utils.tensorboard import SummaryWriter
 
 import dots_zoo
-from dots_zoo.datasets import ImageData
+from dots_zoo.datasets import Data
 from dots_zoo.errors import DotsZooError
 from dots_zoo.files import write_file
 from dots_zoo.genotype import Genotype, save_genotype
 
-from . import dots
-from .config import DotsConfig
+from .lookup import find, read_table
 from .loop import run_stages
+from .methods import Derivation, plan
 from .plots import plot_weights
-from .space import SearchSpace, darts_space
-from .stages import Epoch, Stage
-
-# name -> its configuration and the stages that this makes of a space
-METHODS: dict[str, tuple[type[DotsConfig], Callable[[DotsConfig, SearchSpace], tuple[Stage, ...]]]] = {
-    "dots": (DotsConfig, dots.stages),
-}
+from .space import SearchSpace
+from .spaces import named_space
+from .stages import Epoch
 
 
 def search(
     method: str,
-    config: DotsConfig,
-    data: ImageData,
+    config: Any,
+    derivation: Derivation,
+    space: SearchSpace | str,
+    data: Data,
     out: Path,
     *,
-    space: SearchSpace | None = None,
+    table: Path | None = None,
     progress: bool = True,
 ) -> Genotype:
-    """Search a cell in `space` (S0 if not given), write the run into `out`, return what was found.
+    """Search a cell in a space, or in one of `spaces.NAMES`, write the run into `out`, return what was found.
 
-    Raises DotsZooError where `out` already holds something, the configuration cannot be used, or a loss is
-    not finite.
+    config: of the method, `METHODS[method].config`. table: of NAS-Bench-201, in which the cell of every epoch
+    is looked up (`lookup.py`). Raises DotsZooError where `out` already holds something,
+    the configuration cannot be used, or a loss is not finite.
     """
-    _, stages_of = METHODS[method]
-    stages = stages_of(config, space or darts_space())
-    settings = {**data.options, **dataclasses.asdict(config)}
+    searched = named_space(space) if isinstance(space, str) else space
+    stages = plan(method, config, derivation, searched)
+    if table is not None and searched.family != "nasbench201":
+        raise DotsZooError(f"table: expected the space S6, whose cells it holds, got {space}")
+    rows = None if table is None else read_table(table)
+    settings = {"space": space} if isinstance(space, str) else {}
+    settings |= {**data.options, **dataclasses.asdict(derivation), **dataclasses.asdict(config)}
     identity = json.dumps({"method": method, **settings}, sort_keys=True)
     provenance = {
         "method": method,
@@ -72,18 +75,22 @@ def search(
     write_file(out / "config.yaml", (header + yaml.safe_dump(plain, sort_keys=False)).encode())
     began = time.perf_counter()
     with (out / "metrics.jsonl").open("w") as log, SummaryWriter(str(out / "tensorboard")) as board:
-        for epoch in epochs:
-            log.write(json.dumps(_line(epoch)) + "\n")
-            log.flush()
-            for name, value in epoch.figures.items():
-                board.add_scalar(name, value, epoch.epoch)
+        for number, epoch in enumerate(epochs):
             name = f"{method}_{data.name}_seed{config.training.seed}"
-            found = Genotype(name, "darts", epoch.cells, {**provenance, "metrics": dict(epoch.figures)})
-            save_genotype(found, out / "genotypes" / f"{epoch.epoch:03d}.json")
+            found = Genotype(name, searched.family, epoch.cells)
+            figures = dict(epoch.figures)
+            if table is not None and rows is not None:
+                figures |= {f"table.{key}": value for key, value in find(rows, found, table).items()}
+            log.write(json.dumps(_line(epoch, figures)) + "\n")
+            log.flush()
+            for key, value in figures.items():
+                board.add_scalar(key, value, epoch.epoch)
+            found = dataclasses.replace(found, provenance={**provenance, "metrics": figures})
+            save_genotype(found, out / "genotypes" / f"{number:03d}.json")
     plot_weights(out / "metrics.jsonl", out / "plots")
     save_genotype(found, out / "genotype.json")
-    facts = _facts(provenance, time.perf_counter() - began)
-    write_file(out / "run.json", json.dumps(facts, indent=2).encode())
+    run = _facts(provenance, time.perf_counter() - began)
+    write_file(out / "run.json", json.dumps(run, indent=2).encode())
     return found
 
 
@@ -99,8 +106,8 @@ def _make_folder(out: Path) -> None:
         raise DotsZooError(f"{out}: cannot be made: {error.strerror}") from error
 
 
-def _line(epoch: Epoch) -> dict[str, Any]:
-    return {"stage": epoch.stage, "epoch": epoch.epoch, **epoch.figures, "weights": epoch.weights}
+def _line(epoch: Epoch, figures: Mapping[str, float]) -> dict[str, Any]:
+    return {"stage": epoch.stage, "epoch": epoch.epoch, **figures, "weights": epoch.weights}
 
 
 def _facts(provenance: Mapping[str, Any], seconds: float) -> dict[str, Any]:

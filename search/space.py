@@ -1,8 +1,8 @@
 """SearchSpace: the candidate operations of every edge, and the combinations of edges of every node; nothing
-learned.
+learned. `spaces.py` holds those of the papers.
 
-Source: DARTS (ICLR 2019), Sec. 2.1 (the cell); DOTS (CVPR 2021), Sec. 3.1 (S0), Eq. 5 (pairs of edges), Eq.
-11-13 (any number of edges); its supplementary, Sec. 2 (the groups).
+Source: DARTS (ICLR 2019), Sec. 2.1 (the cell); DOTS (CVPR 2021), Eq. 5 (pairs of edges), Eq. 11-13 (any
+number of edges), Table 4a (every edge by itself).
 
 All index arithmetic of the search is here. Edges are numbered node by node, inside a node by input: in the
 DARTS cell 0..13 are 2<-0, 2<-1, 3<-0, 3<-1, 3<-2, ... 5<-4. Pruning gives the same class with fewer
@@ -17,25 +17,10 @@ from typing import Literal
 from dots_zoo.errors import DotsZooError
 from dots_zoo.genotype import PRIMITIVES
 
-INPUTS = 2  # nodes 0 and 1 are the outputs of cells k-2 and k-1
-S0 = (
-    "none",
-    "max_pool_3x3",
-    "avg_pool_3x3",
-    "skip_connect",
-    "sep_conv_3x3",
-    "sep_conv_5x5",
-    "dil_conv_3x3",
-    "dil_conv_5x5",
-)
-# Group-V2: topology-related and topology-agnostic operations, that is without and with weights of their own.
-GROUP_V2 = (
-    ("none", "skip_connect", "max_pool_3x3", "avg_pool_3x3"),
-    ("sep_conv_3x3", "sep_conv_5x5", "dil_conv_3x3", "dil_conv_5x5"),
-)
+Family = Literal["darts", "nasbench201"]
+EdgeRule = Literal["pairs", "any", "edge_weights", "edge_sigmoid"]
 
-Groups = tuple[tuple[str, ...], ...]
-EdgeRule = Literal["pairs", "any"]
+INPUTS: dict[Family, int] = {"darts": 2, "nasbench201": 1}  # nodes that stand for other cells' outputs
 
 
 @dataclass(frozen=True)
@@ -48,10 +33,14 @@ class CellSpace:
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """The cells that can be found: how many intermediate nodes, and a CellSpace for every kind of cell."""
+    """The cells that can be found: how many intermediate nodes, and a CellSpace for every kind of cell.
+
+    family: `darts` cells read two cells before them, `nasbench201` cells one.
+    """
 
     intermediate: int
     cells: tuple[CellSpace, ...]
+    family: Family = "darts"
 
     def __post_init__(self) -> None:
         for cell in self.cells:
@@ -60,7 +49,8 @@ class SearchSpace:
     @property
     def nodes(self) -> range:
         """The numbers of the intermediate nodes."""
-        return range(INPUTS, INPUTS + self.intermediate)
+        inputs = INPUTS[self.family]
+        return range(inputs, inputs + self.intermediate)
 
     @property
     def edges(self) -> tuple[tuple[int, int], ...]:
@@ -81,15 +71,15 @@ class SearchSpace:
         return tuple(number for number, (target, _) in enumerate(self.edges) if target == node)
 
     def combinations(self, node: int, rule: EdgeRule) -> tuple[tuple[int, ...], ...]:
-        """The sets of edges, as edge numbers, that `node` may keep: all pairs (Eq. 5) or all but none (Eq.
-        12).
+        """The sets of edges, as edge numbers, that a logit of `node` stands for: every pair (Eq. 5), every
+        set but the empty one (Eq. 12), or every edge by itself (the baselines of Table 4a).
         """
         incoming = self.incoming(node)
-        sizes = (2,) if rule == "pairs" else range(1, len(incoming) + 1)
+        sizes = {"pairs": range(2, 3), "any": range(1, len(incoming) + 1)}.get(rule, range(1, 2))
         return tuple(chosen for size in sizes for chosen in itertools.combinations(incoming, size))
 
     def _check(self, cell: CellSpace) -> None:
-        place, known = f"search space, {cell.kind} cell", PRIMITIVES["darts"]
+        place, known = f"search space, {cell.kind} cell", PRIMITIVES[self.family]
         if len(cell.candidates) != len(self.edges):
             raise DotsZooError(
                 f"{place}: expected candidates for the {len(self.edges)} edges of {self.intermediate} nodes, "
@@ -102,7 +92,7 @@ class SearchSpace:
                     f"{place}, edge {node}<-{source}: expected one or more of {', '.join(known)}, "
                     f"got {', '.join(sorted(unknown)) or 'nothing'}"
                 )
-        for node in self.nodes:
+        for node in self.nodes if self.family == "darts" else ():
             if all(set(cell.candidates[edge]) == {"none"} for edge in self.incoming(node)):
                 raise DotsZooError(f"{place}, node {node}: expected an operation other than none on one edge")
 
@@ -147,11 +137,3 @@ def edge_choice(space: SearchSpace, rule: EdgeRule) -> Choice:
         for node in space.nodes
     )
     return Choice(tuple(f"node {node}" for node in space.nodes), labels)
-
-
-def darts_space(operations: tuple[str, ...] = S0, intermediate: int = 4) -> SearchSpace:
-    """The space of the DARTS cell with the same candidate operations on every edge."""
-    edges = sum(range(INPUTS, INPUTS + intermediate))
-    return SearchSpace(
-        intermediate, tuple(CellSpace(kind, (operations,) * edges) for kind in ("normal", "reduce"))
-    )

@@ -1,30 +1,32 @@
 """Stage: what a method is made of, and what its parts are given.
 
-A method is a tuple of stages (`dots.py` is the example), and a stage is data: how long, on which images, what
-one step trains, what the logits mean, which cell they stand for. The one loop that runs them (`loop.py`)
-knows no method.
+A method is a tuple of stages (`darts.py` is the shortest example), and a stage is data: how long, on which
+images, what one step trains, what the logits mean, which cell they stand for. The one loop that runs them
+(`loop.py`) knows no method.
 
 Source: DARTS (ICLR 2019), Algorithm 1; DOTS (CVPR 2021), Sec. 4.1 and supplementary, Sec. 1.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from accelerate import Accelerator  # type: ignore[import-untyped]
 from torch import Tensor, nn
-from torch.optim import SGD, Adam, Optimizer
+from torch.optim import Optimizer
 
-from dots_zoo.datasets import ImageData
+from dots_zoo.datasets import Data
 from dots_zoo.genotype import CellGenotype
+from dots_zoo.randomness import generator
 
 from .config import TrainingConfig
 from .data import Part
-from .randomness import generator, seeded
+from .mixed import Mixture
 from .space import Choice, SearchSpace
-from .supernet import Mixture, Supernet
+from .supernet import Supernet
 
 Logits = Mapping[str, Tensor]
+Weights = Mapping[str, Tensor]  # name of the logits -> weights of the same shape
 Batch = tuple[Tensor, Tensor]  # images (N, C, H, W), labels (N,)
 Figures = dict[str, Tensor]  # name -> scalar; stays on the device until the epoch ends
 
@@ -42,20 +44,23 @@ class Moment:
         return generator(self.seed, purpose, self.epoch, self.step)
 
 
-@dataclass(frozen=True)
-class Relaxed:
-    """What the logits mean at one moment.
+@dataclass(frozen=True, kw_only=True)
+class Relaxation:
+    """What logits mean: logits -> weights -> mixture, at a moment.
 
-    weights: name of the logits -> weights of the same shape, for the decision and the log; mixture: what the
-    supernet multiplies with; schedules: name -> value of all that is annealed, for the log.
+    weigh: the weights that decisions and the log look at. mix: weights -> what the supernet multiplies with.
+    sample: the weights of a training step, where they are not those of `weigh`. schedules: name -> value of
+    all that is annealed, for the log.
     """
 
-    weights: Mapping[str, Tensor]
-    mixture: Mixture
-    schedules: Mapping[str, float]
+    weigh: Callable[[Logits, Moment], Weights]
+    mix: Callable[[Weights, Moment], Mixture]
+    sample: Callable[[Logits, Moment], Weights] | None = None
+    schedules: Callable[[Moment], Mapping[str, float]] = lambda moment: {}
 
-
-Relax = Callable[[Logits, Moment], Relaxed]
+    def mixture(self, logits: Logits, moment: Moment) -> Mixture:
+        """Of a training step."""
+        return self.mix((self.sample or self.weigh)(logits, moment), moment)
 
 
 @dataclass(frozen=True)
@@ -63,21 +68,28 @@ class Run:
     """What stays the same from the first step to the last."""
 
     training: TrainingConfig
-    data: ImageData  # on the accelerator's device
+    data: Data  # on the accelerator's device
     parts: Mapping[Part, Tensor]
     accelerator: Accelerator
 
 
 @dataclass(frozen=True)
 class Search:
-    """What the steps of a stage change in place."""
+    """What the steps of a stage change in place, and what is decided.
+
+    open: name of the logits -> bool (rows, longest row) on the CPU: the alternatives that may still be
+    chosen. A row with one is decided, an edge without any is closed. memory: what a method keeps from epoch
+    to epoch.
+    """
 
     space: SearchSpace
     choices: Mapping[str, Choice]
     supernet: Supernet
     logits: dict[str, nn.Parameter]
+    open: Mapping[str, Tensor]
     weights_optimiser: Optimizer
     logits_optimiser: Optimizer
+    memory: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -86,33 +98,45 @@ class Turn:
 
     run: Run
     search: Search
-    relax: Callable[[], Relaxed]  # at this moment
+    relaxation: Relaxation
     moment: Moment
     batch: Batch
     architecture_batch: Batch | None
 
+    def mixture(self) -> Mixture:
+        """What the logits mean at this moment."""
+        return self.relaxation.mixture(self.search.logits, self.moment)
+
+
+def unchanged(search: Search, moment: Moment, figures: Mapping[str, float]) -> Search:
+    """Nothing is done after an epoch."""
+    return search
+
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """A span of epochs in which every step does the same.
+    """A span of epochs in which every step does the same; without epochs, a decision.
 
     begin: the search this stage works on, from that of the stage before: a `fresh` one, the same one
     (`carry_on`), or one with a decision taken. step: one training step. images: the part of the training
     images that makes an epoch; architecture_images: the part that a step gets a second batch from. relax:
-    builds the relaxation for a space. derive: weights -> cells. learning_rate: of the weights, by epoch of
-    the run.
+    what the logits of a search mean. derive: weights -> cells. learning_rate: of the weights, by epoch of the
+    run. validate: measure the accuracy on half B after every epoch. after: what is kept of an epoch, from its
+    figures.
     """
 
     name: str
     epochs: int
-    begin: Callable[[Run, Search | None], Search]
+    begin: Callable[[Run, Search | None, Moment], Search]
     step: Callable[[Turn], Figures]
     batch_size: int
     images: Part
     architecture_images: Part | None = None
-    relax: Callable[[SearchSpace, torch.device], Relax]
-    derive: Callable[[SearchSpace, Mapping[str, Tensor]], Mapping[str, CellGenotype]]
+    relax: Callable[[Search], Relaxation]
+    derive: Callable[[SearchSpace, Weights], Mapping[str, CellGenotype]]
     learning_rate: Callable[[int], float]
+    validate: bool = False
+    after: Callable[[Search, Moment, Mapping[str, float]], Search] = unchanged
 
 
 @dataclass(frozen=True)
@@ -124,50 +148,3 @@ class Epoch:
     figures: Mapping[str, float]
     weights: Mapping[str, Mapping[str, Mapping[str, float]]]
     cells: Mapping[str, CellGenotype]
-
-
-def fresh(
-    name: str,
-    cells: int,
-    space: Callable[[Search | None], SearchSpace],
-    choices: Callable[[SearchSpace], Mapping[str, Choice]],
-) -> Callable[[Run, Search | None], Search]:
-    """Begin with a new supernet, new optimisers, and logits of zero: every alternative weighs the same."""
-
-    def begin(run: Run, before: Search | None) -> Search:
-        training, data, device = run.training, run.data, run.accelerator.device
-        found = space(before)
-        with seeded(torch.device("cpu"), training.seed, "supernet", name):
-            supernet = Supernet(
-                found,
-                channels=training.channels,
-                cells=cells,
-                classes=data.classes,
-                in_chans=data.images.shape[1],
-            )
-        supernet = supernet.to(device).to(memory_format=torch.channels_last)
-        named = choices(found)
-        logits = {
-            key: nn.Parameter(torch.zeros(choice.shape, device=device)) for key, choice in named.items()
-        }
-        sgd, adam = training.weights, training.logits
-        return Search(
-            space=found,
-            choices=named,
-            supernet=supernet,
-            logits=logits,
-            weights_optimiser=SGD(
-                supernet.parameters(), sgd.learning_rate, sgd.momentum, weight_decay=sgd.weight_decay
-            ),
-            logits_optimiser=Adam(
-                logits.values(), adam.learning_rate, adam.betas, weight_decay=adam.weight_decay
-            ),
-        )
-
-    return begin
-
-
-def carry_on(run: Run, before: Search | None) -> Search:
-    """Begin where the stage before ended."""
-    assert before is not None, "the first stage has nothing to carry on"
-    return before

@@ -8,14 +8,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .mixed import Mixture
 from .stages import Batch, Figures, Turn
-from .supernet import Mixture
 
 
 def train_weights(turn: Turn) -> Figures:
     """The weights alone: no gradient reaches the logits."""
     with torch.no_grad():
-        mixture = turn.relax().mixture
+        mixture = turn.mixture()
+    return train_weights_under(turn, mixture)
+
+
+def train_weights_under(turn: Turn, mixture: Mixture) -> Figures:
+    """The weights alone, with a mixture that is given."""
     loss, accuracy = classify(turn, turn.batch, mixture)
     turn.run.accelerator.backward(loss)
     update_weights(turn)
@@ -30,7 +35,7 @@ def bilevel(turn: Turn) -> Figures:
 def train_logits(turn: Turn) -> Figures:
     """The logits alone, on the second batch: no gradient of a weight is computed."""
     assert turn.architecture_batch is not None, "a step that trains logits apart needs architecture_images"
-    loss, accuracy = classify(turn, turn.architecture_batch, turn.relax().mixture)
+    loss, accuracy = classify(turn, turn.architecture_batch, turn.mixture())
     turn.run.accelerator.backward(loss, inputs=list(turn.search.logits.values()))
     update_logits(turn)
     return {"architecture_loss": loss.detach(), "architecture_accuracy": accuracy}
@@ -38,7 +43,7 @@ def train_logits(turn: Turn) -> Figures:
 
 def one_level(turn: Turn) -> Figures:
     """Weights and logits from one gradient of one batch (Eq. 10)."""
-    loss, accuracy = classify(turn, turn.batch, turn.relax().mixture)
+    loss, accuracy = classify(turn, turn.batch, turn.mixture())
     turn.run.accelerator.backward(loss)
     update_weights(turn)
     update_logits(turn)
@@ -50,7 +55,8 @@ def classify(turn: Turn, batch: Batch, mixture: Mixture) -> tuple[Tensor, Tensor
     images, labels = batch
     with turn.run.accelerator.autocast():
         logits = turn.search.supernet(images, mixture)
-    loss = F.cross_entropy(logits.float(), labels)
+    precise = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    loss = F.cross_entropy(precise, labels)
     accuracy = (logits.argmax(dim=1) == labels).float().mean()
     return loss, accuracy
 

@@ -1,29 +1,41 @@
 """Supernet: every candidate operation of a SearchSpace at once, mixed by weights that come as an argument.
 
-Source: DARTS (ICLR 2019), Sec. 2 and its CIFAR macro-architecture; DOTS (CVPR 2021), Eq. 1 (mixed operation),
-Eq. 3 and Eq. 8 (a node is the weighted sum of all its incoming edges), Sec. 5.1. It holds no architecture
-parameters.
-
-A pooling with its affine-free batch norm, the identity, and the ReLU in front of an operation have no weights
-of their own, so all edges that leave a node with the same stride share one of each: the result is that of a
-module per edge and operation (`tests/reference_supernet.py`), running statistics included. `none` adds
-nothing and is not built.
+Source: DARTS (ICLR 2019), Sec. 2 and its macro-architectures; DOTS (CVPR 2021), Eq. 1 (mixed operation), Eq.
+3 and Eq. 8 (a node is the weighted sum of all its incoming edges), Sec. 5; NAS-Bench-201 (ICLR 2020), Fig. 1.
+It holds no architecture parameters. The cells are in `mixed.py`.
 """
 
-import functools
-from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dots_zoo.cell import ResidualReduction
 from dots_zoo.errors import DotsZooError
-from dots_zoo.ops import OPS, FactorizedReduce, relu_conv_bn
+from dots_zoo.ops import FactorizedReduce, relu_conv_bn
 
-from .space import INPUTS, SearchSpace
+from .mixed import WHOLE, Mixture, Nodes, NodeShape, Partial, Row, taken_apart
+from .space import SearchSpace
 
-Mixture = Mapping[str, Tensor]  # kind of cell -> (E, O): the weight of every candidate of every edge
-POOLS = ("max_pool_3x3", "avg_pool_3x3")
+Stem = Literal["cifar", "imagenet"]
+Auxiliary = Literal["none", "skip", "projection"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """Of a supernet: channels of the first cells, depth, classes, input channels, and how it begins.
+
+    partial and auxiliary: see `mixed.py`; stem: `imagenet` divides the resolution by 8 before the first cell.
+    """
+
+    channels: int
+    cells: int
+    classes: int
+    in_chans: int
+    stem: Stem = "cifar"
+    partial: Partial = WHOLE
+    auxiliary: Auxiliary = "none"
 
 
 def cell_kinds(cells: int) -> tuple[str, ...]:
@@ -31,136 +43,136 @@ def cell_kinds(cells: int) -> tuple[str, ...]:
     return tuple("reduce" if cell in (cells // 3, 2 * cells // 3) else "normal" for cell in range(cells))
 
 
-def without_relu(operation: nn.Module) -> nn.Module:
-    """An operation of OPS less its leading ReLU, to be fed with a ReLU's output that others share."""
-    if isinstance(operation, FactorizedReduce):
-        operation.add_module("relu", nn.Identity())
-        return operation
-    assert isinstance(operation, nn.Sequential) and isinstance(operation[0], nn.ReLU), operation
-    return operation[1:]
-
-
-class Source(nn.Module):
-    """What the edges that leave one node share: the node, its ReLU, its poolings with their batch norm."""
-
-    def __init__(self, operations: set[str], channels: int, stride: int) -> None:
-        super().__init__()
-        self.pools = nn.ModuleDict(
-            {
-                name: nn.Sequential(
-                    OPS[name](channels, stride, False), nn.BatchNorm2d(channels, affine=False)
-                )
-                for name in POOLS
-                if name in operations
-            }
+def check_shape(space: SearchSpace, cells: int, channels: int, stem: Stem, partial: Partial = WHOLE) -> None:
+    """Raises DotsZooError where a supernet of this shape cannot be built."""
+    if cells < 3:
+        raise DotsZooError(
+            f"supernet: expected at least 3 cells, one normal and two that reduce, got {cells}"
         )
-
-    def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """(N, C, H, W) -> the node itself, its ReLU, and a map for every pooling."""
-        return {"identity": x, "relu": F.relu(x), **{name: pool(x) for name, pool in self.pools.items()}}
-
-
-class SearchEdge(nn.Module):
-    """The candidates of one edge: `columns[i]` is the i-th's column in (E, O), `reads[i]` what it is fed."""
-
-    def __init__(self, operations: tuple[str, ...], channels: int, stride: int) -> None:
-        super().__init__()
-        self.columns = [column for column, name in enumerate(operations) if name != "none"]
-        self.reads: list[str] = []
-        self.operations = nn.ModuleList()
-        for column in self.columns:
-            read, module = self._candidate(operations[column], channels, stride)
-            self.reads.append(read)
-            self.operations.append(module)
-
-    @staticmethod
-    def _candidate(name: str, channels: int, stride: int) -> tuple[str, nn.Module]:
-        if name in POOLS:
-            return name, nn.Identity()
-        operation = OPS[name](channels, stride, False)
-        if name == "noise" or isinstance(operation, nn.Identity):
-            return "identity", operation
-        return "relu", without_relu(operation)
-
-    def forward(
-        self, source: dict[str, Tensor], weights: tuple[Tensor, ...]
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """The pairs (weight, feature map) whose products sum to the mixed operation of Eq. 1."""
-        for column, read, operation in zip(self.columns, self.reads, self.operations, strict=True):
-            yield weights[column], operation(source[read])
+    if space.family == "nasbench201" and (cells % 3 or stem != "cifar"):
+        raise DotsZooError(
+            "supernet of NAS-Bench-201: expected a number of cells that is divisible by 3, for three equal "
+            f"stages, and the stem 'cifar', got {cells} and {stem!r}"
+        )
+    if channels % partial.share:
+        raise DotsZooError(
+            "supernet: expected channels that are divisible by the share of partial channels, "
+            f"{partial.share}, got {channels}"
+        )
 
 
 class SearchCell(nn.Module):
-    """A cell of which nothing is decided: every node reads all nodes before it (Eq. 8)."""
+    """A DARTS cell of which nothing is decided: every node reads all nodes before it (Eq. 8)."""
 
     def __init__(
-        self, space: SearchSpace, kind: str, in_chs: tuple[int, int], channels: int, halve_first: bool
+        self, space: SearchSpace, kind: str, in_chs: tuple[int, int], node: NodeShape, halve_first: bool
     ) -> None:
         """in_chs: channels of the outputs of cells k-2 and k-1; halve_first: the former is twice as large."""
         super().__init__()
         first: nn.Module = (
-            FactorizedReduce(in_chs[0], channels, affine=False)
+            FactorizedReduce(in_chs[0], node.channels, affine=False)
             if halve_first
-            else relu_conv_bn(in_chs[0], channels, 1, 1, affine=False)
+            else relu_conv_bn(in_chs[0], node.channels, 1, 1, affine=False)
         )
-        self.preprocess = nn.ModuleList([first, relu_conv_bn(in_chs[1], channels, 1, 1, affine=False)])
-        self.edges = nn.ModuleList()
-        leaving: dict[int, set[str]] = {}  # node -> the operations that read it; nodes come up in order
-        for (_, source), operations in zip(space.edges, space.candidates(kind), strict=True):
-            leaving.setdefault(source, set()).update(operations)
-            self.edges.append(SearchEdge(operations, channels, _stride(kind, source)))
-        self.sources = nn.ModuleList(
-            [Source(names, channels, _stride(kind, node)) for node, names in leaving.items()]
-        )
-        self.incoming = [
-            [(edge, space.edges[edge][1]) for edge in space.incoming(node)] for node in space.nodes
-        ]
+        second = relu_conv_bn(in_chs[1], node.channels, 1, 1, affine=False)
+        self.preprocess = nn.ModuleList([first, second])
+        self.nodes = Nodes(space, kind, node)
 
-    def forward(self, before: Tensor, last: Tensor, weights: list[tuple[Tensor, ...]]) -> Tensor:
-        """Outputs of cells k-2 and k-1, and E rows of O scalars -> (N, nodes * C, H', W')."""
-        states = [self.preprocess[0](before), self.preprocess[1](last)]
-        shared: list[dict[str, Tensor]] = []
-        for incoming in self.incoming:
-            shared += [self.sources[node](states[node]) for node in range(len(shared), len(states))]
-            terms = (
-                weight * output
-                for edge, source in incoming
-                for weight, output in self.edges[edge](shared[source], weights[edge])
-            )
-            states.append(functools.reduce(torch.add, terms))  # Eq. 8, one feature map at a time
-        return torch.cat(states[INPUTS:], dim=1)
+    def forward(self, before: Tensor, last: Tensor, rows: list[Row], mixture: Mixture) -> Tensor:
+        """Outputs of cells k-2 and k-1 -> (N, nodes * C, H', W')."""
+        states = self.nodes([self.preprocess[0](before), self.preprocess[1](last)], rows, mixture)
+        return torch.cat(states[2:], dim=1)
 
 
-def _stride(kind: str, source: int) -> int:
-    return 2 if kind == "reduce" and source < INPUTS else 1
+class SearchCell201(nn.Module):
+    """A NAS-Bench-201 cell of which nothing is decided: one input, the last node is the output."""
+
+    def __init__(self, space: SearchSpace, node: NodeShape) -> None:
+        super().__init__()
+        self.nodes = Nodes(space, "cell", node)
+
+    def forward(self, before: Tensor, last: Tensor, rows: list[Row], mixture: Mixture) -> Tensor:
+        """(N, C, H, W) -> the same; `before` is not read, so that both families run through one loop."""
+        out: Tensor = self.nodes([last], rows, mixture)[-1]
+        return out
 
 
 class Supernet(nn.Module):
     """Stem, cells and classifier: (N, in_chans, H, W) and a Mixture -> logits (N, classes)."""
 
-    def __init__(self, space: SearchSpace, *, channels: int, cells: int, classes: int, in_chans: int) -> None:
-        """channels: of the first cells, doubled in each reduction cell. Raises DotsZooError under 3 cells."""
+    def __init__(self, space: SearchSpace, shape: Shape) -> None:
+        """Raises DotsZooError where the shape does not fit the space."""
         super().__init__()
-        if cells < 3:
-            raise DotsZooError(
-                f"supernet: expected at least 3 cells, one normal and two that reduce, got {cells}"
-            )
-        width = 3 * channels
-        self.stem = nn.Sequential(nn.Conv2d(in_chans, width, 3, padding=1, bias=False), nn.BatchNorm2d(width))
-        self.cells = nn.ModuleList()
-        in_chs, halve_first = (width, width), False
-        self.kinds = cell_kinds(cells)
-        for kind in self.kinds:
-            channels *= 2 if kind == "reduce" else 1
-            self.cells.append(SearchCell(space, kind, in_chs, channels, halve_first))
-            in_chs, halve_first = (in_chs[1], space.intermediate * channels), kind == "reduce"
-        self.classifier = nn.Linear(in_chs[1], classes)
+        check_shape(space, shape.cells, shape.channels, shape.stem, shape.partial)
+        build = _darts if space.family == "darts" else _nasbench201
+        self.kinds, self.stem, cells, self.norm, width = build(space, shape)
+        self.cells = nn.ModuleList(cells)
+        self.classifier = nn.Linear(width, shape.classes)
 
     def forward(self, images: Tensor, mixture: Mixture) -> Tensor:
         # Taken apart once for all cells: an index in a cell would write an (E, O) gradient for its scalar.
-        scalars = {kind: [row.unbind() for row in weights.unbind()] for kind, weights in mixture.items()}
-        before = last = self.stem(images)
+        rows = {kind: taken_apart(mixture, kind) for kind in mixture.operations}
+        before, last = self._begin(images)
         for kind, cell in zip(self.kinds, self.cells, strict=True):
-            before, last = last, cell(before, last, scalars[kind])
-        logits: Tensor = self.classifier(last.mean(dim=(2, 3)))
+            if kind == "":
+                before, last = last, cell(before, last)
+            else:
+                before, last = last, cell(before, last, rows[kind], mixture)
+        logits: Tensor = self.classifier(self.norm(last).mean(dim=(2, 3)))
         return logits
+
+    def _begin(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The two maps that the first cell reads."""
+        states = [images]
+        for part in self.stem:
+            states.append(part(states[-1]))
+        return (states[-2], states[-1]) if len(self.stem) > 1 else (states[-1], states[-1])
+
+
+Parts = tuple[tuple[str, ...], nn.ModuleList, list[nn.Module], nn.Module, int]
+
+
+def _darts(space: SearchSpace, shape: Shape) -> Parts:
+    """Kinds, stem, cells, what follows them, and its channels: the macro-architecture of DARTS."""
+    channels = shape.channels
+    if shape.stem == "cifar":
+        width = 3 * channels
+        stem = nn.ModuleList([_conv_bn(shape.in_chans, width, 1)])
+    else:
+        width = channels
+        first = nn.Sequential(
+            _conv_bn(shape.in_chans, width // 2, 2), nn.ReLU(), _conv_bn(width // 2, width, 2)
+        )
+        stem = nn.ModuleList([first, nn.Sequential(nn.ReLU(), _conv_bn(width, width, 2))])
+    cells: list[nn.Module] = []
+    in_chs, halve_first = (width, width), shape.stem == "imagenet"
+    kinds = cell_kinds(shape.cells)
+    for kind in kinds:
+        channels *= 2 if kind == "reduce" else 1
+        cells.append(SearchCell(space, kind, in_chs, _node_shape(shape, channels), halve_first))
+        in_chs, halve_first = (in_chs[1], space.intermediate * channels), kind == "reduce"
+    return kinds, stem, cells, nn.Identity(), in_chs[1]
+
+
+def _nasbench201(space: SearchSpace, shape: Shape) -> Parts:
+    """Three stages of equal length with a residual block, of kind "", between them."""
+    kinds: list[str] = []
+    cells: list[nn.Module] = []
+    for stage in range(3):
+        width = shape.channels * 2**stage
+        if stage:
+            kinds.append("")
+            cells.append(ResidualReduction(width // 2))
+        kinds += ["cell"] * (shape.cells // 3)
+        cells += [SearchCell201(space, _node_shape(shape, width)) for _ in range(shape.cells // 3)]
+    norm = nn.Sequential(nn.BatchNorm2d(width), nn.ReLU())
+    return tuple(kinds), nn.ModuleList([_conv_bn(shape.in_chans, shape.channels, 1)]), cells, norm, width
+
+
+def _conv_bn(in_chs: int, out_chs: int, stride: int) -> nn.Sequential:
+    conv = nn.Conv2d(in_chs, out_chs, 3, stride, padding=1, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(out_chs))
+
+
+def _node_shape(shape: Shape, channels: int) -> NodeShape:
+    return NodeShape(channels, shape.partial, shape.auxiliary)

@@ -6,7 +6,8 @@ import torch
 from dots_zoo.errors import DotsZooError
 from dots_zoo.genotype import validate
 from dots_zoo.search.discretise import darts_rule, random_genotype, survivors, topology_rule
-from dots_zoo.search.space import GROUP_V2, CellSpace, SearchSpace, darts_space
+from dots_zoo.search.space import CellSpace, SearchSpace
+from dots_zoo.search.spaces import GROUP_V2, darts_space
 
 SPACE = darts_space()
 

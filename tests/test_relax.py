@@ -14,7 +14,8 @@ from dots_zoo.search.relax import (
     operation_groups,
     temperature,
 )
-from dots_zoo.search.space import CellSpace, Choice, SearchSpace, darts_space
+from dots_zoo.search.space import CellSpace, Choice, SearchSpace
+from dots_zoo.search.spaces import darts_space
 
 SPACE = darts_space()
 

@@ -1,7 +1,8 @@
 import pytest
 
 from dots_zoo.errors import DotsZooError
-from dots_zoo.search.space import GROUP_V2, CellSpace, SearchSpace, darts_space, edge_choice, operation_choice
+from dots_zoo.search.space import CellSpace, SearchSpace, edge_choice, operation_choice
+from dots_zoo.search.spaces import darts_space
 
 SPACE = darts_space()
 
@@ -30,17 +31,21 @@ def test_pairs_are_those_of_eq_5():
     assert [len(SPACE.combinations(node, "pairs")) for node in SPACE.nodes] == [1, 3, 6, 10]
 
 
+def test_the_baselines_of_table_4a_weigh_every_edge_by_itself():
+    assert (
+        SPACE.combinations(3, "edge_weights") == SPACE.combinations(3, "edge_sigmoid") == ((2,), (3,), (4,))
+    )
+
+
+def test_the_cell_of_nas_bench_201_has_one_input_and_six_edges():
+    space = SearchSpace(3, (CellSpace("cell", (("none",),) * 6),), "nasbench201")
+    assert space.edges == ((1, 0), (2, 0), (2, 1), (3, 0), (3, 1), (3, 2)) and list(space.nodes) == [1, 2, 3]
+
+
 def test_any_number_of_edges_gives_all_combinations_but_the_empty_one_as_eq_13_counts_them():
     assert SPACE.combinations(2, "any") == ((0,), (1,), (0, 1))
     assert [len(SPACE.combinations(node, "any")) for node in SPACE.nodes] == [2**n - 1 for n in (2, 3, 4, 5)]
     assert len(set(SPACE.combinations(5, "any"))) == 31
-
-
-def test_s0_has_eight_candidates_on_all_edges_and_group_v2_splits_them_by_whether_they_have_weights():
-    assert SPACE.kinds == ("normal", "reduce")
-    [operations] = {names for kind in SPACE.kinds for names in SPACE.candidates(kind)}
-    assert set(GROUP_V2[0]) | set(GROUP_V2[1]) == set(operations) and len(operations) == 8
-    assert all("conv" in name for name in GROUP_V2[1]) and not any("conv" in name for name in GROUP_V2[0])
 
 
 def test_choices_are_titled_by_edge_and_by_node_and_labelled_by_operation_and_by_inputs():

@@ -1,6 +1,6 @@
 import copy
-import dataclasses
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,32 +8,50 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
-from dots_zoo.augment import normalise
+from dots_zoo.augment import Augmentation
 from dots_zoo.errors import DotsZooError
-from dots_zoo.search.config import TrainingConfig
-from dots_zoo.search.data import split_halves
-from dots_zoo.search.dots import stages
-from dots_zoo.search.loop import augment, batches, run_stages
-from dots_zoo.search.randomness import generator
-from dots_zoo.search.stages import Moment, Run, Turn, carry_on
+from dots_zoo.randomness import generator
+from dots_zoo.search.begin import carry_on, close_edge, decide
+from dots_zoo.search.data import split
+from dots_zoo.search.loop import batches, run_stages
+from dots_zoo.search.methods import Derivation, plan
+from dots_zoo.search.stages import Moment, Run, Turn
 from dots_zoo.search.steps import bilevel, one_level, train_logits, train_weights
-from toy_search import PLANTED_SPACE, toy_config, toy_data
+from dots_zoo.search.topology import TopologyConfig
+from toy_search import PLANTED_SPACE, search_toy, toy_config, toy_data, toy_training
+
+
+def dots_stages(seed=0, operation=4, topology=6, **changes):
+    """DOTS with a softmax for all operations, half of both searches warm-up."""
+    config = toy_config("dots", seed, epochs=operation, warm_up=operation // 2, groups="one", **changes)
+    return plan("dots", config, lasting(topology), PLANTED_SPACE)
+
+
+def lasting(epochs):
+    return Derivation(topology="pairs", topology_search=TopologyConfig(epochs=epochs, cells=3))
+
+
+def search_dots(operation=4, topology=6, **changes):
+    changes = {"epochs": operation, "warm_up": operation // 2, "groups": "one", **changes}
+    return search_toy("dots", lasting(topology), **changes)
+
+
+def run_all(stages, data=None, training=None):
+    return list(run_stages(stages, training or toy_training(), data or toy_data(), progress=False))
 
 
 @pytest.fixture
 def turn():
     """The first turn of a search over PLANTED_SPACE, with logits that already prefer something."""
-    data, config = toy_data(), toy_config()
-    run = Run(config.training, data, split_halves(len(data.images), generator(0, "halves")), Accelerator())
-    warm_up, searching = stages(config, PLANTED_SPACE)[:2]
-    search = warm_up.begin(run, None)
+    data, training = toy_data(), toy_training()
+    run = Run(training, data, split(data.labels, None, generator(0, "halves")), Accelerator())
+    warm_up, searching = dots_stages()[:2]
+    search = warm_up.begin(run, None, Moment(0, 0))
     draws = torch.Generator().manual_seed(0)
     for logits in search.logits.values():
         logits.data.copy_(torch.randn(logits.shape, generator=draws))
-    relax = warm_up.relax(search.space, torch.device("cpu"))
-    moment = Moment(0, 0, 0)
     first, second = (next(iter(batches(searching, part, run, 0))) for part in ("a", "b"))
-    return Turn(run, search, lambda: relax(search.logits, moment), moment, first, second)
+    return Turn(run, search, warm_up.relax(search), Moment(0, 0, 0), first, second)
 
 
 def drawing(step, turn):
@@ -82,7 +100,7 @@ def gradients(turn, batch, wanted):
     images, labels = batch
     with torch.random.fork_rng():
         torch.manual_seed(7)
-        loss = F.cross_entropy(supernet(images, turn.relax().mixture), labels)
+        loss = F.cross_entropy(supernet(images, turn.mixture()), labels)
     inputs = list(turn.search.logits.values()) if wanted == "logits" else list(supernet.parameters())
     return torch.autograd.grad(loss, inputs)
 
@@ -119,10 +137,8 @@ def test_one_level_takes_both_gradients_from_the_first_batch(turn):
 
 def test_a_step_of_the_weights_is_no_longer_than_the_clip_allows(turn):
     config = turn.run.training
-    tight = dataclasses.replace(config.weights, clip=1e-3)
-    turn = dataclasses.replace(
-        turn, run=dataclasses.replace(turn.run, training=dataclasses.replace(config, weights=tight))
-    )
+    tight = replace(config.weights, clip=1e-3)
+    turn = replace(turn, run=replace(turn.run, training=replace(config, weights=tight)))
     for group in turn.search.weights_optimiser.param_groups:
         group["weight_decay"] = 0
     before = values(turn.search)[0]
@@ -132,31 +148,26 @@ def test_a_step_of_the_weights_is_no_longer_than_the_clip_allows(turn):
     assert length == pytest.approx(config.weights.learning_rate * 1e-3, rel=1e-2)
 
 
-def search_toy(**changes):
-    config = toy_config(**changes)
-    return list(run_stages(stages(config, PLANTED_SPACE), config.training, toy_data(), progress=False))
-
-
 def figures_without_time(epochs):
     return [{name: value for name, value in epoch.figures.items() if name != "seconds"} for epoch in epochs]
 
 
 def test_the_same_seed_gives_the_same_search_bit_by_bit_whatever_the_callers_random_state():
     torch.manual_seed(1)
-    first = search_toy(seed=3, operation_epochs=2, topology_epochs=2)
+    first = search_dots(seed=3, operation=2, topology=2)
     torch.manual_seed(2)
     state = torch.get_rng_state()
-    second = search_toy(seed=3, operation_epochs=2, topology_epochs=2)
+    second = search_dots(seed=3, operation=2, topology=2)
     assert torch.equal(torch.get_rng_state(), state)
     assert [epoch.weights for epoch in first] == [epoch.weights for epoch in second]
     assert figures_without_time(first) == figures_without_time(second)
     assert [epoch.cells for epoch in first] == [epoch.cells for epoch in second]
-    other = search_toy(seed=4, operation_epochs=2, topology_epochs=2)
+    other = search_dots(seed=4, operation=2, topology=2)
     assert first[0].figures["loss"] != other[0].figures["loss"]
 
 
 def test_the_warm_up_of_both_searches_leaves_all_weights_equal_and_the_rest_moves_them():
-    epochs = search_toy()
+    epochs = search_dots()
     assert [epoch.stage for epoch in epochs] == [
         *["operation warm-up"] * 2,
         *["operation search"] * 2,
@@ -179,9 +190,7 @@ def test_the_learning_rate_follows_one_cosine_over_all_stages():
         seen.append((turn.moment.epoch, rate))
         return {"loss": torch.zeros(())}
 
-    config = toy_config(operation_epochs=3, topology_epochs=4)
-    plan = [dataclasses.replace(stage, step=watch) for stage in stages(config, PLANTED_SPACE)]
-    epochs = list(run_stages(plan, config.training, toy_data(), progress=False))
+    epochs = run_all([replace(stage, step=watch) for stage in dots_stages(operation=3, topology=4)])
     expected = [0.001 + 0.049 * (1 + math.cos(math.pi * epoch / 7)) / 2 for epoch in range(7)]
     assert sorted(dict(seen)) == list(range(7))
     assert [rate for _, rate in sorted(set(seen))] == pytest.approx(expected)
@@ -192,7 +201,7 @@ def test_an_epoch_sees_every_image_of_its_part_once_and_the_two_halves_share_non
     data = toy_data(256)
     images = data.images.clone()
     images[:, 0, 0, 0] = torch.arange(256).to(torch.uint8)  # every image is known by its first pixel
-    data = dataclasses.replace(data, images=images)
+    data = replace(data, images=images)
     seen = {}
 
     def watch(turn):
@@ -203,9 +212,7 @@ def test_an_epoch_sees_every_image_of_its_part_once_and_the_two_halves_share_non
                 assert torch.equal(batch[1], data.labels[pixels.round().long()])
         return {"loss": torch.zeros(())}
 
-    config = toy_config(operation_epochs=4, topology_epochs=2)
-    plan = [dataclasses.replace(stage, step=watch) for stage in stages(config, PLANTED_SPACE)]
-    list(run_stages(plan, config.training, data, progress=False))
+    run_all([replace(stage, step=watch) for stage in dots_stages(operation=4, topology=2)], data)
     half = set(seen[0, "first"])
     assert (
         set(seen[1, "first"]) == set(seen[2, "first"]) == set(seen[4, "first"]) == half and len(half) == 128
@@ -217,12 +224,11 @@ def test_an_epoch_sees_every_image_of_its_part_once_and_the_two_halves_share_non
 
 
 def test_augmentation_changes_with_the_step_and_the_epoch_and_not_with_the_try():
-    config = toy_config()
-    training = dataclasses.replace(config.training, crop_padding=2)
+    training = toy_training(augmentation=Augmentation(crop_padding=2))
     data = toy_data(64)
-    data = dataclasses.replace(data, images=data.images[:1].expand(64, 1, 8, 8), labels=data.labels * 0)
-    run = Run(training, data, split_halves(64, generator(0, "halves")), Accelerator())
-    stage = dataclasses.replace(stages(config, PLANTED_SPACE)[3], batch_size=32)
+    data = replace(data, images=data.images[:1].expand(64, 1, 8, 8), labels=data.labels * 0)
+    run = Run(training, data, split(data.labels, None, generator(0, "halves")), Accelerator())
+    stage = replace(dots_stages()[3], batch_size=32)
     (first, second), (again, _), (later, _) = (
         [images for images, _ in batches(stage, "all", run, epoch)] for epoch in (0, 0, 1)
     )
@@ -230,29 +236,8 @@ def test_augmentation_changes_with_the_step_and_the_epoch_and_not_with_the_try()
     assert not torch.equal(first, second) and not torch.equal(first, later)
 
 
-def test_augmentation_is_what_the_configuration_and_the_data_ask_for():
-    data = toy_data(64)
-    ramp = torch.arange(1, 65).reshape(1, 1, 8, 8).to(torch.uint8).expand(64, 1, 8, 8)
-    plain = normalise(ramp, data)
-
-    def changed(data=data, **changes):
-        training = TrainingConfig(**{"crop_padding": 0, **changes})
-        return augment(ramp, data, training, torch.Generator().manual_seed(0))
-
-    assert torch.equal(changed(), plain)
-    black = normalise(torch.zeros(1, 1, 1, 1), data)
-    assert (changed(crop_padding=2) == black).any()  # padded with black pixels, before they are normalised
-    mirrored = changed(dataclasses.replace(data, flip=True))
-    assert {tuple(row.tolist()) for row in mirrored[:, 0, 0]} == {
-        tuple(row.tolist()) for row in (plain[0, 0, 0], plain[0, 0, 0].flip(0))
-    }
-    blanked = changed(cutout=3)
-    assert torch.equal(blanked[blanked != 0], plain[blanked != 0])
-    assert 0 < (blanked == 0).sum() <= 64 * 9  # zero is the mean, after they are normalised
-
-
 def test_stages_of_one_epoch_work():
-    epochs = search_toy(operation_epochs=1, topology_epochs=1)
+    epochs = search_dots(operation=1, topology=1)
     assert [epoch.stage for epoch in epochs] == ["operation search", "topology search"]
     assert epochs[1].figures["temperature"] == 10
 
@@ -263,32 +248,29 @@ def test_a_loss_that_is_not_finite_stops_the_search_where_it_happened():
         match="search, stage 'operation warm-up', epoch 0, step [123]: expected a finite loss, got (nan|inf)"
         "; lower the learning rates",
     ):
-        search_toy(weights_rate=1e30)
+        search_dots(weights_rate=1e30)
 
 
 def test_too_few_images_for_a_batch_are_refused():
-    config = toy_config()
     with pytest.raises(
         DotsZooError, match="expected at least one batch of 32 images, got 30; lower the batch"
     ):
-        list(run_stages(stages(config, PLANTED_SPACE), config.training, toy_data(60), progress=False))
+        run_all(dots_stages(), toy_data(60))
 
 
 def test_a_stage_that_carries_on_keeps_network_optimisers_and_logits(turn):
-    assert carry_on(turn.run, turn.search) is turn.search
+    assert carry_on(turn.run, turn.search, turn.moment) is turn.search
 
 
 def test_a_fresh_network_depends_on_the_seed_and_on_its_stage(turn):
     before = torch.get_rng_state()
     [first, second] = [
-        stages(toy_config(seed=seed), PLANTED_SPACE)[0].begin(
-            dataclasses.replace(turn.run, training=toy_config(seed=seed).training), None
-        )
+        dots_stages(seed)[0].begin(replace(turn.run, training=toy_training(seed)), None, turn.moment)
         for seed in (0, 1)
     ]
-    topology = stages(toy_config(), PLANTED_SPACE)[2].begin(turn.run, first)
+    topology = dots_stages()[2].begin(turn.run, first, turn.moment)
     assert torch.equal(torch.get_rng_state(), before)
-    weights = [search.supernet.stem[0].weight for search in (turn.search, first, second, topology)]
+    weights = [search.supernet.stem[0][0].weight for search in (turn.search, first, second, topology)]
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2]) and not torch.equal(weights[0], weights[3])
     assert not topology.weights_optimiser.state and not any(
@@ -306,12 +288,58 @@ def test_bf16_runs_the_supernet_under_autocast(precision, dtype):
         )
         return one_level(turn)
 
-    config = toy_config(operation_epochs=1, topology_epochs=1)
-    plan = [dataclasses.replace(stage, step=watch) for stage in stages(config, PLANTED_SPACE)]
+    watched = [replace(stage, step=watch) for stage in dots_stages(operation=1, topology=1)]
     AcceleratorState._reset_state(reset_partial_state=True)
     try:
-        training = dataclasses.replace(config.training, precision=precision)
-        list(run_stages(plan, training, toy_data(64), progress=False))
+        run_all(watched, toy_data(64), toy_training(precision=precision))
     finally:
         AcceleratorState._reset_state(reset_partial_state=True)
     assert seen == {dtype}
+
+
+def test_a_decision_leaves_one_operation_of_an_edge_and_takes_part_in_the_softmax_no_longer(turn):
+    stage = dots_stages()[0]
+    search = decide(turn.search, "alpha.normal", 0, 1)
+    assert search.open["alpha.normal"][:2].tolist() == [[False, True], [True, True]]
+    assert turn.search.open["alpha.normal"].all(1).tolist() == [True, True, False, True, True]  # as it was
+    relaxation = stage.relax(search)
+    weights = relaxation.weigh(search.logits, turn.moment)["alpha.normal"]
+    assert weights[0].tolist() == [0.0, 1.0] and 0 < weights[1, 0] < 1
+    assert relaxation.mix({f"alpha.{k}": weights for k in search.space.kinds}, turn.moment).active["normal"][
+        :2
+    ] == (frozenset({1}), frozenset({0, 1}))
+
+
+def test_a_closed_edge_has_no_operation_and_its_node_no_combination_with_it(turn):
+    topology = dots_stages()[2]
+    search = topology.begin(turn.run, turn.search, turn.moment)
+    single = plan("dots", toy_config(groups="one"), Derivation(topology="edge_weights"), PLANTED_SPACE)
+    search = close_edge(single[2].begin(turn.run, turn.search, turn.moment), "reduce", 3)
+    assert not search.open["alpha.reduce"][3].any() and search.open["alpha.normal"].any(1).all()
+    assert search.open["beta.reduce"].tolist() == [[True, True, False], [True, False, True]]
+    weights = single[2].relax(search).weigh(search.logits, turn.moment)
+    assert weights["beta.reduce"][1].tolist() == [0.5, 0.0, 0.5]
+
+
+def test_a_stage_without_epochs_is_a_decision_that_gives_one_line():
+    first = dots_stages(operation=2)[0]
+
+    def favour(run, before, moment):
+        before.logits["alpha.normal"].data[:, 1] = 5.0
+        return before
+
+    epochs = run_all([first, replace(first, name="decision", epochs=0, begin=favour)])
+    assert [(epoch.stage, epoch.epoch) for epoch in epochs] == [("operation warm-up", 0), ("decision", 1)]
+    assert "loss" not in epochs[1].figures and epochs[1].weights["alpha.normal"]["2<-0"]["sep_conv_3x3"] > 0.9
+
+
+def test_what_is_kept_of_an_epoch_is_handed_to_the_next_one():
+    seen = []
+
+    def keep(search, moment, figures):
+        seen.append((moment.epoch, figures["loss"], search.memory.get("count")))
+        return replace(search, memory={"count": torch.tensor(moment.epoch)})
+
+    run_all([replace(stage, after=keep) for stage in dots_stages(operation=2, topology=1)[:2]])
+    assert [(epoch, None if count is None else int(count)) for epoch, _, count in seen] == [(0, None), (1, 0)]
+    assert all(loss > 0 for _, loss, _ in seen)

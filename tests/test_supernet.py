@@ -1,12 +1,16 @@
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
 from dots_zoo.errors import DotsZooError
-from dots_zoo.search.space import CellSpace, SearchSpace, darts_space
-from dots_zoo.search.supernet import Supernet, cell_kinds
+from dots_zoo.search.mixed import Mixture, Partial, everything
+from dots_zoo.search.space import CellSpace, SearchSpace
+from dots_zoo.search.spaces import darts_space, named_space
+from dots_zoo.search.supernet import Shape, Supernet, cell_kinds
+from dots_zoo.search.validation import still_statistics
 from reference_supernet import ReferenceSupernet, module_pairs
 
 OPERATION_STAGE = darts_space()
@@ -44,7 +48,15 @@ RAGGED = SearchSpace(
 )
 
 
-def mixture_for(space, dtype):
+NASBENCH201 = named_space("S6")
+SKIPS = darts_space(("none", "skip_connect", "skip_connect", "dil_conv_3x3"), 2)  # as in 3-skip
+
+
+def shape(channels=4, cells=5, classes=5, in_chans=3, **changes):
+    return Shape(channels=channels, cells=cells, classes=classes, in_chans=in_chans, **changes)
+
+
+def weights_for(space, dtype):
     draws = torch.Generator().manual_seed(3)
     shapes = {kind: (len(space.edges), max(map(len, space.candidates(kind)))) for kind in space.kinds}
     return {
@@ -53,9 +65,13 @@ def mixture_for(space, dtype):
     }
 
 
-def pair(space, in_chans=3, cells=5):
-    ours = Supernet(space, channels=4, cells=cells, classes=5, in_chans=in_chans).double()
-    reference = ReferenceSupernet(space, 4, cells, 5, in_chans).double()
+def mixture_for(space, dtype=torch.float32, **changes):
+    return Mixture(weights_for(space, dtype), {k: everything(space, k) for k in space.kinds}, **changes)
+
+
+def pair(space, **changes):
+    ours = Supernet(space, shape(**changes)).double()
+    reference = ReferenceSupernet(space, shape(**changes)).double()
     for mine, theirs in module_pairs(ours, reference):
         for parameter, target in zip(mine.parameters(), theirs.parameters(), strict=True):
             target.data.copy_(parameter.data)
@@ -63,25 +79,46 @@ def pair(space, in_chans=3, cells=5):
 
 
 @pytest.mark.parametrize(
-    ("space", "in_chans", "size"),
+    ("space", "size", "changes"),
     [
-        (OPERATION_STAGE, 3, (8, 8)),
-        (OPERATION_STAGE, 1, (9, 7)),
-        (TOPOLOGY_STAGE, 3, (9, 11)),
-        (TOPOLOGY_STAGE, 1, (8, 8)),
+        (OPERATION_STAGE, (8, 8), {}),
+        (OPERATION_STAGE, (9, 7), {"in_chans": 1}),
+        (TOPOLOGY_STAGE, (9, 11), {}),
+        (TOPOLOGY_STAGE, (8, 8), {"in_chans": 1, "cells": 3}),
+        (SKIPS, (9, 7), {"cells": 3}),
+        (SKIPS, (37, 43), {"stem": "imagenet"}),
+        (NASBENCH201, (9, 7), {"cells": 6}),
+        (OPERATION_STAGE, (9, 7), {"cells": 3, "partial": Partial(4), "edges": True}),
+        (TOPOLOGY_STAGE, (8, 8), {"partial": Partial(2, shuffle=False), "edges": True}),
+        (NASBENCH201, (8, 8), {"cells": 3, "partial": Partial(2), "edges": True, "beta": 0.5,
+                               "auxiliary": "skip"}),
+        (TOPOLOGY_STAGE, (9, 7), {"beta": 0.7, "auxiliary": "skip"}),
+        (TOPOLOGY_STAGE, (8, 8), {"beta": 0.3, "auxiliary": "projection", "partial": Partial(2),
+                                  "edges": True}),
     ],
-)
-def test_the_supernet_is_the_reference_in_logits_gradients_and_running_statistics(space, in_chans, size):
-    ours, reference = pair(space, in_chans)
-    images = torch.randn(3, in_chans, *size, dtype=torch.double, generator=torch.Generator().manual_seed(1))
-    mixtures = mixture_for(space, torch.double), mixture_for(space, torch.double)
-    logits = ours(images, mixtures[0]), reference(images, mixtures[1])
+)  # fmt: skip
+def test_the_supernet_is_the_reference_in_logits_gradients_and_running_statistics(space, size, changes):
+    changes = {"cells": 5, "in_chans": 3, **changes}
+    beta, weighed = changes.pop("beta", 0.0), changes.pop("edges", False)
+    ours, reference = pair(space, **changes)
+    draws = torch.Generator().manual_seed(1)
+    images = torch.randn(3, changes["in_chans"], *size, dtype=torch.double, generator=draws)
+    edges = [
+        {k: torch.linspace(0.5, 1.5, len(space.edges)).double().requires_grad_() for k in space.kinds}
+        for _ in range(2)
+    ]
+    mixture = mixture_for(space, torch.double, auxiliary=beta, edges=edges[0] if weighed else None)
+    other = weights_for(space, torch.double)
+    ones = {kind: torch.ones(len(space.edges)).double() for kind in space.kinds}
+    logits = ours(images, mixture), reference(images, other, edges[1] if weighed else ones, beta)
     assert near(*logits)
     for found in logits:
         nn.functional.cross_entropy(found, torch.tensor([0, 3, 4])).backward()
     for kind in space.kinds:
-        assert mixtures[0][kind].grad.abs().max() > 1e-3
-        assert near(mixtures[0][kind].grad, mixtures[1][kind].grad)
+        assert mixture.operations[kind].grad.abs().max() > 1e-3
+        assert near(mixture.operations[kind].grad, other[kind].grad)
+        if weighed:
+            assert edges[0][kind].grad.abs().min() > 0 and near(edges[0][kind].grad, edges[1][kind].grad)
     paired = set()
     for mine, theirs in module_pairs(ours, reference):
         for parameter, target in zip(mine.parameters(), theirs.parameters(), strict=True):
@@ -97,7 +134,7 @@ def near(ours, reference):
 
 
 def test_pooling_is_shared_per_source_and_convolutions_are_not():
-    cell = Supernet(OPERATION_STAGE, channels=4, cells=3, classes=5, in_chans=3).cells[0]
+    cell = Supernet(OPERATION_STAGE, shape(cells=3)).cells[0]
     pools = [module for module in cell.modules() if isinstance(module, nn.MaxPool2d | nn.AvgPool2d)]
     assert len(pools) == 2 * 5  # two kinds, five nodes that are read
     depthwise = [m for m in cell.modules() if isinstance(m, nn.Conv2d) and m.groups == 4]
@@ -105,44 +142,90 @@ def test_pooling_is_shared_per_source_and_convolutions_are_not():
 
 
 def test_no_batch_norm_of_a_cell_has_weights_of_its_own():
-    cells = Supernet(OPERATION_STAGE, channels=4, cells=3, classes=5, in_chans=3).cells
+    cells = Supernet(OPERATION_STAGE, shape(cells=3)).cells
     norms = [module for module in cells.modules() if isinstance(module, nn.BatchNorm2d)]
     assert norms and not any(norm.affine for norm in norms)
 
 
 def test_none_adds_nothing_and_rows_may_differ_in_length():
     torch.manual_seed(0)
-    supernet = Supernet(RAGGED, channels=4, cells=3, classes=5, in_chans=1)
-    mixture = mixture_for(RAGGED, torch.float32)
+    supernet = Supernet(RAGGED, shape(cells=3, in_chans=1))
+    mixture = mixture_for(RAGGED)
     supernet(torch.randn(2, 1, 8, 8), mixture).sum().backward()
-    gradient = mixture["normal"].grad
+    gradient = mixture.operations["normal"].grad
     assert gradient[0, 0] != 0 and not gradient[0, 1:].any()  # beyond the end of a short row
     assert gradient[1, 0] == 0 and gradient[1, 1:].all()  # none
 
 
-def test_the_mixture_is_an_argument_and_not_kept():
-    supernet = Supernet(
-        darts_space(("skip_connect", "noise"), 1), channels=4, cells=3, classes=5, in_chans=1
-    ).eval()
-    images, skip = (
-        torch.randn(2, 1, 8, 8),
-        {kind: torch.tensor([[1.0, 0.0]] * 2) for kind in OPERATION_STAGE.kinds},
+@pytest.mark.parametrize("partial", [Partial(1), Partial(2)])
+def test_what_is_not_active_is_not_computed_and_counts_as_a_weight_of_zero(partial):
+    torch.manual_seed(0)
+    space = darts_space(("max_pool_3x3", "sep_conv_3x3", "dil_conv_3x3"), 2)
+    supernet, images = (
+        Supernet(space, shape(cells=3, partial=partial)).double(),
+        torch.randn(2, 3, 8, 8).double(),
     )
+    active = tuple(frozenset({0, 2}) if edge else frozenset({1}) for edge in range(5))
+    mixture = mixture_for(space, torch.double)
+    zeroed = {k: w.detach().clone() for k, w in mixture.operations.items()}
+    for table in zeroed.values():
+        for edge, columns in enumerate(active):
+            table[edge, [c for c in range(3) if c not in columns]] = 0
+    found = supernet(images, replace(mixture, active={k: active for k in space.kinds}))
+    assert near(found, supernet(images, replace(mixture, operations=zeroed)))
+    found.sum().backward()
+    skipped = supernet.cells[0].nodes.edges[0].operations[2]
+    assert all(parameter.grad is None for parameter in skipped.parameters())
+    assert not mixture.operations["normal"].grad[0, [0, 2]].any()
+
+
+def test_a_closed_edge_lets_nothing_pass_by():
+    torch.manual_seed(0)
+    space = darts_space(("skip_connect",), 1)
+    supernet = Supernet(space, shape(cells=3, partial=Partial(2), in_chans=1)).double()
+    images = torch.randn(2, 1, 8, 8).double()
+    edges = {k: torch.tensor([1.0, 0.0]).double() for k in space.kinds}
+    ones = {k: torch.tensor([[1.0], [0.0]]).double() for k in space.kinds}
+    full = {k: everything(space, k) for k in space.kinds}
+    closed = {k: (frozenset({0}), frozenset()) for k in space.kinds}
+    assert near(supernet(images, Mixture(ones, full, edges)), supernet(images, Mixture(ones, closed, None)))
+
+
+def test_a_node_of_which_every_edge_is_none_is_zero():
+    supernet = Supernet(NASBENCH201, shape(cells=3)).eval()
+    none = tuple(frozenset({0}) for _ in range(6))
+    logits = supernet(torch.randn(2, 3, 8, 8), replace(mixture_for(NASBENCH201), active={"cell": none}))
+    assert torch.equal(logits[0], logits[1])  # nothing of the images arrives
+
+
+def test_dropout_is_behind_skip_connections_alone_and_only_in_training():
+    torch.manual_seed(0)
+    images = torch.randn(2, 3, 8, 8)
+    for operation, drops in (("skip_connect", True), ("sep_conv_3x3", False)):
+        space = darts_space((operation,), 1)
+        supernet = Supernet(space, shape(cells=3))
+        with still_statistics(supernet):
+            plain = supernet(images, mixture_for(space))
+            assert torch.equal(plain, supernet(images, mixture_for(space, skip_dropout=0.5))) != drops
+            supernet.eval()
+            assert torch.allclose(plain, supernet(images, mixture_for(space, skip_dropout=0.5)), atol=1e-5)
+
+
+def test_the_mixture_is_an_argument_and_not_kept():
+    space = darts_space(("skip_connect", "noise"), 1)
+    supernet = Supernet(space, shape(cells=3, in_chans=1)).eval()
+    images, skip = torch.randn(2, 1, 8, 8), mixture_for(space)
+    skip = replace(skip, operations={kind: torch.tensor([[1.0, 0.0]] * 2) for kind in space.kinds})
     first = supernet(images, skip)
-    supernet(images, {kind: torch.rand(2, 2) for kind in OPERATION_STAGE.kinds})
+    supernet(images, mixture_for(space))
     assert torch.equal(supernet(images, skip), first)
     assert not any("alpha" in name or "mixture" in name for name in supernet.state_dict())
 
 
 def test_a_copy_is_a_supernet_of_its_own():
-    supernet = Supernet(
-        darts_space(("skip_connect", "sep_conv_3x3"), 1), channels=4, cells=3, classes=5, in_chans=1
-    )
-    other, mixture = (
-        copy.deepcopy(supernet),
-        mixture_for(darts_space(("skip_connect",) * 2, 1), torch.float32),
-    )
-    other(torch.randn(2, 1, 8, 8), mixture).sum().backward()
+    space = darts_space(("skip_connect", "sep_conv_3x3"), 1)
+    supernet = Supernet(space, shape(cells=3, in_chans=1))
+    copy.deepcopy(supernet)(torch.randn(2, 1, 8, 8), mixture_for(space)).sum().backward()
     assert all(parameter.grad is None for parameter in supernet.parameters())
 
 
@@ -153,4 +236,15 @@ def test_reduction_cells_stand_at_one_and_two_thirds(cells, reductions):
 
 def test_fewer_than_three_cells_are_refused():
     with pytest.raises(DotsZooError, match="supernet: expected at least 3 cells, .* got 2"):
-        Supernet(OPERATION_STAGE, channels=4, cells=2, classes=5, in_chans=3)
+        Supernet(OPERATION_STAGE, shape(cells=2))
+
+
+def test_channels_that_partial_channels_do_not_divide_are_refused():
+    with pytest.raises(DotsZooError, match="divisible by the share of partial channels, 4, got 6"):
+        Supernet(OPERATION_STAGE, shape(channels=6, partial=Partial(4)))
+
+
+@pytest.mark.parametrize("changes", [{"cells": 4}, {"cells": 3, "stem": "imagenet"}])
+def test_a_nas_bench_201_supernet_has_three_equal_stages_and_the_cifar_stem(changes):
+    with pytest.raises(DotsZooError, match="divisible by 3, for three equal stages, and the stem .cifar., got"):
+        Supernet(NASBENCH201, shape(**changes))

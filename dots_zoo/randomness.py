@@ -1,8 +1,7 @@
 """One seed, every draw: a random source is a function of the run's seed and of what it is for.
 
-No generator lives from one step to the next, so a draw does not depend on what was drawn before it: adding a
-method that draws changes no other, and where a run stands (epoch, step) is all that a checkpoint has to say
-about randomness.
+No generator lives from one step to the next, so a draw does not depend on what was drawn before it: where a
+run stands (epoch, step) is all that a checkpoint has to say about randomness.
 """
 
 import hashlib
@@ -27,14 +26,13 @@ def generator(seed: int, *purpose: str | int) -> torch.Generator:
 def seeded(device: torch.device, seed: int, *purpose: str | int) -> Iterator[None]:
     """Seed torch's global generators inside the block and give the caller's state back after it.
 
-    For what can only draw globally: the initial values of modules, and the operation `noise`.
+    For what can only draw globally: the initial values of modules, drop path, mixup, the operation `noise`.
     """
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         value = derive_seed(seed, *purpose)
-        torch.default_generator.manual_seed(
-            value
-        )  # torch.manual_seed would touch every device, not only these
+        # torch.manual_seed would touch every device, not only these
+        torch.default_generator.manual_seed(value)
         if devices:
             torch.cuda.manual_seed(value)
         yield

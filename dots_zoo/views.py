@@ -1,0 +1,65 @@
+"""What an image of a folder becomes: a random part of it to learn from, its middle to be tested on.
+
+Source: Szegedy et al. (2015), Sec. 6 (random parts); the colours are those of PC-DARTS' and DOTS' public code
+for ImageNet. The draws are Python's, so an image depends on its seed alone, and Pillow's pixels do not depend
+on the number of threads.
+"""
+
+import math
+import random
+
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms.v2 import functional as F
+
+from .augment import Augmentation
+
+
+def random_view(
+    image: Image.Image, draws: random.Random, size: int, augmentation: Augmentation, flip: bool
+) -> Tensor:
+    """A random part of an image as uint8 (3, size, size), mirrored or not, its colours shifted."""
+    top, left, height, width = random_window(image.height, image.width, augmentation.min_scale, draws)
+    view = F.resized_crop(image, top, left, height, width, [size, size])
+    if flip and draws.random() < 0.5:
+        view = F.horizontal_flip(view)
+    if augmentation.colour_jitter:
+        view = colour_jitter(view, augmentation.colour_jitter, draws)
+    pixels: Tensor = F.pil_to_tensor(view)
+    return pixels
+
+
+def random_window(
+    height: int, width: int, min_scale: float, draws: random.Random
+) -> tuple[int, int, int, int]:
+    """(top, left, height, width) of a part with min_scale to 1 of the area and sides of 3:4 to 4:3.
+
+    After ten parts that do not fit: the largest one in the middle whose sides are in that range.
+    """
+    for _ in range(10):
+        area = height * width * draws.uniform(min_scale, 1)
+        ratio = math.exp(draws.uniform(math.log(3 / 4), math.log(4 / 3)))
+        h, w = round(math.sqrt(area / ratio)), round(math.sqrt(area * ratio))
+        if 0 < h <= height and 0 < w <= width:
+            return draws.randint(0, height - h), draws.randint(0, width - w), h, w
+    h, w = min(height, round(width * 4 / 3)), min(width, round(height * 4 / 3))
+    return (height - h) // 2, (width - w) // 2, h, w
+
+
+def colour_jitter(image: Image.Image, strength: float, draws: random.Random) -> Image.Image:
+    """Brightness, contrast, saturation and hue, in random order, by as much as Augmentation says."""
+    changes = [
+        (change, draws.uniform(1 - strength, 1 + strength))
+        for change in (F.adjust_brightness, F.adjust_contrast, F.adjust_saturation)
+    ]
+    changes.append((F.adjust_hue, draws.uniform(-strength / 2, strength / 2)))
+    draws.shuffle(changes)
+    for change, amount in changes:
+        image = change(image, amount)
+    return image
+
+
+def middle_view(image: Image.Image, size: int) -> Tensor:
+    """The middle of an image as uint8 (3, size, size): 224/256 of its shorter side."""
+    pixels: Tensor = F.pil_to_tensor(F.center_crop(F.resize(image, [round(size * 256 / 224)]), [size, size]))
+    return pixels

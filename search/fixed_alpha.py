@@ -1,0 +1,48 @@
+"""Fixed alpha: a supernet whose logits never move (Wang et al., DARTS-PT, ICLR 2021, Sec. 6).
+
+All operations weigh the same while the weights train, so the logits say nothing: what is searched is left to
+perturbation-based selection. With magnitude selection all alternatives are equal and the first is taken,
+which is the control that the logits of other methods are compared with.
+"""
+
+from dataclasses import dataclass, field, replace
+
+from .config import TrainingConfig, check_span
+from .darts import darts_training
+from .operation import operation_search
+from .space import SearchSpace
+from .stages import Stage
+from .steps import train_weights
+
+
+@dataclass(frozen=True)
+class FixedAlphaConfig:
+    """Fixed alpha: weights train, logits stay at zero (DARTS-PT, ICLR 2021).
+
+    Args:
+        epochs: of the supernet's training.
+        cells: depth of the supernet.
+        training: what the training loop needs.
+    """
+
+    epochs: int = 50  # as in DARTS
+    cells: int = 8  # as in DARTS
+    training: TrainingConfig = field(default_factory=darts_training)
+
+    def __post_init__(self) -> None:
+        check_span(self.epochs, 0, self.cells)
+
+
+def stages(config: FixedAlphaConfig, space: SearchSpace, after: int) -> tuple[Stage, ...]:
+    """One span on half A, so that half B can judge; `after` epochs follow on the same cosine."""
+    [training] = operation_search(
+        name="supernet",
+        space=space,
+        cells=config.cells,
+        epochs=config.epochs,
+        warm_up=0,
+        after=after,
+        training=config.training,
+        step=train_weights,
+    )
+    return (replace(training, architecture_images=None),)

@@ -1,0 +1,113 @@
+"""GDAS: Searching for a Robust Neural Architecture in Four GPU Hours (Dong and Yang, CVPR 2019).
+
+Every forward pass draws one operation an edge (Eq. 3) by adding Gumbel noise to the logits, and computes
+no other. The backward pass sees the softmax of the same noisy logits (Eq. 5) through the one operation that
+was drawn: a straight-through estimate, of which only the drawn entry of a row has a gradient of its own. The
+temperature of that softmax falls linearly. Bilevel; the logits and the weights step draw apart.
+
+Between the lines: one draw holds for all cells of a kind, as in the public code. Log, decisions and
+validation take the plain softmax of the logits. Which operations were drawn has to be known where they are
+skipped, so a forward pass reads them back from the device, once for each kind of cell: a small wait for an
+eighth of the work.
+
+Differs from the public code (D-X-Y/AutoDL-Projects): the noise is drawn once; there, again where it is not
+finite, which cannot come up here.
+"""
+
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from dots_zoo.randomness import derive_seed
+
+from .config import TrainingConfig, check_span
+from .darts import darts_training
+from .mixed import Mixture
+from .operation import open_operations, operation_search, softmax_relaxation
+from .sampling import active_where, check_temperatures, concrete, linear
+from .space import SearchSpace
+from .stages import Figures, Logits, Moment, Relaxation, Search, Stage, Turn, Weights
+from .steps import train_logits, train_weights_under
+
+
+@dataclass(frozen=True)
+class GdasConfig:
+    """GDAS: one operation an edge is drawn in every forward pass (CVPR 2019).
+
+    Args:
+        epochs: of the operation search.
+        warm_up: its first epochs, which train weights only.
+        cells: depth of the supernet.
+        temperature_start: of the softmax that the gradient passes through, at the first epoch.
+        temperature_end: of the same, at the last epoch.
+        training: what the training loop needs.
+    """
+
+    epochs: int = 250  # Sec. 4.2
+    warm_up: int = 0
+    cells: int = 8  # Sec. 4.2: N = 2
+    temperature_start: float = 10.0  # Sec. 4.2
+    temperature_end: float = 1.0  # Sec. 4.2; 0.1 in the runs of NAS-Bench-201
+    training: TrainingConfig = field(default_factory=darts_training)  # Sec. 4.2: the numbers of DARTS
+
+    def __post_init__(self) -> None:
+        check_span(self.epochs, self.warm_up, self.cells)
+        check_temperatures(self.temperature_start, self.temperature_end)
+
+
+def stages(config: GdasConfig, space: SearchSpace, after: int) -> tuple[Stage, ...]:
+    """One span, or two with a warm-up; `after` epochs follow on the same cosine of the learning rate."""
+    return operation_search(
+        name="operation",
+        space=space,
+        cells=config.cells,
+        epochs=config.epochs,
+        warm_up=config.warm_up,
+        after=after,
+        training=config.training,
+        step=bilevel_apart,
+        relax=lambda search: sampled_relaxation(config, search),
+    )
+
+
+def sampled_relaxation(config: GdasConfig, search: Search) -> Relaxation:
+    """A training step weighs one operation an edge with 1, all others with 0 (Eq. 3-5)."""
+    groups = {f"alpha.{kind}": open_operations(search, kind) for kind in search.space.kinds}
+
+    def schedules(moment: Moment) -> dict[str, float]:
+        ends = config.temperature_start, config.temperature_end
+        return {"temperature": linear(moment.epoch, config.epochs, *ends)}
+
+    def sample(logits: Logits, moment: Moment) -> Weights:
+        heat = schedules(moment)["temperature"]
+        return {
+            name: straight_through(
+                concrete(logits[name], group, heat, moment.generator(f"gumbel {name}")), group
+            )
+            for name, group in groups.items()
+        }
+
+    def mix(weights: Weights, moment: Moment) -> Mixture:
+        found = {kind: weights[f"alpha.{kind}"] for kind in search.space.kinds}
+        return Mixture(found, {kind: active_where(table != 0) for kind, table in found.items()})
+
+    return replace(softmax_relaxation(search), sample=sample, mix=mix, schedules=schedules)
+
+
+def straight_through(soft: Tensor, groups: Tensor) -> Tensor:
+    """(R, C): exactly 1 at the largest weight of a row and 0 elsewhere, with the gradient of `soft` (Eq. 5).
+
+    A row without open alternatives stays zero.
+    """
+    hard = torch.zeros_like(soft).scatter(-1, soft.argmax(dim=-1, keepdim=True), 1.0) * groups[0]
+    return hard + (soft - soft.detach())
+
+
+def bilevel_apart(turn: Turn) -> Figures:
+    """The logits on one draw, then the weights on another (Algorithm 1)."""
+    figures = train_logits(turn)
+    later = replace(turn.moment, seed=derive_seed(turn.moment.seed, "weights"))
+    with torch.no_grad():
+        mixture = turn.relaxation.mixture(turn.search.logits, later)
+    return figures | train_weights_under(turn, mixture)

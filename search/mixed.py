@@ -1,0 +1,238 @@
+"""The inside of a search cell: edges that mix their candidates, and nodes that sum their edges.
+
+Source: DOTS (CVPR 2021), Eq. 1 (mixed operation), Eq. 3 and Eq. 8 (nodes); PC-DARTS (ICLR 2020), Sec. 3.2 and
+3.3 (partial channels, edge normalisation); DARTS- (ICLR 2021), Eq. 4 (auxiliary skip connection) and Sec. 4.4
+(1x1 projection); P-DARTS (ICCV 2019), Sec. 3.3 (dropout behind a skip connection).
+
+A pooling with its affine-free batch norm, the identity, and the ReLU in front of an operation have no weights
+of their own, so all edges that leave a node with the same stride share one of each: the result is that of a
+module per edge and operation (`tests/reference_supernet.py`), running statistics included. `none` adds
+nothing and is not built. NAS-Bench-201 pools without a batch norm.
+"""
+
+import functools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dots_zoo.ops import OPS, FactorizedReduce, skip_connect
+
+from .space import INPUTS, SearchSpace
+
+POOLS = ("max_pool_3x3", "avg_pool_3x3")
+Active = tuple[frozenset[int], ...]  # edge -> the columns of its candidates that are computed
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """What the supernet multiplies with, and what it leaves out.
+
+    operations: kind -> (E, O), the weight of every candidate of every edge. active: kind -> the candidates
+    that are computed; the weights of all others are not looked at. edges: kind -> (E,), the weight of an edge
+    as a whole, for what passes by its candidates: the channels that `Partial` leaves out and the auxiliary
+    branch; None weighs all edges alike. auxiliary: of the auxiliary branch. skip_dropout: chance that an
+    element behind a skip connection is dropped.
+    """
+
+    operations: Mapping[str, Tensor]
+    active: Mapping[str, Active]
+    edges: Mapping[str, Tensor] | None = None
+    auxiliary: float = 0.0
+    skip_dropout: float = 0.0
+
+
+@dataclass(frozen=True)
+class Partial:
+    """One in `share` channels goes through the candidates, the rest passes by; then all are shuffled."""
+
+    share: int = 1
+    shuffle: bool = True
+
+
+WHOLE = Partial()  # no channel passes by
+
+
+@dataclass(frozen=True)
+class NodeShape:
+    """How the nodes of a cell are built: channels of a node, and which auxiliary branch an edge has."""
+
+    channels: int
+    partial: Partial
+    auxiliary: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """One edge of a Mixture: the weights of its candidates by column, and of the edge as a whole."""
+
+    weights: tuple[Tensor, ...]
+    active: frozenset[int]
+    edge: Tensor | None
+
+
+def taken_apart(mixture: Mixture, kind: str) -> list[Row]:
+    """The rows of one kind of cell."""
+    rows, active = mixture.operations[kind].unbind(), mixture.active[kind]
+    edges = (None,) * len(rows) if mixture.edges is None else mixture.edges[kind].unbind()
+    return [Row(row.unbind(), on, edge) for row, on, edge in zip(rows, active, edges, strict=True)]
+
+
+def everything(space: SearchSpace, kind: str) -> Active:
+    """All candidates of all edges."""
+    return tuple(frozenset(range(len(names))) for names in space.candidates(kind))
+
+
+class Source(nn.Module):
+    """What the edges that leave one node share: the node, its ReLU, its poolings with their batch norm."""
+
+    def __init__(self, operations: set[str], channels: int, stride: int, norm: bool) -> None:
+        super().__init__()
+        self.pools = nn.ModuleDict()
+        for name in POOLS:
+            if name in operations:
+                after = nn.BatchNorm2d(channels, affine=False) if norm else nn.Identity()
+                self.pools[name] = nn.Sequential(OPS[name](channels, stride, False), after)
+
+    def forward(self, x: Tensor, reads: set[str]) -> dict[str, Tensor]:
+        """(N, C, H, W) -> those that are read of: the node itself, its ReLU, a map for every pooling."""
+        found = {name: pool(x) for name, pool in self.pools.items() if name in reads}
+        return found | {"identity": x} | ({"relu": F.relu(x)} if "relu" in reads else {})
+
+
+class SearchEdge(nn.Module):
+    """The candidates of one edge: `columns[i]` is the i-th's column in (E, O), `reads[i]` what it is fed."""
+
+    def __init__(self, operations: tuple[str, ...], channels: int, stride: int, auxiliary: str) -> None:
+        super().__init__()
+        self.columns = [column for column, name in enumerate(operations) if name != "none"]
+        self.skips = {column for column, name in enumerate(operations) if name == "skip_connect"}
+        self.reads: list[str] = []
+        self.operations = nn.ModuleList()
+        for column in self.columns:
+            read, module = _candidate(operations[column], channels, stride)
+            self.reads.append(read)
+            self.operations.append(module)
+        self.auxiliary = _auxiliary(auxiliary, channels, stride)
+
+    def read(self, active: frozenset[int], auxiliary: bool) -> set[str]:
+        """What its active candidates are fed."""
+        reads = {read for column, read in zip(self.columns, self.reads, strict=True) if column in active}
+        return reads | ({"identity"} if auxiliary else set())
+
+    def forward(
+        self, source: dict[str, Tensor], row: Row, mixture: Mixture
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """The pairs (weight, feature map) whose products sum to the mixed operation of Eq. 1."""
+        for column, read, operation in zip(self.columns, self.reads, self.operations, strict=True):
+            if column in row.active:
+                out = operation(source[read])
+                if mixture.skip_dropout and column in self.skips:
+                    out = F.dropout(out, mixture.skip_dropout, self.training)
+                yield row.weights[column], out
+        if mixture.auxiliary and self.auxiliary is not None:
+            whole = row.weights[0].new_ones(()) if row.edge is None else row.edge
+            yield mixture.auxiliary * whole, self.auxiliary(source["identity"])  # Eq. 4 of DARTS-
+
+
+class Nodes(nn.Module):
+    """The nodes of a cell and the edges between them."""
+
+    def __init__(self, space: SearchSpace, kind: str, shape: NodeShape) -> None:
+        super().__init__()
+        self.partial, self.inputs, self.kind = shape.partial, INPUTS[space.family], kind
+        channels = shape.channels // shape.partial.share
+        self.edges = nn.ModuleList()
+        leaving: dict[int, set[str]] = {}  # node -> the operations that read it; nodes come up in order
+        for (_, source), operations in zip(space.edges, space.candidates(kind), strict=True):
+            leaving.setdefault(source, set()).update(operations)
+            self.edges.append(SearchEdge(operations, channels, self.stride(source), shape.auxiliary))
+        self.sources = nn.ModuleList(
+            [Source(o, channels, self.stride(n), space.family == "darts") for n, o in leaving.items()]
+        )
+        self.incoming = [
+            [(edge, space.edges[edge][1]) for edge in space.incoming(node)] for node in space.nodes
+        ]
+
+    def stride(self, source: int) -> int:
+        """Of the edges that leave this node."""
+        return 2 if self.kind == "reduce" and source < self.inputs else 1
+
+    def forward(self, states: list[Tensor], rows: list[Row], mixture: Mixture) -> list[Tensor]:
+        """The maps of the cell's inputs -> those and the maps of its nodes, each (N, C, H', W')."""
+        shared: list[dict[str, Tensor]] = []
+        reads = self._reads(rows, mixture)
+        for incoming in self.incoming:
+            for node in range(len(shared), len(states)):
+                shared.append(self.sources[node](self._through(states[node]), reads[node]))
+            terms = [
+                weight * output
+                for edge, source in incoming
+                for weight, output in self.edges[edge](shared[source], rows[edge], mixture)
+            ]
+            total = functools.reduce(torch.add, terms) if terms else self._nothing(states, incoming)  # Eq. 8
+            states = [*states, self._joined(total, states, incoming, rows)]
+        return states
+
+    def _reads(self, rows: list[Row], mixture: Mixture) -> list[set[str]]:
+        """What of each source is read by any edge that leaves it."""
+        reads: list[set[str]] = [set() for _ in self.sources]
+        for edge, source in (pair for incoming in self.incoming for pair in incoming):
+            search_edge = cast(SearchEdge, self.edges[edge])
+            reads[source] |= search_edge.read(rows[edge].active, mixture.auxiliary != 0)
+        return reads
+
+    def _through(self, x: Tensor) -> Tensor:
+        """The channels that go through the candidates."""
+        return x[:, : x.shape[1] // self.partial.share]
+
+    def _nothing(self, states: list[Tensor], incoming: list[tuple[int, int]]) -> Tensor:
+        """Zeros for a node of which every edge is closed or `none`."""
+        source = incoming[0][1]
+        stride = self.stride(source)
+        return torch.zeros_like(self._through(states[source])[:, :, ::stride, ::stride])
+
+    def _joined(
+        self, total: Tensor, states: list[Tensor], incoming: list[tuple[int, int]], rows: list[Row]
+    ) -> Tensor:
+        """The node: what went through, and beside it what passed by, shuffled (PC-DARTS, Sec. 3.2)."""
+        if self.partial.share == 1:
+            return total
+        passed = []
+        for edge, source in incoming:
+            if not rows[edge].active:
+                continue  # a closed edge
+            by = states[source][:, states[source].shape[1] // self.partial.share :]
+            by = F.max_pool2d(by, 2, 2, ceil_mode=True) if self.stride(source) == 2 else by
+            weight = rows[edge].edge
+            passed.append(by if weight is None else weight * by)
+        node = torch.cat([total, functools.reduce(torch.add, passed)], dim=1)
+        return F.channel_shuffle(node, self.partial.share) if self.partial.shuffle else node
+
+
+def _candidate(name: str, channels: int, stride: int) -> tuple[str, nn.Module]:
+    """What an operation is fed of its source, and the rest of it."""
+    if name in POOLS:
+        return name, nn.Identity()
+    operation = OPS[name](channels, stride, False)
+    if name == "noise" or isinstance(operation, nn.Identity):
+        return "identity", operation
+    if isinstance(operation, FactorizedReduce):
+        operation.add_module("relu", nn.Identity())  # its ReLU is shared
+        return "relu", operation
+    assert isinstance(operation, nn.Sequential) and isinstance(operation[0], nn.ReLU), operation
+    return "relu", operation[1:]
+
+
+def _auxiliary(kind: str, channels: int, stride: int) -> nn.Module | None:
+    """The auxiliary branch of DARTS-: a skip connection, or a 1x1 convolution that starts as the identity."""
+    if kind == "none":
+        return None
+    if kind == "skip" or stride == 2:
+        return skip_connect(channels, stride, False)
+    projection = nn.Conv2d(channels, channels, 1, bias=False)
+    nn.init.dirac_(projection.weight)
+    return projection

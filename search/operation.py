@@ -1,0 +1,132 @@
+"""What the operation searches share: one softmax over the operations of an edge, and the span of a search.
+
+Source: DARTS (ICLR 2019), Eq. 2 (softmax over operations), Sec. 2.4 (derivation), Algorithm 1; DOTS (CVPR
+2021), supplementary, Sec. 1 (the first epochs may train the weights alone).
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+
+from torch import Tensor
+
+from dots_zoo.genotype import CellGenotype
+
+from .begin import carry_on, fresh
+from .config import TrainingConfig
+from .discretise import cells_of, survivors
+from .mixed import WHOLE, Active, Mixture, Partial
+from .relax import cosine, group_softmax
+from .space import Choice, SearchSpace, operation_choice
+from .stages import Figures, Logits, Moment, Relaxation, Search, Stage, Turn, Weights
+from .steps import train_weights
+from .supernet import Auxiliary, check_shape
+
+Step = Callable[[Turn], Figures]
+
+
+def operation_choices(space: SearchSpace) -> dict[str, Choice]:
+    """alpha: an operation on every edge of every kind of cell."""
+    return {f"alpha.{kind}": operation_choice(space, kind) for kind in space.kinds}
+
+
+def open_operations(search: Search, kind: str) -> Tensor:
+    """(1, E, O) on the logits' device: the candidates that may still be chosen, as one group."""
+    name = f"alpha.{kind}"
+    return search.open[name][None].to(search.logits[name].device)
+
+
+def active_operations(search: Search) -> dict[str, Active]:
+    """The candidates that may still be chosen, for the supernet."""
+    found = {}
+    for kind in search.space.kinds:
+        rows = search.open[f"alpha.{kind}"].tolist()
+        found[kind] = tuple(frozenset(c for c, on in enumerate(row) if on) for row in rows)
+    return found
+
+
+def softmax_relaxation(search: Search) -> Relaxation:
+    """One softmax over the open operations of every edge (Eq. 2 of DARTS)."""
+    groups = {kind: open_operations(search, kind) for kind in search.space.kinds}
+    active = active_operations(search)
+
+    def weigh(logits: Logits, moment: Moment) -> Weights:
+        return {f"alpha.{k}": group_softmax(logits[f"alpha.{k}"], groups[k]) for k in groups}
+
+    def mix(weights: Weights, moment: Moment) -> Mixture:
+        return Mixture({k: weights[f"alpha.{k}"] for k in groups}, active)
+
+    return Relaxation(weigh=weigh, mix=mix)
+
+
+def alphas(space: SearchSpace, weights: Weights) -> dict[str, Tensor]:
+    """kind -> (E, O)."""
+    return {kind: weights[f"alpha.{kind}"] for kind in space.kinds}
+
+
+def derive_from_operations(space: SearchSpace, weights: Weights) -> dict[str, CellGenotype]:
+    """The cell that the weights of the operations stand for."""
+    return cells_of(space, alphas(space, weights))
+
+
+def best_operations(keep: int, search: Search) -> SearchSpace:
+    """The space of the `keep` best open operations of every edge (Eq. 14 of DOTS)."""
+    return survivors(search.space, open_logits(search), None, keep)
+
+
+def open_logits(search: Search) -> dict[str, Tensor]:
+    """kind -> (E, O): alpha, less than any other where an alternative is closed."""
+    found = {}
+    for kind in search.space.kinds:
+        logits = search.logits[f"alpha.{kind}"].detach()
+        found[kind] = logits.masked_fill(~open_operations(search, kind)[0], float("-inf"))
+    return found
+
+
+def operation_search(
+    *,
+    name: str,
+    space: SearchSpace,
+    cells: int,
+    epochs: int,
+    warm_up: int,
+    after: int,
+    training: TrainingConfig,
+    step: Step,
+    relax: Callable[[Search], Relaxation] = softmax_relaxation,
+    choices: Callable[[SearchSpace], Mapping[str, Choice]] = operation_choices,
+    derive: Callable[[SearchSpace, Weights], Mapping[str, CellGenotype]] = derive_from_operations,
+    warm_up_step: Step = train_weights,
+    one_level: bool = False,
+    partial_channels: Partial = WHOLE,
+    auxiliary: Auxiliary = "none",
+) -> tuple[Stage, ...]:
+    """A fresh supernet: `warm_up` epochs of weights alone, then the other `epochs - warm_up` of `step`.
+
+    after: epochs that follow on the same cosine of the learning rate. one_level: an epoch is all images, and
+    not half A with a second batch from half B. Raises DotsZooError where the supernet cannot be built.
+    """
+    check_shape(space, cells, training.channels, training.stem, partial_channels)
+    weights = training.weights
+    first = Stage(
+        name=f"{name} warm-up",
+        epochs=warm_up,
+        begin=fresh(name, cells, lambda before: space, choices, partial_channels, auxiliary),
+        step=warm_up_step,
+        batch_size=training.batch_size,
+        images="all" if one_level else "a",
+        relax=relax,
+        derive=derive,
+        learning_rate=partial(
+            cosine, epochs=epochs + after, start=weights.learning_rate, end=weights.learning_rate_end
+        ),
+    )
+    searching = replace(
+        first,
+        name=f"{name} search",
+        epochs=epochs - warm_up,
+        begin=carry_on if warm_up else first.begin,
+        step=step,
+        architecture_images=None if one_level else "b",
+    )
+    return (first, searching) if warm_up else (searching,)

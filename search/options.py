@@ -1,0 +1,149 @@
+"""Options to a search: the command line, a YAML file or a preset, each field of a configuration by its name.
+
+Presets are `presets/NAME.yaml`: the numbers of a paper, or small ones, for one method.
+"""
+
+from argparse import RawDescriptionHelpFormatter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_type_hints
+
+import yaml  # type: ignore[import-untyped]
+from jsonargparse import ArgumentParser, DefaultHelpFormatter
+
+from dots_zoo.datasets import DataOptions
+from dots_zoo.errors import DotsZooError
+
+from .methods import METHODS, Derivation, default_derivation
+from .spaces import NAMES
+
+T = TypeVar("T")
+PRESETS = Path(__file__).parent / "presets"
+
+TABLE_HELP = "table of NAS-Bench-201 (CSV) in which the cells of space S6 are looked up"
+EXAMPLES = """\
+examples:
+  dots-zoo search dots --data digits --out runs/first
+  dots-zoo search dots --preset dots_cifar10 --data_root data --download true --out runs/cifar
+  dots-zoo search darts --preset darts_small --data_root data --out runs/darts
+  dots-zoo search darts --topology pairs --keep 2 --data digits --out runs/top2
+  dots-zoo search dots --training.channels 8 --print_config > mine.yaml
+  dots-zoo search dots --config mine.yaml --out runs/mine
+  dots-zoo search dots --config runs/first/config.yaml --training.seed 1 --out runs/again
+"""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What the options say: everything that `run.search` needs."""
+
+    method: str
+    config: Any
+    derivation: Derivation
+    space: str
+    data: DataOptions
+    out: Path
+    table: Path | None
+
+
+class _Verbatim(DefaultHelpFormatter, RawDescriptionHelpFormatter):
+    """jsonargparse's help with the examples' line breaks."""
+
+
+def preset_names() -> tuple[str, ...]:
+    """The presets that ship with the package."""
+    return tuple(sorted(path.stem for path in PRESETS.glob("*.yaml")))
+
+
+def preset(name: str) -> dict[str, Any]:
+    """The options of a preset, `method` among them. Raises DotsZooError where there is none of that name."""
+    if name not in preset_names():
+        raise DotsZooError(f"preset: expected one of {', '.join(preset_names())}, got {name!r}")
+    found: dict[str, Any] = yaml.safe_load((PRESETS / f"{name}.yaml").read_text("utf-8"))
+    return found
+
+
+def choose(argv: Sequence[str] | None = None) -> Chosen:
+    """What the command line says. Raises DotsZooError where it cannot be used, exits as argparse does."""
+    parsed = build_parser().parse_args(argv)
+    options = parsed[parsed.method].as_dict()
+    if options["preset"] is not None:  # again, with its numbers as the defaults
+        parsed = build_parser(parsed.method, options["preset"]).parse_args(argv)
+        options = parsed[parsed.method].as_dict()
+    return Chosen(
+        method=parsed.method,
+        config=_build(METHODS[parsed.method].config, options),
+        derivation=_build(Derivation, options),
+        space=options["space"],
+        data=_build(DataOptions, options),
+        out=Path(options["out"]),
+        table=options["table"] and Path(options["table"]),
+    )
+
+
+def build_parser(method: str | None = None, preset_name: str | None = None) -> ArgumentParser:
+    """One subcommand for every method; its options are the fields of DataOptions, of Derivation and of the
+    method's configuration. `method` takes its defaults from a preset.
+    """
+    parser = ArgumentParser(
+        prog="dots-zoo search",
+        description="Search a cell and write genotype.json, the log and the plots of the run into a folder.",
+        epilog=EXAMPLES,
+        formatter_class=_Verbatim,
+    )
+    methods = parser.add_subcommands(dest="method", help="how to search; each has its own --help")
+    for name, found in METHODS.items():
+        title = (found.config.__doc__ or name).splitlines()[0]
+        options = ArgumentParser(description=title, epilog=EXAMPLES, formatter_class=_Verbatim)
+        options.add_argument("--config", action="config", help="YAML file with any of the options below")
+        options.add_argument("--preset", type=str | None, help=f"one of {', '.join(_presets_of(name))}")
+        options.add_argument("--out", type=str, required=True, help="folder of the run; new or empty")
+        options.add_argument("--space", type=Literal[NAMES], default="S0", help="search space")
+        options.add_argument("--table", type=str | None, help=TABLE_HELP)
+        options.add_class_arguments(DataOptions)
+        options.add_class_arguments(Derivation)
+        options.add_class_arguments(found.config)
+        options.set_defaults({"topology": default_derivation(name).topology})
+        if preset_name and name == method:
+            options.set_defaults(_defaults(name, preset_name))
+        methods.add_subcommand(name, options, help=title)
+    return parser
+
+
+def _presets_of(method: str) -> list[str]:
+    return [name for name in preset_names() if preset(name)["method"] == method]
+
+
+def _defaults(method: str, name: str) -> dict[str, Any]:
+    """The preset as dotted options."""
+    found = preset(name)
+    if found.pop("method") != method:
+        raise DotsZooError(
+            f"preset {name}: expected one of {method} ({', '.join(_presets_of(method)) or 'there is none'})"
+        )
+    return dict(_flat("", found))
+
+
+def _flat(prefix: str, table: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    found: list[tuple[str, Any]] = []
+    for key, value in table.items():
+        found += _flat(f"{prefix}{key}.", value) if isinstance(value, dict) else [(f"{prefix}{key}", value)]
+    return found
+
+
+def _build(kind: type[T], values: Mapping[str, Any]) -> T:
+    """The dataclass `kind`, and the dataclasses among its fields, from parsed options."""
+    types = get_type_hints(kind)
+    chosen = {
+        field.name: _build(types[field.name], values[field.name])
+        if is_dataclass(types[field.name])
+        else _frozen(values[field.name])
+        for field in fields(kind)  # type: ignore[arg-type]
+    }
+    return kind(**chosen)
+
+
+def _frozen(value: Any) -> Any:
+    """Lists, as a preset has them, as tuples."""
+    return tuple(_frozen(part) for part in value) if isinstance(value, list) else value

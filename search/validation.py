@@ -1,0 +1,77 @@
+"""The supernet's loss and accuracy on half B, with the batch norm of the batch and nothing changed by it.
+
+Source: DARTS-PT (ICLR 2021), Algorithm 1 (the accuracy that operations are judged by); DARTS- (ICLR 2021),
+Algorithm 1 (the best validation supernet). A supernet's running statistics are those of mixtures long gone,
+so each batch is normalised by its own.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from dots_zoo.randomness import seeded
+
+from .mixed import Mixture
+from .stages import Moment, Relaxation, Run, Search
+from .supernet import Supernet
+
+
+def validate(
+    run: Run, search: Search, relaxation: Relaxation, moment: Moment, batch_size: int
+) -> dict[str, float]:
+    """`validation_loss` and `validation_accuracy` of what the logits say."""
+    with torch.no_grad():
+        mixture = relaxation.mix(relaxation.weigh(search.logits, moment), moment)
+    loss, accuracy = measure(run, search.supernet, mixture, batch_size, moment)
+    return {"validation_loss": loss, "validation_accuracy": accuracy}
+
+
+def measure(
+    run: Run, supernet: Supernet, mixture: Mixture, batch_size: int, moment: Moment
+) -> tuple[float, float]:
+    """Mean cross-entropy and accuracy over all of half B, without augmentation, batches as equal as can be.
+
+    What draws (`noise`) draws the same whenever it is measured at one moment.
+    """
+    device = run.accelerator.device
+    chosen, draws = run.parts["b"].to(device), seeded(device, moment.seed, "measure", moment.epoch)
+    totals = []
+    with torch.no_grad(), batch_statistics(supernet), draws:
+        for part in chosen.tensor_split(max(1, round(len(chosen) / batch_size))):
+            images, labels = run.data.plain_batch(part), run.data.labels[part]
+            with run.accelerator.autocast():
+                logits = supernet(images, mixture).float()
+            hits = (logits.argmax(dim=1) == labels).sum()
+            totals.append(torch.stack([F.cross_entropy(logits, labels, reduction="sum"), hits]))
+    loss, accuracy = (torch.stack(totals).sum(dim=0) / len(chosen)).tolist()
+    return loss, accuracy
+
+
+@contextmanager
+def batch_statistics(supernet: Supernet) -> Iterator[None]:
+    """Inside: dropout off, batch norm by the batch; afterwards the running statistics are as before."""
+    training = supernet.training
+    supernet.eval()
+    try:
+        with still_statistics(supernet):
+            yield
+    finally:
+        supernet.train(training)
+
+
+@contextmanager
+def still_statistics(supernet: Supernet) -> Iterator[None]:
+    """Inside: batch norm by the batch, whatever the mode; the running statistics do not move."""
+    norms = [module for module in supernet.modules() if isinstance(module, nn.BatchNorm2d)]
+    kept = [(norm, norm.running_mean, norm.running_var) for norm in norms]
+    counts = [norm.num_batches_tracked for norm in norms]
+    for norm in norms:  # without running statistics, batch norm uses those of the batch
+        norm.running_mean = norm.running_var = norm.num_batches_tracked = None
+    try:
+        yield
+    finally:
+        for (norm, mean, variance), count in zip(kept, counts, strict=True):
+            norm.running_mean, norm.running_var, norm.num_batches_tracked = mean, variance, count
