@@ -15,6 +15,9 @@ EPILOG = """examples:
   dots-zoo list                                          the registered models, their cost and origin
   dots-zoo draw dots_imagenet -o cell.svg                a cell as a picture
   dots-zoo search dots --data digits --out runs/digits   find a cell
+  dots-zoo train runs/digits/genotype.json --preset small_cpu --data digits --out runs/net
+                                                         train it; timm loads local-dir:runs/net
+  dots-zoo eval local-dir:runs/net --pretrained --data digits
   dots-zoo export dots_imagenet -o m.onnx                a checked ONNX file
   dots-zoo bench m.onnx --provider cpu --batch 1 8 -o bench.json
   dots-zoo report bench.json -o report.html
@@ -42,6 +45,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             from dots_zoo.search.__main__ import main as search
 
             search(argv[1:])
+            return 0
+        if argv[:1] in (["train"], ["eval"]):  # theirs from the recipe and the data set
+            from .train_commands import eval_main, train_main
+
+            (train_main if argv[0] == "train" else eval_main)(argv[1:])
             return 0
         args = _parser().parse_args(argv)
         result: int = args.run(args)
@@ -83,6 +91,8 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("-o", "--output", type=Path, required=True, help="cell.svg or cell.png")
 
     commands.add_parser("search", help="search for a cell: dots-zoo search dots --help", add_help=False)
+    commands.add_parser("train", help="train a network: dots-zoo train --help", add_help=False)
+    commands.add_parser("eval", help="evaluate a network: dots-zoo eval --help", add_help=False)
 
     p = command("export", _export, "export a timm model to ONNX and prove it against PyTorch")
     p.add_argument("model", help="a timm name, ours or another")

@@ -9,7 +9,7 @@ for search and export.
 import json
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -20,15 +20,16 @@ from typing import Any
 import timm
 import torch
 from safetensors.torch import save
-from torch import Tensor
 
+from .augment import Augmentation
 from .demo_page import page
 from .draw import draw
 from .errors import DotsZooError
 from .files import write_file
 from .genotype import Genotype, save_genotype, to_text
 from .macs import count
-from .train import Recipe, accuracy, fit
+from .recipe import Recipe
+from .train import fit
 from .zoo import register
 
 NAME = "demo_cell"  # the timm name of the found cell
@@ -49,26 +50,6 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class _Batches:
-    """The training images of `data` (datasets.ImageData), shuffled and shifted: one pass an iteration."""
-
-    data: Any
-    size: int
-    draws: torch.Generator
-
-    def __len__(self) -> int:
-        return len(self.data.images) // self.size
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        from .augment import normalise, random_crop, shuffled
-
-        order = shuffled(torch.arange(len(self.data.images)), len(self) * self.size, self.draws)
-        for chosen in order.view(len(self), self.size):
-            images = random_crop(self.data.images[chosen], 1, self.draws)
-            yield normalise(images, self.data), self.data.labels[chosen]
-
-
-@dataclass(frozen=True)
 class _Clock:
     """Wall time of each step, in seconds, and one line for a person as it begins."""
 
@@ -83,17 +64,17 @@ class _Clock:
 
 
 def demo(
-    out: Path, seed: int = 0, settings: Settings | None = None, search_config: Any = None
+    out: Path, seed: int = 0, settings: Settings | None = None, search_options: Sequence[str] = ()
 ) -> dict[str, Any]:
     """Run the chain into the folder `out`; return what `demo.json` holds and `report.html` shows.
 
-    search_config: a DotsConfig of dots_zoo.search; its small preset for digits by default, with `seed`.
+    search_options: of `dots-zoo search dots`, beside those of its preset digits_small.
     Raises DotsZooError where `out` holds anything but an earlier demo.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        result = _run(out, seed, settings or Settings(), search_config)
+        result = _run(out, seed, settings or Settings(), search_options)
     finally:
         torch.set_num_threads(threads)
     write_file(out / "report.html", page(result, out).encode())
@@ -128,23 +109,25 @@ def _prepare(out: Path) -> None:
     write_file(marker, json.dumps({"schema": 1, "kind": "demo", "finished": False}).encode())
 
 
-def _run(out: Path, seed: int, settings: Settings, search_config: Any) -> dict[str, Any]:
+def _run(out: Path, seed: int, settings: Settings, search_options: Sequence[str]) -> dict[str, Any]:
     from dots_zoo.export.to_onnx import export_onnx
     from dots_zoo.search.discretise import random_genotype
-    from dots_zoo.search.presets import digits_small
+    from dots_zoo.search.options import choose
     from dots_zoo.search.run import search
-    from dots_zoo.search.space import darts_space
+    from dots_zoo.search.spaces import darts_space
 
-    from .datasets import DataOptions, load_data
+    from .datasets import load_data
 
+    fixed = ["dots", "--preset", "digits_small", "--training.seed", str(seed), "--out", str(out / "search")]
+    chosen, clock = choose([*fixed, *search_options]), _Clock()
+    data = load_data(chosen.data)
     _prepare(out)
-    config, data, clock = search_config or digits_small(seed), load_data(DataOptions()), _Clock()
     control = random_genotype(darts_space(), torch.Generator().manual_seed(seed))
     random_file, found_file = save_genotype(control, out / "random.json"), out / "search/genotype.json"
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         training = pool.submit(retrain, random_file, None, seed, settings)
         with clock.step("search", "1/4 search with DOTS; a random cell is trained beside it"):
-            found = search("dots", config, data, out / "search")
+            found = search(chosen.method, chosen.config, chosen.derivation, chosen.space, data, chosen.out)
             draw(found, out / "cell.svg")
         with clock.step("retrain", "2/4 retrain the cell that was found"):
             own = retrain(found_file, out / "weights.safetensors", seed, settings)
@@ -159,9 +142,9 @@ def _run(out: Path, seed: int, settings: Settings, search_config: Any) -> dict[s
         "kind": "demo",
         "finished": True,
         "seed": seed,
-        "data": {"images": len(data.images), "test_images": len(data.test_images), "input_size": [1, 8, 8]},
+        "data": {"images": len(data.labels), "test_images": len(data.test_labels), "input_size": [1, 8, 8]},
         "settings": asdict(settings),
-        "search": asdict(config),
+        "search": {"space": chosen.space, **asdict(chosen.derivation), **asdict(chosen.config)},
         "genotype": to_text(found),
         "random_genotype": to_text(control),
         "accuracies": [
@@ -184,35 +167,27 @@ def retrain(genotype: Path, weights: Path | None, seed: int, settings: Settings)
 
     weights: where the parameters go, as safetensors; with None, for a process beside, no progress is shown.
     """
-    from tqdm import tqdm
-
-    from .augment import normalise
     from .datasets import DataOptions, load_data
 
     torch.set_num_threads(1)
     torch.manual_seed(seed)
     data = load_data(DataOptions())
     model: Any = timm.create_model("cell_cifar", genotype=str(genotype), **_shape(settings))
-    model.to(memory_format=torch.channels_last)  # a third less time a step on a CPU
-    batches = _Batches(data, settings.batch_size, torch.Generator().manual_seed(seed))
     recipe = Recipe(
         epochs=settings.epochs,
+        batch_size=settings.batch_size,
         learning_rate=settings.learning_rate,
         drop_path_rate=0.0,
         label_smoothing=settings.label_smoothing,
+        evaluate_every=0,
+        seed=seed,
+        augmentation=Augmentation(crop_padding=1),
     )
-    with tqdm(total=settings.epochs, unit="epoch", disable=weights is None) as bar:
-
-        def show(row: dict[str, float]) -> None:
-            bar.set_postfix(loss=f"{row['loss']:.3f}", accuracy=f"{row['accuracy']:.3f}")
-            bar.update()
-
-        fit(model, batches, recipe, show)
+    [*_, last] = fit(model, data, recipe, progress=weights is not None).history
     if weights is not None:
         write_file(weights, save(model.state_dict()))
     costs = count(model, (1, 8, 8))
-    score = accuracy(model, [(normalise(data.test_images, data), data.test_labels)])
-    return {"accuracy": score, "params": costs.params, "macs": costs.macs}
+    return {"accuracy": last["held_accuracy"], "params": costs.params, "macs": costs.macs}
 
 
 def _register(found: Genotype, weights: Path, settings: Settings, data: Any) -> None:

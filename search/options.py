@@ -3,7 +3,7 @@
 Presets are `presets/NAME.yaml`: the numbers of a paper, or small ones, for one method.
 """
 
-from argparse import RawDescriptionHelpFormatter
+import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
@@ -22,6 +22,17 @@ T = TypeVar("T")
 PRESETS = Path(__file__).parent / "presets"
 
 TABLE_HELP = "table of NAS-Bench-201 (CSV) in which the cells of space S6 are looked up"
+MATRIX = """\
+what goes together (every other combination is refused with the reason):
+  method                               --topology none  pairs|any  edge_weights|edge_sigmoid
+  dots, groups v1 or v2                -                yes        magnitude only
+  sgas                                 yes              -          -
+  all others, and dots --groups one    yes              yes        magnitude only
+  any method but dots v1|v2, space S6  yes              -          -
+  yes: with --selection magnitude, perturbation, perturbation_magnitude
+  --keep above 1 needs a topology search
+
+"""
 EXAMPLES = """\
 examples:
   dots-zoo search dots --data digits --out runs/first
@@ -47,7 +58,7 @@ class Chosen:
     table: Path | None
 
 
-class _Verbatim(DefaultHelpFormatter, RawDescriptionHelpFormatter):
+class _Verbatim(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
     """jsonargparse's help with the examples' line breaks."""
 
 
@@ -66,11 +77,12 @@ def preset(name: str) -> dict[str, Any]:
 
 def choose(argv: Sequence[str] | None = None) -> Chosen:
     """What the command line says. Raises DotsZooError where it cannot be used, exits as argparse does."""
-    parsed = build_parser().parse_args(argv)
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("method", nargs="?")
+    first.add_argument("--preset")
+    named, _ = first.parse_known_args(argv)  # a preset's numbers are the defaults of all other options
+    parsed = build_parser(named.method, named.preset).parse_args(argv)
     options = parsed[parsed.method].as_dict()
-    if options["preset"] is not None:  # again, with its numbers as the defaults
-        parsed = build_parser(parsed.method, options["preset"]).parse_args(argv)
-        options = parsed[parsed.method].as_dict()
     return Chosen(
         method=parsed.method,
         config=_build(METHODS[parsed.method].config, options),
@@ -89,7 +101,7 @@ def build_parser(method: str | None = None, preset_name: str | None = None) -> A
     parser = ArgumentParser(
         prog="dots-zoo search",
         description="Search a cell and write genotype.json, the log and the plots of the run into a folder.",
-        epilog=EXAMPLES,
+        epilog=MATRIX + EXAMPLES,
         formatter_class=_Verbatim,
     )
     methods = parser.add_subcommands(dest="method", help="how to search; each has its own --help")

@@ -7,22 +7,18 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from accelerate import Accelerator
 
-from dots_zoo.augment import normalise
 from dots_zoo.datasets import DataOptions, load_data
 from dots_zoo.demo import NAME, Settings, demo, summary
 from dots_zoo.errors import DotsZooError
+from dots_zoo.evaluate import evaluate
 from dots_zoo.genotype import load_genotype
-from dots_zoo.search.config import DotsConfig, TrainingConfig
-from dots_zoo.train import accuracy
 
 SMALL = Settings(channels=4, layers=3, epochs=1, bench_seconds=0.01)
-SEARCH = DotsConfig(
-    operation_epochs=2,
-    operation_cells=3,
-    topology_epochs=2,
-    topology_cells=3,
-    training=TrainingConfig(channels=2, batch_size=256, crop_padding=1),
+SEARCH = (
+    *("--epochs", "2", "--warm_up", "1", "--topology_search.epochs", "2", "--topology_search.cells", "3"),
+    *("--training.channels", "2", "--training.batch_size", "256"),
 )
 
 
@@ -42,7 +38,7 @@ def test_the_numbers_are_those_of_the_files(folder: Path) -> None:
     data = load_data(DataOptions())
     model = timm.create_model(NAME, pretrained=True)
     assert model.genotype == found
-    assert own["accuracy"] == accuracy(model, [(normalise(data.test_images, data), data.test_labels)])
+    assert own["accuracy"] == evaluate(model, data, Accelerator()).accuracy
     assert own["params"] == sum(p.numel() for p in model.parameters())
     assert control["accuracy"] > 0.1 and load_genotype(folder / "random.json").cells != found.cells
     assert [row["name"] for row in plain] == ["3 nearest neighbours", "logistic regression"]

@@ -12,7 +12,13 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 ELSEWHERE = ("make ", "pip install", "dots-zoo demo")  # run by .ci/run, and by test_demo.py at a smaller size
-NEEDS = ("cifar10 --data_root", "--provider cuda", "--provider tensorrt", "accelerate launch")
+NEEDS = (
+    "cifar10 --data_root",
+    "image_folder --data_root",
+    "--provider cuda",
+    "--provider tensorrt",
+    "accelerate launch",
+)
 
 
 def blocks(page: Path) -> list[tuple[str, str]]:

@@ -108,11 +108,26 @@ def test_an_option_wins_over_the_preset_and_the_preset_over_the_defaults():
     assert chosen.derivation.topology_search.operation_temperature == 0.02
 
 
+def test_the_numbers_of_a_preset_are_printed_and_shown_in_the_help(capsys):
+    for argument in ("--print_config", "--help"):
+        with pytest.raises(SystemExit):
+            choose(["dots", "--preset=digits_small", argument])
+    printed, shown = capsys.readouterr().out.split("usage:", 1)
+    assert "batch_size: 96" in printed and "default: 96" in shown
+
+
 def test_a_preset_that_is_not_there_or_of_another_method_is_refused():
     with pytest.raises(DotsZooError, match=r"preset: expected one of .*digits_small.*, got 'digits'"):
         choose(["dots", "--preset", "digits", "--out", "x"])
     with pytest.raises(DotsZooError, match="preset digits_small: expected one of darts"):
         choose(["darts", "--preset", "digits_small", "--out", "x"])
+
+
+def test_the_help_of_the_command_shows_what_goes_together(capsys):
+    with pytest.raises(SystemExit):
+        choose(["--help"])
+    text = capsys.readouterr().out
+    assert "\n  sgas                                 yes              -          -\n" in text
 
 
 def test_the_help_teaches_by_example(capsys):

@@ -1,93 +1,256 @@
-"""The retraining loop: its schedule by hand, what it minimises, and that it learns."""
+"""The retraining loop: what it minimises, on which images, that it learns, and that it can be interrupted."""
 
-import math
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch import Tensor
 
+from dots_zoo import train as loop
+from dots_zoo.augment import Augmentation
+from dots_zoo.datasets import ImageData
 from dots_zoo.errors import DotsZooError
+from dots_zoo.evaluate import evaluate
 from dots_zoo.network import CellNet
-from dots_zoo.train import Recipe, _loss, accuracy, fit
+from dots_zoo.recipe import Recipe
+from dots_zoo.train import Checkpoint, ahead, fit, loss_of, training_part
+from dots_zoo.train_state import Row, State
+
+PLAIN = Recipe(
+    epochs=2,
+    batch_size=16,
+    drop_path_rate=0.0,
+    aux_weight=0.0,
+    learning_rate=0.05,
+    augmentation=Augmentation(crop_padding=0),
+)
 
 
-def stripes(count: int, seed: int) -> list[tuple[Tensor, Tensor]]:
-    """Two classes in batches of 16: horizontal against vertical stripes, with noise."""
-    generator = torch.Generator().manual_seed(seed)
-    batches = []
-    for _ in range(count):
-        labels = torch.randint(2, (16,), generator=generator)
-        rows = torch.randint(2, (16, 1, 8, 1), generator=generator).expand(16, 3, 8, 8) * 1.0
-        rows = rows * (torch.arange(8) % 2).view(1, 1, 8, 1) * 2
-        images = torch.where(labels.view(-1, 1, 1, 1) == 1, rows, rows.transpose(2, 3))
-        batches.append((images + 0.1 * torch.randn(images.shape, generator=generator), labels))
-    return batches
+def stripes(count: int = 64, classes: int = 2) -> ImageData:
+    """Horizontal against vertical stripes with noise, alternating; `classes` beyond two are never seen."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(count) % 2
+    rows = (torch.arange(8) % 2 * 120).view(1, 1, 8, 1).expand(count, 3, 8, 8)
+    images = torch.where(labels.view(-1, 1, 1, 1) == 1, rows, rows.transpose(2, 3))
+    noisy = (images + torch.randint(100, images.shape, generator=generator)).to(torch.uint8)
+    half = count // 2
+    return ImageData(
+        "stripes", noisy, labels, noisy[:half], labels[:half], classes, (0.4,) * 3, (0.3,) * 3, True, {}
+    )
 
 
-def net(**kwargs: object) -> CellNet:
+def net(**kwargs: Any) -> CellNet:
     torch.manual_seed(0)
-    return CellNet("darts_v1", "cifar", 4, 3, num_classes=2, **kwargs)  # type: ignore[arg-type]
+    return CellNet("darts_v1", "cifar", 4, 3, num_classes=2, **kwargs)
+
+
+def train(recipe: Recipe, data: ImageData | None = None, **kwargs: Any) -> State:
+    return fit(net(), data or stripes(), recipe, progress=False, **kwargs)
+
+
+def parameters(model: torch.nn.Module) -> Tensor:
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
 
 
 def test_it_learns_and_reports_each_epoch() -> None:
-    model, seen = net(), []
-    history = fit(model, stripes(8, 0), Recipe(epochs=4, drop_path_rate=0.0), seen.append)
-    assert seen == history and [row["epoch"] for row in history] == [0, 1, 2, 3]
-    assert history[-1]["loss"] < history[0]["loss"]
-    labels = torch.cat([labels for _, labels in stripes(4, 1)])
-    majority = max(labels.float().mean().item(), 1 - labels.float().mean().item())
-    assert accuracy(model, stripes(4, 1)) > majority
+    seen: list[list[Row]] = []
+    state = train(replace(PLAIN, epochs=4), on_epoch=lambda history: seen.append(list(history)))
+    assert [len(history) for history in seen] == [1, 2, 3, 4] and seen[-1] == state.history
+    assert [row["epoch"] for row in state.history] == [0, 1, 2, 3]
+    assert state.history[-1]["loss"] < state.history[0]["loss"]
+    assert state.history[-1]["held_accuracy"] > 0.8 and state.history[-1]["held_images"] == 32
 
 
-def test_the_schedule_is_a_cosine_to_zero() -> None:
-    history = fit(net(), stripes(2, 0), Recipe(epochs=4, learning_rate=0.1))
-    assert [row["learning_rate"] for row in history] == pytest.approx(
-        [0.1, 0.05 * (1 + math.cos(math.pi / 4)), 0.05, 0.05 * (1 - math.cos(math.pi / 4))]
-    )
+def test_evaluations_come_when_asked_and_after_the_last_epoch() -> None:
+    for every, expected in ((1, [0, 1, 2]), (2, [1, 2]), (0, [2])):
+        history = train(replace(PLAIN, epochs=3, evaluate_every=every)).history
+        assert [row["epoch"] for row in history if "held_loss" in row] == expected
 
 
-def test_drop_path_reaches_its_rate_in_the_last_epoch() -> None:
-    model, rates = net(), []
-    fit(
-        model,
-        stripes(1, 0),
-        Recipe(epochs=3, drop_path_rate=0.4),
-        lambda row: rates.append(model.drop_path_rate),
-    )
-    assert rates == pytest.approx([0.0, 0.2, 0.4])
+def test_every_image_is_used_once_an_epoch_and_never_one_that_is_held_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    used: list[list[int]] = []
+    original = ImageData.train_batch
+
+    def spy(self: ImageData, indices: Tensor, *rest: Any) -> Tensor:
+        used.append(indices.tolist())
+        return original(self, indices, *rest)
+
+    monkeypatch.setattr(ImageData, "train_batch", spy)
+    state = train(replace(PLAIN, validation=16))
+    assert len(used) == 6 and sorted(sum(used[:3], [])) == sorted(sum(used[3:], [])) == list(range(48))
+    assert used[0] != used[3] and sorted(used[0]) != used[0]
+    score = evaluate(state.model, stripes(), Accelerator(), held_out=torch.arange(48, 64), batch_size=5)
+    assert state.history[-1]["held_accuracy"] == score.accuracy and score.images == 16
+    assert state.history[-1]["held_loss"] == pytest.approx(score.loss, rel=1e-5)
 
 
 def test_the_auxiliary_loss_is_weighted() -> None:
-    model = net(aux_head=True)
-    model.train()
-    images, labels = stripes(1, 0)[0]
-    plain = _loss(model, images, labels, Recipe(aux_weight=0.0))[0]
-    half = _loss(model, images, labels, Recipe(aux_weight=0.5))[0]
-    whole = _loss(model, images, labels, Recipe(aux_weight=1.0))[0]
+    model, data = net(aux_head=True).train(), stripes()
+    images, labels = data.plain_batch(torch.arange(16)), data.labels[:16]
+    plain, half, whole = (
+        loss_of(model, images, labels, replace(PLAIN, aux_weight=weight))[0] for weight in (0.0, 0.5, 1.0)
+    )
     assert half.item() > plain.item()
     torch.testing.assert_close(whole - plain, 2 * (half - plain))
 
 
 def test_gradients_are_clipped() -> None:
-    model = net()
-    before = [p.detach().clone() for p in model.parameters()]
-    fit(model, stripes(1, 0), Recipe(epochs=1, learning_rate=1.0, momentum=0.0, weight_decay=0.0, clip=1e-3))
-    moved = sum((p - q).square().sum() for p, q in zip(model.parameters(), before, strict=True)).sqrt()
-    assert moved.item() == pytest.approx(1e-3, rel=1e-3)
+    recipe = replace(PLAIN, epochs=1, batch_size=64, learning_rate=1.0, momentum=0.0, weight_decay=0.0)
+    before = parameters(net())
+    for clip, expected in ((1e-3, 1e-3), (2e-3, 2e-3)):
+        moved = parameters(train(replace(recipe, clip=clip)).model) - before
+        assert moved.norm().item() == pytest.approx(expected, rel=1e-2)
+    assert (parameters(train(replace(recipe, clip=0.0)).model) - before).norm().item() > 1e-2
+
+
+def test_the_average_of_the_weights_is_kept_and_evaluated() -> None:
+    recipe = replace(PLAIN, epochs=1, batch_size=16, ema_decay=0.5)
+    state = train(recipe)
+    assert state.ema is not None and state.kept is state.ema.module
+    assert not torch.equal(parameters(state.kept), parameters(state.model))
+    score = evaluate(state.kept, stripes(), Accelerator())
+    assert state.history[-1]["held_loss"] == pytest.approx(score.loss)
+    assert evaluate(state.model, stripes(), Accelerator()).loss != pytest.approx(score.loss)
+
+
+def test_mixed_images_have_mixed_targets(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Tensor] = []
+
+    def spy(model: Any, images: Tensor, targets: Tensor, recipe: Recipe) -> tuple[Tensor, Tensor]:
+        seen.append(targets)
+        return loss_of(model, images, targets, recipe)
+
+    monkeypatch.setattr(loop, "loss_of", spy)
+    train(replace(PLAIN, mixup=1.0))
+    train(replace(PLAIN, cutmix=1.0))
+    assert all(targets.shape == (16, 2) for targets in seen)
+    torch.testing.assert_close(torch.cat(seen).sum(1), torch.ones(16 * len(seen)))
+    assert ((torch.cat(seen) > 0.01).all(1)).any()
+
+
+def test_it_leaves_the_callers_random_state_alone_and_does_not_depend_on_it() -> None:
+    recipe, results = replace(PLAIN, epochs=1, drop_path_rate=0.3, mixup=0.2), []
+    for seed in (1, 2):
+        model = net()
+        torch.manual_seed(seed)
+        expected = torch.random.get_rng_state()
+        results.append(parameters(fit(model, stripes(), recipe, progress=False).model))
+        assert torch.equal(torch.random.get_rng_state(), expected)
+    assert torch.equal(*results)
+    other = fit(net(), stripes(), replace(recipe, seed=1), progress=False)
+    assert not torch.equal(parameters(other.model), results[0])
+
+
+class Stop(Exception):
+    """As if the process ended here."""
+
+
+@pytest.mark.parametrize("stop", [1, 3, 4, 6])
+def test_a_training_that_goes_on_ends_with_the_same_bits(
+    stop: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = replace(PLAIN, drop_path_rate=0.3, ema_decay=0.9, mixup=0.2, augmentation=Augmentation())
+    whole, kept, taken = train(recipe), Checkpoint(tmp_path / "c.safetensors", 0.0, {"model": "a"}), []
+    original = loop._step
+
+    def step(*args: Any) -> Tensor:
+        if len(taken) == stop:
+            raise Stop
+        taken.append(None)
+        return original(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "_step", step)
+        with pytest.raises(Stop):
+            train(recipe, checkpoint=kept)
+    resumed = train(recipe, checkpoint=kept)
+    for name in ("model", "kept"):
+        for key, value in getattr(whole, name).state_dict().items():
+            assert torch.equal(getattr(resumed, name).state_dict()[key], value), key
+    left, right = ([{**row, "seconds": 0} for row in state.history] for state in (resumed, whole))
+    assert left == right
+
+
+def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:
+    kept = Checkpoint(tmp_path / "c.safetensors", 0.0, {"model": "a"})
+    train(replace(PLAIN, epochs=1), checkpoint=kept)
+    with pytest.raises(DotsZooError, match=r"made with recipe.batch_size 16, expected 32; pass the same"):
+        train(replace(PLAIN, epochs=1, batch_size=32), checkpoint=kept)
+    with pytest.raises(DotsZooError, match="made with model 'a', expected 'b'"):
+        train(replace(PLAIN, epochs=1), checkpoint=replace(kept, identity={"model": "b"}))
+    data = kept.path.read_bytes()
+    for damaged in (b"", data[:5000], b"{}" * 50):
+        kept.path.write_bytes(damaged)
+        with pytest.raises(DotsZooError, match=r"c.safetensors: not a checkpoint .*; remove it"):
+            train(replace(PLAIN, epochs=1), checkpoint=kept)
 
 
 def test_a_loss_that_is_not_finite_stops() -> None:
-    images, labels = stripes(1, 0)[0]
     with pytest.raises(DotsZooError, match="not finite in epoch 0; lower learning_rate"):
-        fit(net(), [(images * float("nan"), labels)], Recipe(epochs=1))
+        train(PLAIN, replace(stripes(), std=(0.0,) * 3))
 
 
-def test_accuracy_keeps_the_training_flag_and_counts() -> None:
-    model = net().train()
-    batches = stripes(3, 2)
-    expected = accuracy(model, batches)
-    assert model.training
-    model.eval()
-    with torch.no_grad():
-        hits = sum((model(images).argmax(1) == labels).sum().item() for images, labels in batches)
-    assert expected == hits / 48
+@pytest.mark.parametrize(
+    ("changes", "classes", "message"),
+    [
+        ({"batch_size": 65}, 2, "expected 65 images .* got 64 images"),
+        ({"validation": 60}, 2, "expected 16 images .* got 4 images"),
+        ({"validation": 80}, 2, "got 0 images"),
+        ({"validation": 1}, 2, "expected images of all 2 classes among the last 1 training .* got 1"),
+    ],
+)
+def test_images_that_do_not_suffice_are_refused(changes: dict[str, Any], classes: int, message: str) -> None:
+    with pytest.raises(DotsZooError, match=message):
+        training_part(stripes(classes=classes), replace(PLAIN, **changes))
+    with pytest.raises(DotsZooError, match="a batch that 3 processes can share"):
+        training_part(stripes(), PLAIN, processes=3)
+
+
+def test_ahead_gives_the_same_items_and_passes_errors_on() -> None:
+    assert list(ahead(range(5))) == [0, 1, 2, 3, 4] and list(ahead([])) == []
+
+    def broken() -> Any:
+        yield 1
+        raise DotsZooError("no more")
+
+    with pytest.raises(DotsZooError, match="no more"):
+        list(ahead(broken()))
+
+
+def test_processes_share_every_batch() -> None:
+    """Each of two takes its half of the images that one alone would take, in the same step."""
+    taken: dict[tuple[int, int], list[Tensor]] = {}
+    for world in (1, 2):
+        for rank in range(world):
+            process = SimpleNamespace(process_index=rank, num_processes=world)
+            part = training_part(stripes(), PLAIN, world)
+            run = loop._Run(net(), net(), stripes(), PLAIN, process, part, None, None)
+            taken[world, rank] = [labels for _, labels in loop._batches(run, 0, 0)]
+    for step, whole in enumerate(taken[1, 0]):
+        assert torch.equal(torch.cat([taken[2, 0][step], taken[2, 1][step]]), whole)
+    assert len(taken[1, 0]) == 4
+
+
+def test_bf16_computes_under_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[torch.dtype] = []
+
+    def spy(*args: Any) -> tuple[Tensor, Tensor]:
+        loss, logits = loss_of(*args)
+        seen.extend([loss.dtype, logits.dtype])
+        return loss, logits
+
+    monkeypatch.setattr(loop, "loss_of", spy)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    try:
+        state = train(replace(PLAIN, epochs=1, precision="bf16"))
+    finally:
+        AcceleratorState._reset_state(reset_partial_state=True)
+    assert set(seen) == {torch.float32, torch.bfloat16} and seen[1] == torch.bfloat16
+    assert all(p.dtype == torch.float32 for p in state.model.parameters())

@@ -1,0 +1,55 @@
+"""The model card of a training, rendered from what its run.json holds."""
+
+from collections.abc import Mapping
+from typing import Any
+
+CARD = """\
+---
+library_name: timm
+license: apache-2.0
+tags: [image-classification, dots_zoo]
+---
+
+# {model}
+
+The cell `{genotype}` as `{architecture}`, trained on {data}.
+
+| | |
+|---|---|
+| accuracy | {accuracy:.2f} % of {images} {evaluated} images (top five: {top5:.2f} %) |
+| loss | {loss:.4f} |
+| parameters | {parameters:,} |
+| MACs (convolutions, linear layers) | {macs:,} |
+| epochs | {epochs}, {hours:.2f} hours on {where} |
+| seed | {seed} |
+
+```python
+import dots_zoo, timm  # importing dots_zoo registers the architecture
+
+model = timm.create_model("local-dir:PATH/OF/THIS/FOLDER", pretrained=True)
+```
+
+`metrics.jsonl` holds the figures of every epoch, `config.yaml` every number of the training
+(`dots-zoo train --config config.yaml --out FOLDER` repeats it), `run.json` versions and machine.
+
+![Loss, accuracy and learning rate](curves.png)
+"""
+
+
+def card(run: Mapping[str, Any]) -> str:
+    """Markdown, with the head that model hubs read."""
+    score, machine = run["score"], run["machine"]
+    return CARD.format(
+        **{
+            k: run[k]
+            for k in ("model", "genotype", "architecture", "data", "evaluated", "parameters", "macs")
+        },
+        accuracy=100 * score["accuracy"],
+        top5=100 * score["top5"],
+        images=score["images"],
+        loss=score["loss"],
+        epochs=run["epochs"],
+        hours=run["hours"],
+        where=machine["gpu"] or f"{machine['threads']} CPU threads",
+        seed=run["settings"]["seed"],
+    )
