@@ -95,8 +95,8 @@ def choose(argv: Sequence[str] | None = None) -> Chosen:
 
 
 def build_parser(method: str | None = None, preset_name: str | None = None) -> ArgumentParser:
-    """One subcommand for every method; its options are the fields of DataOptions, of Derivation and of the
-    method's configuration. `method` takes its defaults from a preset.
+    """One subcommand for every method; the options of `method`, and of no other as they take time, are the
+    fields of DataOptions, of Derivation and of the method's configuration, with a preset's numbers as defaults.
     """
     parser = ArgumentParser(
         prog="dots-zoo search",
@@ -108,6 +108,9 @@ def build_parser(method: str | None = None, preset_name: str | None = None) -> A
     for name, found in METHODS.items():
         title = (found.config.__doc__ or name).splitlines()[0]
         options = ArgumentParser(description=title, epilog=EXAMPLES, formatter_class=_Verbatim)
+        methods.add_subcommand(name, options, help=title)
+        if name != method:
+            continue
         options.add_argument("--config", action="config", help="YAML file with any of the options below")
         options.add_argument("--preset", type=str | None, help=f"one of {', '.join(_presets_of(name))}")
         options.add_argument("--out", type=str, required=True, help="folder of the run; new or empty")
@@ -117,9 +120,8 @@ def build_parser(method: str | None = None, preset_name: str | None = None) -> A
         options.add_class_arguments(Derivation)
         options.add_class_arguments(found.config)
         options.set_defaults({"topology": default_derivation(name).topology})
-        if preset_name and name == method:
+        if preset_name:
             options.set_defaults(_defaults(name, preset_name))
-        methods.add_subcommand(name, options, help=title)
     return parser
 
 
