@@ -96,7 +96,8 @@ def choose(argv: Sequence[str] | None = None) -> Chosen:
 
 def build_parser(method: str | None = None, preset_name: str | None = None) -> ArgumentParser:
     """One subcommand for every method; the options of `method`, and of no other as they take time, are the
-    fields of DataOptions, of Derivation and of the method's configuration, with a preset's numbers as defaults.
+    fields of DataOptions, of Derivation and of the method's configuration, with a preset's numbers as
+    defaults.
     """
     parser = ArgumentParser(
         prog="dots-zoo search",
