@@ -7,6 +7,7 @@ from accelerate import Accelerator
 
 from dots_zoo.randomness import generator
 from dots_zoo.search import darts
+from dots_zoo.search.config import WeightsConfig
 from dots_zoo.search.darts import DartsConfig, train_logits_ahead, unrolled
 from dots_zoo.search.data import split
 from dots_zoo.search.methods import Derivation, plan
@@ -35,7 +36,8 @@ def test_the_paper_searches_for_50_epochs_and_takes_the_logits_with_adam():
 @pytest.fixture
 def turn():
     """In float64, with a momentum of its own and logits that prefer something."""
-    training, data = toy_training(channels=2), toy_data(32)
+    heavy = WeightsConfig(weight_decay=0.1)  # heavy enough to be seen in the second order
+    training, data = toy_training(channels=2, weights=heavy), toy_data(32)
     parts = split(data.labels, None, generator(0, "halves"))
     run = Run(training, data, parts, Accelerator())
     [stage] = plan("darts", toy_config("darts", training=training, warm_up=0), Derivation(), SMALL)
