@@ -99,5 +99,5 @@ def close_edge(search: Search, kind: str, edge: int) -> Search:
 
 def _with_row(search: Search, name: str, row: int, opened: Tensor) -> Search:
     table = search.open[name].clone()
-    table[row] = table[row] & opened
+    table[row] = opened
     return replace(search, open={**search.open, name: table})
