@@ -4,25 +4,22 @@ Options come from the command line, a YAML file (`--config`) or a preset: `prese
 numbers or small ones.
 """
 
-import argparse
-from collections.abc import Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any
 
 import timm
-import yaml  # type: ignore[import-untyped]
 from accelerate import Accelerator  # type: ignore[import-untyped]
-from jsonargparse import ArgumentParser, DefaultHelpFormatter
+from jsonargparse import ArgumentParser
 
 from .datasets import Data, DataOptions, load_data
 from .errors import DotsZooError
 from .evaluate import Score, evaluate
+from .options import Verbatim, build, dotted, preset, preset_names, take_preset
 from .recipe import Recipe
 from .train_model import ModelOptions, as_trained, named
 from .train_run import summary, train
 
-T = TypeVar("T")
 PRESETS = Path(__file__).parent / "presets"
 WEIGHTS = "begin with the model's own weights; the classifier is new where the classes are others"
 MODEL = (
@@ -42,31 +39,14 @@ examples:
   dots-zoo eval local-dir:runs/mine --pretrained --data cifar10 --data_root data"""
 
 
-class _Verbatim(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """jsonargparse's help with the examples' line breaks."""
-
-
-def preset_names() -> tuple[str, ...]:
-    """The presets that ship with the package."""
-    return tuple(sorted(path.stem for path in PRESETS.glob("*.yaml")))
-
-
-def preset(name: str) -> dict[str, Any]:
-    """The options of a preset. Raises DotsZooError where there is none of that name."""
-    if name not in preset_names():
-        raise DotsZooError(f"preset: expected one of {', '.join(preset_names())}, got {name!r}")
-    found: dict[str, Any] = yaml.safe_load((PRESETS / f"{name}.yaml").read_text("utf-8"))
-    return found
-
-
 def train_parser(preset_name: str | None = None) -> ArgumentParser:
     """The options of a training; `preset_name` gives other defaults."""
     parser = ArgumentParser(
         prog="dots-zoo train",
         description="Train a network and write its weights, log, curves and model card into a folder. "
-        f"--preset NAME gives other defaults to the options below: {', '.join(preset_names())}.",
+        f"--preset NAME gives other defaults to the options below: {', '.join(preset_names(PRESETS))}.",
         epilog=EXAMPLES,
-        formatter_class=_Verbatim,
+        formatter_class=Verbatim,
     )
     parser.add_argument("model", type=str, help=MODEL)
     parser.add_argument("--config", action="config", help="YAML file with any of the options below")
@@ -79,7 +59,7 @@ def train_parser(preset_name: str | None = None) -> ArgumentParser:
     _add_model(parser)
     parser.add_class_arguments(Recipe)
     if preset_name is not None:
-        parser.set_defaults(dict(_flat("", preset(preset_name))))
+        parser.set_defaults(dotted(preset(PRESETS, preset_name)))
     return parser
 
 
@@ -88,24 +68,16 @@ def _add_model(parser: ArgumentParser) -> None:
     parser.add_class_arguments(ModelOptions, skip={"pretrained"})
 
 
-def _take_preset(argv: Sequence[str]) -> tuple[str | None, list[str]]:
-    """The preset, and the words without it: its numbers are the defaults of the parser that reads these."""
-    first = argparse.ArgumentParser("dots-zoo train", add_help=False, allow_abbrev=False)
-    first.add_argument("--preset")
-    known, words = first.parse_known_args(argv)
-    return known.preset, words
-
-
 def train_main(argv: Sequence[str]) -> None:
     """Train as `argv` says; print a line an epoch and one at the end."""
-    name, words = _take_preset(argv)
+    name, words = take_preset(argv)
     options = train_parser(name).parse_args(words).as_dict()
     out = Path(options["out"])
     run = train(
         options["model"],
-        _build(ModelOptions, options),
-        load_data(_build(DataOptions, options)),
-        _build(Recipe, options),
+        build(ModelOptions, options),
+        load_data(build(DataOptions, options)),
+        build(Recipe, options),
         out,
         resume=options["resume"],
         checkpoint_seconds=options["checkpoint_seconds"],
@@ -120,7 +92,7 @@ def eval_parser() -> ArgumentParser:
         prog="dots-zoo eval",
         description="Print how many test images a network names.",
         epilog=EXAMPLES,
-        formatter_class=_Verbatim,
+        formatter_class=Verbatim,
     )
     parser.add_argument("model", type=str, help=MODEL)
     parser.add_argument("--batch_size", type=int, default=100, help="images at a time")
@@ -132,8 +104,8 @@ def eval_parser() -> ArgumentParser:
 def eval_main(argv: Sequence[str]) -> None:
     """Evaluate as `argv` says and print one line."""
     options = eval_parser().parse_args(argv).as_dict()
-    data = load_data(_build(DataOptions, options))
-    score = eval_model(options["model"], _build(ModelOptions, options), data, options["batch_size"])
+    data = load_data(build(DataOptions, options))
+    score = eval_model(options["model"], build(ModelOptions, options), data, options["batch_size"])
     print(
         f"{options['model']}: {100 * score.accuracy:.2f} % of {score.images} test images of {data.name} "
         f"(top five: {100 * score.top5:.2f} %, loss {score.loss:.4f})"
@@ -159,22 +131,3 @@ def eval_model(model: str, options: ModelOptions, data: Data, batch_size: int = 
     network.to(accelerator.device)
     known = as_trained(data, network) if options.pretrained else data
     return evaluate(network, known.to(accelerator.device), accelerator, batch_size=batch_size, progress=True)
-
-
-def _flat(prefix: str, table: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    found: list[tuple[str, Any]] = []
-    for key, value in table.items():
-        found += _flat(f"{prefix}{key}.", value) if isinstance(value, dict) else [(f"{prefix}{key}", value)]
-    return found
-
-
-def _build(kind: type[T], values: Mapping[str, Any]) -> T:
-    """The dataclass `kind`, and the dataclasses among its fields, from parsed options."""
-    types = get_type_hints(kind)
-    chosen = {
-        field.name: _build(types[field.name], values[field.name])
-        if is_dataclass(types[field.name])
-        else values[field.name]
-        for field in fields(kind)  # type: ignore[arg-type]
-    }
-    return kind(**chosen)

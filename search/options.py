@@ -3,22 +3,20 @@
 Presets are `presets/NAME.yaml`: the numbers of a paper, or small ones, for one method.
 """
 
-import argparse
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_type_hints
+from typing import Any, Literal
 
-import yaml  # type: ignore[import-untyped]
-from jsonargparse import ArgumentParser, DefaultHelpFormatter
+from jsonargparse import ArgumentParser
 
 from dots_zoo.datasets import DataOptions
 from dots_zoo.errors import DotsZooError
+from dots_zoo.options import Verbatim, build, dotted, preset, preset_names, take_preset
 
 from .methods import METHODS, Derivation, default_derivation
 from .spaces import NAMES
 
-T = TypeVar("T")
 PRESETS = Path(__file__).parent / "presets"
 
 TABLE_HELP = "table of NAS-Bench-201 (CSV) in which the cells of space S6 are looked up"
@@ -58,37 +56,17 @@ class Chosen:
     table: Path | None
 
 
-class _Verbatim(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """jsonargparse's help with the examples' line breaks."""
-
-
-def preset_names() -> tuple[str, ...]:
-    """The presets that ship with the package."""
-    return tuple(sorted(path.stem for path in PRESETS.glob("*.yaml")))
-
-
-def preset(name: str) -> dict[str, Any]:
-    """The options of a preset, `method` among them. Raises DotsZooError where there is none of that name."""
-    if name not in preset_names():
-        raise DotsZooError(f"preset: expected one of {', '.join(preset_names())}, got {name!r}")
-    found: dict[str, Any] = yaml.safe_load((PRESETS / f"{name}.yaml").read_text("utf-8"))
-    return found
-
-
 def choose(argv: Sequence[str] | None = None) -> Chosen:
     """What the command line says. Raises DotsZooError where it cannot be used, exits as argparse does."""
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.add_argument("method", nargs="?")
-    first.add_argument("--preset")
-    named, _ = first.parse_known_args(argv)  # a preset's numbers are the defaults of all other options
-    parsed = build_parser(named.method, named.preset).parse_args(argv)
+    name, words = take_preset(argv)
+    parsed = build_parser(words[0] if words else None, name).parse_args(words)
     options = parsed[parsed.method].as_dict()
     return Chosen(
         method=parsed.method,
-        config=_build(METHODS[parsed.method].config, options),
-        derivation=_build(Derivation, options),
+        config=build(METHODS[parsed.method].config, options),
+        derivation=build(Derivation, options),
         space=options["space"],
-        data=_build(DataOptions, options),
+        data=build(DataOptions, options),
         out=Path(options["out"]),
         table=options["table"] and Path(options["table"]),
     )
@@ -103,17 +81,18 @@ def build_parser(method: str | None = None, preset_name: str | None = None) -> A
         prog="dots-zoo search",
         description="Search a cell and write genotype.json, the log and the plots of the run into a folder.",
         epilog=MATRIX + EXAMPLES,
-        formatter_class=_Verbatim,
+        formatter_class=Verbatim,
     )
     methods = parser.add_subcommands(dest="method", help="how to search; each has its own --help")
     for name, found in METHODS.items():
         title = (found.config.__doc__ or name).splitlines()[0]
-        options = ArgumentParser(description=title, epilog=EXAMPLES, formatter_class=_Verbatim)
-        methods.add_subcommand(name, options, help=title)
         if name != method:
+            methods.add_subcommand(name, ArgumentParser(), help=title)
             continue
+        presets = f"--preset NAME gives other defaults to the options below: {', '.join(_presets_of(name))}."
+        options = ArgumentParser(description=f"{title}\n{presets}", epilog=EXAMPLES, formatter_class=Verbatim)
+        methods.add_subcommand(name, options, help=title)
         options.add_argument("--config", action="config", help="YAML file with any of the options below")
-        options.add_argument("--preset", type=str | None, help=f"one of {', '.join(_presets_of(name))}")
         options.add_argument("--out", type=str, required=True, help="folder of the run; new or empty")
         options.add_argument("--space", type=Literal[NAMES], default="S0", help="search space")
         options.add_argument("--table", type=str | None, help=TABLE_HELP)
@@ -127,38 +106,14 @@ def build_parser(method: str | None = None, preset_name: str | None = None) -> A
 
 
 def _presets_of(method: str) -> list[str]:
-    return [name for name in preset_names() if preset(name)["method"] == method]
+    return [name for name in preset_names(PRESETS) if preset(PRESETS, name)["method"] == method]
 
 
 def _defaults(method: str, name: str) -> dict[str, Any]:
     """The preset as dotted options."""
-    found = preset(name)
+    found = preset(PRESETS, name)
     if found.pop("method") != method:
         raise DotsZooError(
             f"preset {name}: expected one of {method} ({', '.join(_presets_of(method)) or 'there is none'})"
         )
-    return dict(_flat("", found))
-
-
-def _flat(prefix: str, table: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    found: list[tuple[str, Any]] = []
-    for key, value in table.items():
-        found += _flat(f"{prefix}{key}.", value) if isinstance(value, dict) else [(f"{prefix}{key}", value)]
-    return found
-
-
-def _build(kind: type[T], values: Mapping[str, Any]) -> T:
-    """The dataclass `kind`, and the dataclasses among its fields, from parsed options."""
-    types = get_type_hints(kind)
-    chosen = {
-        field.name: _build(types[field.name], values[field.name])
-        if is_dataclass(types[field.name])
-        else _frozen(values[field.name])
-        for field in fields(kind)  # type: ignore[arg-type]
-    }
-    return kind(**chosen)
-
-
-def _frozen(value: Any) -> Any:
-    """Lists, as a preset has them, as tuples."""
-    return tuple(_frozen(part) for part in value) if isinstance(value, list) else value
+    return dotted(found)

@@ -8,8 +8,9 @@ import pytest
 import yaml
 
 from dots_zoo.errors import DotsZooError
+from dots_zoo.options import preset, preset_names
 from dots_zoo.recipe import Recipe, drop_path_rate, learning_rate
-from dots_zoo.train_commands import preset, preset_names, train_main, train_parser
+from dots_zoo.train_commands import PRESETS, train_main, train_parser
 
 
 def test_the_learning_rate_rises_linearly_and_falls_as_a_cosine() -> None:
@@ -97,17 +98,17 @@ def test_the_presets_resolve_to_the_papers_numbers(name: str) -> None:
 
 
 def test_every_preset_is_read_and_an_option_beats_it() -> None:
-    assert set(preset_names()) == {*GOLDEN, "modern", "small_cpu"}
-    for name in preset_names():
+    assert set(preset_names(PRESETS)) == {*GOLDEN, "modern", "small_cpu"}
+    for name in preset_names(PRESETS):
         options = train_parser(name).parse_args(["dots_cifar10", "--out", "run", "--epochs", "7"])
-        assert options["epochs"] == 7 and options["batch_size"] == preset(name)["batch_size"]
-    modern = preset("modern")
+        assert options["epochs"] == 7 and options["batch_size"] == preset(PRESETS, name)["batch_size"]
+    modern = preset(PRESETS, "modern")
     assert modern["ema_decay"] and modern["mixup"] and modern["cutmix"] and modern["precision"] == "bf16"
 
 
 def test_an_unknown_preset_is_refused() -> None:
     with pytest.raises(DotsZooError, match="preset: expected one of cifar100_600ep, .*, got 'cifar'"):
-        preset("cifar")
+        preset(PRESETS, "cifar")
 
 
 def test_a_preset_resolves_in_what_print_config_prints(capsys: pytest.CaptureFixture[str]) -> None:
