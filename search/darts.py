@@ -57,13 +57,9 @@ class DartsConfig:
 def stages(config: DartsConfig, space: SearchSpace, after: int) -> tuple[Stage, ...]:
     """One span, or two with a warm-up; `after` epochs follow on the same cosine of the learning rate."""
     return operation_search(
-        name="operation",
-        space=space,
-        cells=config.cells,
-        epochs=config.epochs,
-        warm_up=config.warm_up,
-        after=after,
-        training=config.training,
+        config,
+        space,
+        after,
         step=bilevel if config.order == "first" else unrolled,
     )
 

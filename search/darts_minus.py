@@ -52,13 +52,9 @@ def stages(config: DartsMinusConfig, space: SearchSpace, after: int) -> tuple[St
     after: epochs that follow on the same cosine of the learning rate.
     """
     *warm_up, searching = operation_search(
-        name="operation",
-        space=space,
-        cells=config.cells,
-        epochs=config.epochs,
-        warm_up=config.warm_up,
-        after=after,
-        training=config.training,
+        config,
+        space,
+        after,
         step=bilevel,
         relax=with_auxiliary(softmax_relaxation, config.auxiliary, config.epochs),
         auxiliary=config.auxiliary.branch,

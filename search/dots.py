@@ -63,13 +63,9 @@ def stages(config: DotsConfig, space: SearchSpace, after: int) -> tuple[Stage, .
     for kind in space.kinds if groups else ():
         operation_groups(space, kind, groups or (), torch.device("cpu"))
     return operation_search(
-        name="operation",
-        space=space,
-        cells=config.cells,
-        epochs=config.epochs,
-        warm_up=config.warm_up,
-        after=after,
-        training=config.training,
+        config,
+        space,
+        after,
         step=bilevel,
         relax=lambda search: group_relaxation(groups, search),
     )

@@ -103,13 +103,9 @@ def stages(config: DropnasConfig, space: SearchSpace, after: int) -> tuple[Stage
     for kind in space.kinds:
         operation_groups(space, kind, GROUP_V2, CPU)
     return operation_search(
-        name="operation",
-        space=space,
-        cells=config.cells,
-        epochs=config.epochs,
-        warm_up=config.warm_up,
-        after=after,
-        training=config.training,
+        config,
+        space,
+        after,
         step=partial(train_dropped, config),
         warm_up_step=partial(train_dropped_weights, config),
         one_level=True,

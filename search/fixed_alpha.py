@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from .config import TrainingConfig, check_span
 from .darts import darts_training
-from .operation import operation_search
+from .operation import Numbers, operation_search
 from .space import SearchSpace
 from .stages import Stage
 from .steps import train_weights
@@ -36,13 +36,6 @@ class FixedAlphaConfig:
 def stages(config: FixedAlphaConfig, space: SearchSpace, after: int) -> tuple[Stage, ...]:
     """One span on half A, so that half B can judge; `after` epochs follow on the same cosine."""
     [training] = operation_search(
-        name="supernet",
-        space=space,
-        cells=config.cells,
-        epochs=config.epochs,
-        warm_up=0,
-        after=after,
-        training=config.training,
-        step=train_weights,
+        Numbers(config.epochs, config.cells, config.training), space, after, train_weights, name="supernet"
     )
     return (replace(training, architecture_images=None),)

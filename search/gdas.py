@@ -25,7 +25,7 @@ from .config import TrainingConfig, check_span
 from .darts import darts_training
 from .mixed import Mixture
 from .operation import open_operations, operation_search, softmax_relaxation
-from .sampling import active_where, check_temperatures, concrete, linear
+from .sampling import active_where, check_temperatures, concrete, temperatures
 from .space import SearchSpace
 from .stages import Figures, Logits, Moment, Relaxation, Search, Stage, Turn, Weights
 from .steps import train_logits, train_weights_under
@@ -59,13 +59,9 @@ class GdasConfig:
 def stages(config: GdasConfig, space: SearchSpace, after: int) -> tuple[Stage, ...]:
     """One span, or two with a warm-up; `after` epochs follow on the same cosine of the learning rate."""
     return operation_search(
-        name="operation",
-        space=space,
-        cells=config.cells,
-        epochs=config.epochs,
-        warm_up=config.warm_up,
-        after=after,
-        training=config.training,
+        config,
+        space,
+        after,
         step=bilevel_apart,
         relax=lambda search: sampled_relaxation(config, search),
     )
@@ -74,10 +70,7 @@ def stages(config: GdasConfig, space: SearchSpace, after: int) -> tuple[Stage, .
 def sampled_relaxation(config: GdasConfig, search: Search) -> Relaxation:
     """A training step weighs one operation an edge with 1, all others with 0 (Eq. 3-5)."""
     groups = {f"alpha.{kind}": open_operations(search, kind) for kind in search.space.kinds}
-
-    def schedules(moment: Moment) -> dict[str, float]:
-        ends = config.temperature_start, config.temperature_end
-        return {"temperature": linear(moment.epoch, config.epochs, *ends)}
+    schedules = temperatures(config.epochs, config.temperature_start, config.temperature_end)
 
     def sample(logits: Logits, moment: Moment) -> Weights:
         heat = schedules(moment)["temperature"]

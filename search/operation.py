@@ -5,8 +5,9 @@ Source: DARTS (ICLR 2019), Eq. 2 (softmax over operations), Sec. 2.4 (derivation
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import Protocol
 
 from torch import Tensor
 
@@ -83,16 +84,39 @@ def open_logits(search: Search) -> dict[str, Tensor]:
     return found
 
 
+class Span(Protocol):
+    """How long and how deep an operation search is; the configuration of most methods is one."""
+
+    @property
+    def epochs(self) -> int: ...
+
+    @property
+    def warm_up(self) -> int: ...
+
+    @property
+    def cells(self) -> int: ...
+
+    @property
+    def training(self) -> TrainingConfig: ...
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """A Span where the configuration of a method has other fields."""
+
+    epochs: int
+    cells: int
+    training: TrainingConfig
+    warm_up: int = 0
+
+
 def operation_search(
-    *,
-    name: str,
+    span: Span,
     space: SearchSpace,
-    cells: int,
-    epochs: int,
-    warm_up: int,
     after: int,
-    training: TrainingConfig,
     step: Step,
+    *,
+    name: str = "operation",
     relax: Callable[[Search], Relaxation] = softmax_relaxation,
     choices: Callable[[SearchSpace], Mapping[str, Choice]] = operation_choices,
     derive: Callable[[SearchSpace, Weights], Mapping[str, CellGenotype]] = derive_from_operations,
@@ -101,32 +125,32 @@ def operation_search(
     partial_channels: Partial = WHOLE,
     auxiliary: Auxiliary = "none",
 ) -> tuple[Stage, ...]:
-    """A fresh supernet: `warm_up` epochs of weights alone, then the other `epochs - warm_up` of `step`.
+    """A fresh supernet: `span.warm_up` epochs of weights alone, then `step` for the rest of `span.epochs`.
 
     after: epochs that follow on the same cosine of the learning rate. one_level: an epoch is all images, and
     not half A with a second batch from half B. Raises DotsZooError where the supernet cannot be built.
     """
-    check_shape(space, cells, training.channels, training.stem, partial_channels)
-    weights = training.weights
+    training, weights = span.training, span.training.weights
+    check_shape(space, span.cells, training.channels, training.stem, partial_channels)
     first = Stage(
         name=f"{name} warm-up",
-        epochs=warm_up,
-        begin=fresh(name, cells, lambda before: space, choices, partial_channels, auxiliary),
+        epochs=span.warm_up,
+        begin=fresh(name, span.cells, lambda before: space, choices, partial_channels, auxiliary),
         step=warm_up_step,
         batch_size=training.batch_size,
         images="all" if one_level else "a",
         relax=relax,
         derive=derive,
         learning_rate=partial(
-            cosine, epochs=epochs + after, start=weights.learning_rate, end=weights.learning_rate_end
+            cosine, epochs=span.epochs + after, start=weights.learning_rate, end=weights.learning_rate_end
         ),
     )
     searching = replace(
         first,
         name=f"{name} search",
-        epochs=epochs - warm_up,
-        begin=carry_on if warm_up else first.begin,
+        epochs=span.epochs - span.warm_up,
+        begin=carry_on if span.warm_up else first.begin,
         step=step,
         architecture_images=None if one_level else "b",
     )
-    return (first, searching) if warm_up else (searching,)
+    return (first, searching) if span.warm_up else (searching,)

@@ -34,6 +34,7 @@ from .config import LogitsConfig, TrainingConfig, WeightsConfig, check_span, lea
 from .discretise import cells_of
 from .mixed import WHOLE, Mixture
 from .operation import (
+    Numbers,
     alphas,
     best_operations,
     open_logits,
@@ -98,14 +99,11 @@ def one_search(config: PDartsConfig, space: SearchSpace, number: int) -> tuple[S
     name, cells, start = f"search {number + 1}", config.depths[number], number * config.epochs
     relax = with_skip_dropout(softmax_relaxation, partial(skip_dropout, config, number))
     first, *rest = operation_search(
+        Numbers(config.epochs, cells, config.training, config.warm_up),
+        space,
+        0,
+        bilevel,
         name=name,
-        space=space,
-        cells=cells,
-        epochs=config.epochs,
-        warm_up=config.warm_up,
-        after=0,
-        training=config.training,
-        step=bilevel,
         relax=with_auxiliary(relax, config.auxiliary, config.epochs, start),
         derive=partial(derive_limited, config.skip_limit),
         auxiliary=config.auxiliary.branch,

@@ -77,13 +77,9 @@ class PcDartsConfig:
 def stages(config: PcDartsConfig, space: SearchSpace, after: int) -> tuple[Stage, ...]:
     """One span, or two with a warm-up; `after` epochs follow on the same cosine of the learning rate."""
     return operation_search(
-        name="operation",
-        space=space,
-        cells=config.cells,
-        epochs=config.epochs,
-        warm_up=config.warm_up,
-        after=after,
-        training=config.training,
+        config,
+        space,
+        after,
         step=bilevel,
         relax=with_auxiliary(edge_normalisation, config.auxiliary, config.epochs),
         choices=operation_and_edge_choices,

@@ -11,7 +11,7 @@ import torch
 
 from .config import TrainingConfig, least
 from .darts import darts_training
-from .operation import operation_search
+from .operation import Numbers, operation_search
 from .space import SearchSpace
 from .stages import Moment, Run, Search, Stage
 from .steps import train_weights
@@ -39,14 +39,7 @@ class RandomSearchConfig:
 def stages(config: RandomSearchConfig, space: SearchSpace, after: int) -> tuple[Stage, ...]:
     """One decision, or one span of weights on half A; `after` epochs follow on the same cosine."""
     [drawing] = operation_search(
-        name="random",
-        space=space,
-        cells=config.cells,
-        epochs=config.epochs,
-        warm_up=0,
-        after=after,
-        training=config.training,
-        step=train_weights,
+        Numbers(config.epochs, config.cells, config.training), space, after, train_weights, name="random"
     )
     begin = drawing.begin
 

@@ -4,6 +4,8 @@ Source: The Concrete Distribution (ICLR 2017), Eq. 10, as SNAS (ICLR 2019), Eq. 
 5, use it.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -11,6 +13,7 @@ from dots_zoo.errors import DotsZooError
 
 from .mixed import Active
 from .relax import group_softmax
+from .stages import Moment
 
 
 def gumbel(shape: torch.Size, draws: torch.Generator) -> Tensor:
@@ -38,6 +41,11 @@ def linear(epoch: int, epochs: int, start: float, end: float) -> float:
     one.
     """
     return start + (end - start) * min(1.0, epoch / max(1, epochs - 1))
+
+
+def temperatures(epochs: int, start: float, end: float) -> Callable[[Moment], dict[str, float]]:
+    """The schedule of a temperature that falls linearly over the epochs of an operation search."""
+    return lambda moment: {"temperature": linear(moment.epoch, epochs, start, end)}
 
 
 def check_temperatures(start: float, end: float) -> None:

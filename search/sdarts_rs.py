@@ -57,13 +57,9 @@ class SdartsRsConfig:
 def stages(config: SdartsRsConfig, space: SearchSpace, after: int) -> tuple[Stage, ...]:
     """One span, or two with a warm-up; `after` epochs follow on the same cosine of the learning rate."""
     return operation_search(
-        name="operation",
-        space=space,
-        cells=config.cells,
-        epochs=config.epochs,
-        warm_up=config.warm_up,
-        after=after,
-        training=config.training,
+        config,
+        space,
+        after,
         step=smoothed,
         relax=partial(noisy_relaxation, config),
         warm_up_step=train_weights_shaken,

@@ -30,7 +30,7 @@ from .begin import carry_on, close_edge, decide
 from .config import TrainingConfig, check_span, least
 from .darts import darts_training
 from .darts_pt import By, Judge, built_edges, choosable, strongest
-from .operation import operation_search, softmax_relaxation
+from .operation import Numbers, operation_search, softmax_relaxation
 from .space import SearchSpace
 from .stages import Moment, Run, Search, Stage
 from .steps import bilevel
@@ -72,14 +72,11 @@ def stages(config: SgasConfig, space: SearchSpace, after: int, by: By = "magnitu
     """
     count = decisions(space)
     [warm_up] = operation_search(
+        Numbers(config.warm_up, config.cells, config.training),
+        space,
+        config.interval * count,
+        bilevel,
         name="warm-up",
-        space=space,
-        cells=config.cells,
-        epochs=config.warm_up,
-        warm_up=0,
-        after=config.interval * count,
-        training=config.training,
-        step=bilevel,
     )
     found = [replace(warm_up, after=partial(remember, config.history))]
     for number in range(1, count + 1):

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from .config import TrainingConfig, check_span
 from .darts import darts_training
 from .operation import open_operations, operation_search, softmax_relaxation
-from .sampling import check_temperatures, concrete, linear
+from .sampling import check_temperatures, concrete, temperatures
 from .space import SearchSpace
 from .stages import Logits, Moment, Relaxation, Search, Stage, Weights
 from .steps import one_level
@@ -51,13 +51,9 @@ class SnasConfig:
 def stages(config: SnasConfig, space: SearchSpace, after: int) -> tuple[Stage, ...]:
     """One span, or two with a warm-up; `after` epochs follow on the same cosine of the learning rate."""
     return operation_search(
-        name="operation",
-        space=space,
-        cells=config.cells,
-        epochs=config.epochs,
-        warm_up=config.warm_up,
-        after=after,
-        training=config.training,
+        config,
+        space,
+        after,
         step=one_level,
         relax=lambda search: concrete_relaxation(config, search),
         one_level=True,
@@ -67,10 +63,7 @@ def stages(config: SnasConfig, space: SearchSpace, after: int) -> tuple[Stage, .
 def concrete_relaxation(config: SnasConfig, search: Search) -> Relaxation:
     """A training step weighs the operations with a draw from the concrete distribution (Eq. 4)."""
     groups = {f"alpha.{kind}": open_operations(search, kind) for kind in search.space.kinds}
-
-    def schedules(moment: Moment) -> dict[str, float]:
-        ends = config.temperature_start, config.temperature_end
-        return {"temperature": linear(moment.epoch, config.epochs, *ends)}
+    schedules = temperatures(config.epochs, config.temperature_start, config.temperature_end)
 
     def sample(logits: Logits, moment: Moment) -> Weights:
         heat = schedules(moment)["temperature"]
