@@ -37,10 +37,10 @@ def main(channels: int, repetitions: int) -> None:
     pairs = [(seconds(plain, images, labels), seconds(quick, images, labels)) for _ in range(repetitions)]
     least = [min(column) for column in zip(*pairs, strict=True)]
     print(
-        f"forward and backward, dots_cifar10 with {channels} channels and 8 cells, batch 64: plain "
-        f"{least[0]:.2f} s, quick {least[1]:.2f} s, ratio {least[1] / least[0]:.2f}; minima of {repetitions}, "
-        f"one thread, {platform.machine()}, python {platform.python_version()}, torch {torch.__version__}, "
-        f"dots_zoo {dots_zoo.__version__}"
+        f"forward and backward, dots_cifar10 with {channels} channels and 8 cells, batch 64: "
+        f"plain {least[0]:.2f} s, quick {least[1]:.2f} s, ratio {least[1] / least[0]:.2f}; "
+        f"minima of {repetitions}, one thread, {platform.machine()}, python {platform.python_version()}, "
+        f"torch {torch.__version__}, dots_zoo {dots_zoo.__version__}"
     )
 
 

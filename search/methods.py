@@ -32,7 +32,7 @@ from . import (
 )
 from .darts_pt import PerturbationConfig, decisions, perturbation_stages
 from .operation import best_operations
-from .space import EdgeRule, SearchSpace
+from .space import SearchSpace
 from .stages import Search, Stage
 from .topology import TopologyConfig, topology_search
 
@@ -91,7 +91,7 @@ class Derivation:
         perturbation: numbers of the perturbation-based selection.
     """
 
-    topology: Literal["none"] | EdgeRule = "none"
+    topology: Literal["none", "pairs", "any", "edge_weights", "edge_sigmoid"] = "none"
     keep: int = 1
     selection: Literal["magnitude", "perturbation", "perturbation_magnitude"] = "magnitude"
     topology_search: TopologyConfig = field(default_factory=TopologyConfig)
