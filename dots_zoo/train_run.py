@@ -7,21 +7,15 @@ file but those of TensorBoard is whole or absent.
 """
 
 import json
-import os
-import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml  # type: ignore[import-untyped]
 from accelerate import Accelerator  # type: ignore[import-untyped]
 from safetensors.torch import save
 from torch.utils.tensorboard import SummaryWriter
-
-import dots_zoo
 
 from .curves import plot_curves
 from .datasets import Data
@@ -31,6 +25,7 @@ from .files import write_file
 from .macs import count
 from .model_card import card
 from .recipe import Recipe
+from .surroundings import surroundings
 from .train import Checkpoint, fit, training_part
 from .train_model import Built, ModelOptions, as_trained, build
 from .train_state import Row, State
@@ -155,26 +150,12 @@ def _finish(
         "parameters": costs.params,
         "macs": costs.macs,
         "settings": settings,
-        **_surroundings(),
+        **surroundings(("torch", "torchvision", "timm", "accelerate")),
     }
     write_file(out / "run.json", json.dumps(run, indent=2).encode())
     plot_curves(out / "metrics.jsonl", out / "curves.png")
     write_file(out / "README.md", card(run).encode())
     return run
-
-
-def _surroundings() -> dict[str, Any]:
-    names = ("torch", "torchvision", "timm", "accelerate")
-    return {
-        "versions": {"dots-zoo": dots_zoo.__version__, "python": platform.python_version()}
-        | {name: version(name) for name in names},
-        "machine": {
-            "platform": platform.platform(),
-            "cpus": os.cpu_count(),
-            "threads": torch.get_num_threads(),
-            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        },
-    }
 
 
 def _timm_config(made: Built, data: Data) -> dict[str, Any]:

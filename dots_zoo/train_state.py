@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from .errors import DotsZooError
 from .files import write_file
+from .options import dotted
 from .recipe import Recipe
 
 Row = dict[str, float]  # of metrics.jsonl: the figures of an epoch
@@ -109,16 +110,9 @@ def _tensors(state: State) -> dict[str, Tensor]:
 def _refuse_another(path: Path, saved: Any, identity: Any) -> None:
     if saved == identity:
         return
-    there, here = dict(_flat("", saved)), dict(_flat("", identity))
+    there, here = dotted(saved), dotted(identity)
     name = next(name for name in sorted({*there, *here}) if there.get(name) != here.get(name))
     raise DotsZooError(
         f"{path}: made with {name} {there.get(name)!r}, expected {here.get(name)!r}; pass the same options, "
         "or another folder"
     )
-
-
-def _flat(prefix: str, table: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    found: list[tuple[str, Any]] = []
-    for key, value in table.items():
-        found += _flat(f"{prefix}{key}.", value) if isinstance(value, dict) else [(f"{prefix}{key}", value)]
-    return found

@@ -19,12 +19,11 @@ import torch
 
 from .config import TrainingConfig, check_span
 from .discretise import survivors
-from .mixed import Mixture
-from .operation import active_operations, open_logits, open_operations, operation_search
-from .relax import group_softmax, operation_groups
+from .operation import grouped_relaxation, open_logits, open_operations, operation_search
+from .relax import operation_groups
 from .space import SearchSpace
 from .spaces import GROUP_V1, GROUP_V2, Groups, restricted
-from .stages import Logits, Moment, Relaxation, Search, Stage, Weights
+from .stages import Relaxation, Search, Stage
 from .steps import bilevel
 
 GROUPS: Mapping[str, Groups | None] = {"v1": GROUP_V1, "v2": GROUP_V2, "one": None}
@@ -85,15 +84,7 @@ def group_relaxation(groups: Groups | None, search: Search) -> Relaxation:
         if groups is not None:
             device = tables[kind].device
             tables[kind] = operation_groups(search.space, kind, groups, device) & tables[kind]
-    active = active_operations(search)
-
-    def weigh(logits: Logits, moment: Moment) -> Weights:
-        return {f"alpha.{kind}": group_softmax(logits[f"alpha.{kind}"], tables[kind]) for kind in tables}
-
-    def mix(weights: Weights, moment: Moment) -> Mixture:
-        return Mixture({kind: weights[f"alpha.{kind}"] for kind in tables}, active)
-
-    return Relaxation(weigh=weigh, mix=mix)
+    return grouped_relaxation(search, tables)
 
 
 def surviving(config: DotsConfig, keep: int, search: Search) -> SearchSpace:

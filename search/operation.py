@@ -48,7 +48,11 @@ def active_operations(search: Search) -> dict[str, Active]:
 
 def softmax_relaxation(search: Search) -> Relaxation:
     """One softmax over the open operations of every edge (Eq. 2 of DARTS)."""
-    groups = {kind: open_operations(search, kind) for kind in search.space.kinds}
+    return grouped_relaxation(search, {kind: open_operations(search, kind) for kind in search.space.kinds})
+
+
+def grouped_relaxation(search: Search, groups: Mapping[str, Tensor]) -> Relaxation:
+    """A softmax in every group of an edge's operations, the edge is their sum; groups: kind -> (G, E, O)."""
     active = active_operations(search)
 
     def weigh(logits: Logits, moment: Moment) -> Weights:

@@ -8,16 +8,12 @@ and `run.json`. Every file but the log is whole or absent.
 import dataclasses
 import hashlib
 import json
-import os
-import platform
 import subprocess
 import time
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml  # type: ignore[import-untyped]
 from torch.utils.tensorboard import SummaryWriter
 
@@ -26,6 +22,7 @@ from dots_zoo.datasets import Data
 from dots_zoo.errors import DotsZooError
 from dots_zoo.files import write_file
 from dots_zoo.genotype import Genotype, save_genotype
+from dots_zoo.surroundings import surroundings
 
 from .lookup import find, read_table
 from .loop import run_stages
@@ -111,19 +108,11 @@ def _line(epoch: Epoch, figures: Mapping[str, float]) -> dict[str, Any]:
 
 
 def _facts(provenance: Mapping[str, Any], seconds: float) -> dict[str, Any]:
-    names = ("torch", "torchvision", "timm", "accelerate", "numpy", "scikit-learn")
     return {
         **provenance,
         "wall_seconds": round(seconds, 1),
         "git_commit": _commit(),
-        "versions": {"dots-zoo": dots_zoo.__version__, "python": platform.python_version()}
-        | {name: version(name) for name in names},
-        "machine": {
-            "platform": platform.platform(),
-            "cpus": os.cpu_count(),
-            "threads": torch.get_num_threads(),
-            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        },
+        **surroundings(("torch", "torchvision", "timm", "accelerate", "numpy", "scikit-learn")),
     }
 
 
