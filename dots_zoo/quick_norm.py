@@ -6,7 +6,7 @@ at the end. Equal up to rounding (Ioffe and Szegedy, 2015, Sec. 3, gives the der
 measured by `benchmarks/quick_norm.py`.
 """
 
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -69,11 +69,11 @@ class QuickNorm(nn.BatchNorm2d):
         return out
 
 
-def quicken(model: nn.Module) -> None:
-    """Replace the batch norms of a model in place, all that are affine and keep moving statistics."""
-    for module in list(model.modules()):
-        for name, child in module.named_children():
-            if type(child) is not nn.BatchNorm2d or child.momentum is None:
-                continue
-            if child.affine and child.track_running_stats:
-                setattr(module, name, QuickNorm(child))
+def is_affine_norm(module: nn.Module) -> TypeGuard[nn.BatchNorm2d]:
+    """Whether QuickNorm can replace it: affine, with moving statistics."""
+    return (
+        type(module) is nn.BatchNorm2d
+        and module.affine
+        and module.track_running_stats
+        and module.momentum is not None
+    )

@@ -12,6 +12,7 @@ import timm
 from accelerate import Accelerator  # type: ignore[import-untyped]
 from jsonargparse import ArgumentParser
 
+from .allocator import keep_freed_memory
 from .datasets import Data, DataOptions, load_data
 from .errors import DotsZooError
 from .evaluate import Score, evaluate
@@ -70,6 +71,7 @@ def _add_model(parser: ArgumentParser) -> None:
 
 def train_main(argv: Sequence[str]) -> None:
     """Train as `argv` says; print a line an epoch and one at the end."""
+    keep_freed_memory()
     name, words = take_preset(argv)
     options = train_parser(name).parse_args(words).as_dict()
     out = Path(options["out"])

@@ -14,7 +14,7 @@ from .errors import DotsZooError
 from .genotype import load_genotype
 from .genotype_json import write_json
 from .network import CellNet
-from .quick_norm import quicken
+from .quicken import quicken
 from .randomness import seeded
 from .recipe import Recipe
 

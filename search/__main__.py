@@ -6,6 +6,7 @@
 import sys
 from collections.abc import Sequence
 
+from dots_zoo.allocator import keep_freed_memory
 from dots_zoo.datasets import load_data
 from dots_zoo.errors import DotsZooError
 from dots_zoo.genotype import Genotype, to_text
@@ -16,6 +17,7 @@ from .run import search
 
 def main(argv: Sequence[str] | None = None) -> Genotype:
     """Search as `argv` says and print what was found. Raises DotsZooError where the input cannot be used."""
+    keep_freed_memory()
     chosen = choose(argv)
     data = load_data(chosen.data)
     found = search(

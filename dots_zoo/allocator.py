@@ -1,0 +1,21 @@
+"""What the C library does with the memory of a tensor that is gone.
+
+glibc gives a large block back to the kernel, and the next tensor of that size gets it again page by page,
+each cleared first. What that costs a training step is measured by `benchmarks/allocator.py`.
+"""
+
+import ctypes
+
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
+
+
+def keep_freed_memory() -> bool:
+    """Let this process keep what it frees; whether its C library can, which only glibc does.
+
+    For programs, not for a library: it holds for the whole process until it ends.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return False
+    return bool(mallopt(M_MMAP_MAX, 0)) and bool(mallopt(M_TRIM_THRESHOLD, 2**31 - 1))
