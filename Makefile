@@ -4,7 +4,7 @@ BIN := .venv/bin
 # setuptools warns of every editable installation with mapped folders, which is meant here.
 PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint types tests wheel
+.PHONY: demo test lint types tests wheel soak
 
 demo: .venv/demo
 	$(BIN)/dots-zoo demo --out runs/demo
@@ -20,6 +20,10 @@ types: .venv/test
 
 tests: .venv/test
 	$(BIN)/pytest -n 2 --dist worksteal
+
+# A hundred searches killed at random moments, of every method: minutes, and not part of the tests.
+soak: .venv/test
+	OMP_NUM_THREADS=1 $(BIN)/python tests/soak.py 100
 
 # The wheel, in an environment that holds nothing else, from a folder that holds nothing at all.
 wheel: .venv/test

@@ -27,21 +27,26 @@ from .augment import shuffled
 from .datasets import Data
 from .errors import DotsZooError
 from .evaluate import evaluate
+from .interrupt import STATUS
 from .network import CellNet
 from .randomness import generator, seeded
 from .recipe import Recipe, drop_path_rate, learning_rate
-from .train_state import Row, State, fresh_state, load_state, save_state
+from .train_state import Row, State, fresh_state, go_on, keep
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where a training is kept, how often, and what it has to share to go on from there."""
+    """Where a training is kept, how often, and what it has to share to go on from there.
 
-    path: Path
+    stop: whether the process has been told to end; it does so behind the step, once that is kept.
+    """
+
+    folder: Path
     seconds: float = 300.0  # between two of them; 0: after every step
     identity: Mapping[str, Any] = field(default_factory=dict)
+    stop: Callable[[], bool] = lambda: False
 
 
 @dataclass(frozen=True)
@@ -76,14 +81,14 @@ def fit(
 
     It goes on from `checkpoint` where there is one. on_epoch gets the history after every epoch. Raises
     DotsZooError where the images do not fill a batch, the checkpoint is another training's, or the loss is
-    not finite.
+    not finite; SystemExit with 143 where it is told to stop, once the step is kept.
     """
     accelerator = accelerator or Accelerator(mixed_precision=recipe.precision)
     part = training_part(data, recipe, accelerator.num_processes)
     network.to(accelerator.device).to(memory_format=torch.channels_last)
     state = fresh_state(network, recipe)
-    if checkpoint is not None and checkpoint.path.is_file():
-        load_state(state, checkpoint.path, _identity(checkpoint, recipe))
+    if checkpoint is not None:
+        go_on(state, checkpoint.folder, _identity(checkpoint, recipe))
     steps = len(part) // recipe.batch_size
     done = state.epoch * steps + state.step
     with tqdm(total=recipe.epochs * steps, initial=done, unit="step", disable=_hidden(progress)) as bar:
@@ -162,9 +167,10 @@ def _train_epoch(run: _Run, state: State) -> None:
         run.bar.update()
         now = time.perf_counter()
         state.seconds = before + now - began
-        if run.checkpoint is not None and now - kept >= run.checkpoint.seconds and state.step < run.steps:
-            _keep(run, state)
-            kept = now
+        if run.checkpoint is not None and state.step < run.steps:
+            if now - kept >= run.checkpoint.seconds or run.checkpoint.stop():
+                _keep(run, state)
+                kept = now
 
 
 def _batches(run: _Run, epoch: int, first: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -231,7 +237,7 @@ def _row(run: _Run, state: State) -> Row:
     recipe, epoch = run.recipe, state.epoch
     loss, hits, count = run.accelerator.reduce(state.totals).tolist()
     if not math.isfinite(loss):
-        raise DotsZooError(f"training: the loss was not finite in epoch {epoch}; lower learning_rate or clip")
+        raise _not_finite(run, state)
     row = {
         "epoch": epoch,
         "loss": loss / count,
@@ -249,5 +255,23 @@ def _row(run: _Run, state: State) -> Row:
 
 
 def _keep(run: _Run, state: State) -> None:
-    if run.checkpoint is not None and run.accelerator.is_main_process:
-        save_state(state, run.checkpoint.path, _identity(run.checkpoint, run.recipe))
+    """Write where it stands. Raises SystemExit where the process has been told to end."""
+    if run.checkpoint is None:
+        return
+    if run.accelerator.is_main_process:
+        if not math.isfinite(state.totals[0]):
+            raise _not_finite(run, state)
+        keep(state, run.checkpoint.folder, _identity(run.checkpoint, run.recipe))
+    if run.checkpoint.stop():
+        raise SystemExit(STATUS)
+
+
+def _not_finite(run: _Run, state: State) -> DotsZooError:
+    kept = (
+        run.checkpoint
+        and run.checkpoint.folder.is_dir()
+        and f"; the last checkpoint is in {run.checkpoint.folder}"
+    )
+    return DotsZooError(
+        f"training: the loss was not finite in epoch {state.epoch}; lower learning_rate or clip{kept or ''}"
+    )

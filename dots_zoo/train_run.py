@@ -2,7 +2,7 @@
 
 The folder holds `model.safetensors`, `config.json` (what timm reads), `README.md` (a model card),
 `config.yaml` (a training with `--config` of it is the same training), `metrics.jsonl` (a line an epoch),
-`curves.png`, `tensorboard/`, `run.json`, and `checkpoint.safetensors`, from which the training goes on. Every
+`curves.png`, `tensorboard/`, `run.json`, and `checkpoint/`, from which the training goes on. Every
 file but those of TensorBoard is whole or absent.
 """
 
@@ -22,6 +22,7 @@ from .datasets import Data
 from .errors import DotsZooError
 from .evaluate import Score
 from .files import write_file
+from .interrupt import noted
 from .macs import count
 from .model_card import card
 from .recipe import Recipe
@@ -45,7 +46,8 @@ def train(
     """Train `model` on `data`, write the run into `out`, return what run.json holds.
 
     resume: go on from the checkpoint in `out`, or begin where there is none. Raises DotsZooError where `out`
-    holds something and resume is not set, and where the input cannot be used.
+    holds something and resume is not set, and where the input cannot be used; SystemExit with 143 after
+    SIGTERM, once the step is kept.
     """
     accelerator = Accelerator(mixed_precision=recipe.precision)
     training_part(data, recipe, accelerator.num_processes)  # refused before a folder is made
@@ -54,22 +56,22 @@ def train(
         data = as_trained(data, made.network)
     settings = _plain({"model": model, **data.options, **asdict(options), **asdict(recipe)})
     identity = _plain({"model": model, **asdict(options), "data": dict(data.options)})
-    kept = Checkpoint(out / "checkpoint.safetensors", checkpoint_seconds, identity)
     if accelerator.is_main_process:
         _make_folder(out, resume)
-        if not kept.path.is_file():  # else it has to be the same training's
+        if not (out / "checkpoint").is_dir():  # else it has to be the same training's
             header = "# dots-zoo train --config config.yaml --out FOLDER\n"
             write_file(out / "config.yaml", (header + yaml.safe_dump(settings, sort_keys=False)).encode())
     accelerator.wait_for_everyone()
-    state = fit(
-        made.network,
-        data,
-        recipe,
-        accelerator=accelerator,
-        checkpoint=kept,
-        on_epoch=_log_to(out, recipe.epochs) if accelerator.is_main_process else lambda history: None,
-        progress=progress,
-    )
+    with noted() as stop:
+        state = fit(
+            made.network,
+            data,
+            recipe,
+            accelerator=accelerator,
+            checkpoint=Checkpoint(out / "checkpoint", checkpoint_seconds, identity, stop),
+            on_epoch=_log_to(out, recipe.epochs) if accelerator.is_main_process else lambda history: None,
+            progress=progress,
+        )
     if not accelerator.is_main_process:
         return {}
     return _finish(out, made, data, recipe, state, settings)

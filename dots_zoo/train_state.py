@@ -1,28 +1,22 @@
-"""Where a training stands, and how it lies in one file.
+"""Where a training stands, in a file (run_state.py) and back.
 
-The file is safetensors; its header holds what is not a tensor, as JSON. Draws depend on the seed, the epoch
-and the step alone (randomness.py), so no random state is kept.
+Draws depend on the seed, the epoch and the step alone (randomness.py), so no random state is kept.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from .errors import DotsZooError
-from .files import write_file
-from .options import dotted
 from .recipe import Recipe
+from .run_state import load_state, save_state
 
 Row = dict[str, float]  # of metrics.jsonl: the figures of an epoch
-SCHEMA = 1
 
 
 @dataclass
@@ -57,42 +51,40 @@ def fresh_state(model: nn.Module, recipe: Recipe) -> State:
     return State(model, optimiser, ema, torch.zeros(3, device=next(model.parameters()).device))
 
 
-def save_state(state: State, path: Path, identity: Mapping[str, Any]) -> None:
+def keep(state: State, folder: Path, identity: Mapping[str, Any]) -> None:
     """Write a checkpoint, whole or not at all. identity: what a training has to share to go on from it."""
     facts = {
-        "schema": SCHEMA,
-        "identity": identity,
         "epoch": state.epoch,
         "step": state.step,
         "seconds": state.seconds,
         "history": state.history,
     }
-    tensors = {name: tensor.contiguous() for name, tensor in _tensors(state).items()}
-    write_file(path, save(tensors, {"state": json.dumps(facts)}))
+    save_state(folder, _tensors(state), facts, identity)
 
 
-def load_state(state: State, path: Path, identity: Mapping[str, Any]) -> None:
-    """Set a fresh state to a checkpoint's. Raises DotsZooError where it is of another training or damaged."""
-    try:
-        with safe_open(path, "pt") as file:
-            facts = json.loads(file.metadata()["state"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise DotsZooError(
-            f"{path}: not a checkpoint of a training ({error}); remove it to begin anew"
-        ) from None
-    _refuse_another(path, facts["identity"], json.loads(json.dumps(identity)))
+def go_on(state: State, folder: Path, identity: Mapping[str, Any]) -> None:
+    """Set a fresh state to the last checkpoint's, where there is one; damaged files are told of.
+
+    Raises DotsZooError where it is of another training, and where all are damaged.
+    """
+    saved = load_state(folder, identity)
+    if saved is None:
+        return
+    for sentence in saved.damaged:
+        print(f"{sentence}; going on from {saved.path}")
     for parameter in state.model.parameters():  # SGD makes its buffers in its first step
         if state.optimiser.defaults["momentum"]:
             state.optimiser.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     own = _tensors(state)
-    if own.keys() - tensors.keys() or any(own[name].shape != tensors[name].shape for name in own):
-        raise DotsZooError(f"{path}: expected a checkpoint of the same network; remove it to begin anew")
+    if own.keys() - saved.tensors.keys() or any(own[k].shape != saved.tensors[k].shape for k in own):
+        raise DotsZooError(
+            f"{saved.path}: expected a checkpoint of the same network; remove it to begin anew"
+        )
     with torch.no_grad():
         for name, tensor in own.items():
-            tensor.copy_(tensors[name])
-    state.epoch, state.step = facts["epoch"], facts["step"]
-    state.seconds, state.history = facts["seconds"], facts["history"]
+            tensor.copy_(saved.tensors[name])
+    state.epoch, state.step = saved.facts["epoch"], saved.facts["step"]
+    state.seconds, state.history = saved.facts["seconds"], saved.facts["history"]
 
 
 def _tensors(state: State) -> dict[str, Tensor]:
@@ -105,14 +97,3 @@ def _tensors(state: State) -> dict[str, Tensor]:
         if (buffer := state.optimiser.state[parameter].get("momentum_buffer")) is not None:
             found[f"momentum.{name}"] = buffer
     return found
-
-
-def _refuse_another(path: Path, saved: Any, identity: Any) -> None:
-    if saved == identity:
-        return
-    there, here = dotted(saved), dotted(identity)
-    name = next(name for name in sorted({*there, *here}) if there.get(name) != here.get(name))
-    raise DotsZooError(
-        f"{path}: made with {name} {there.get(name)!r}, expected {here.get(name)!r}; pass the same options, "
-        "or another folder"
-    )

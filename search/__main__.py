@@ -28,6 +28,8 @@ def main(argv: Sequence[str] | None = None) -> Genotype:
         data,
         chosen.out,
         table=chosen.table,
+        resume=chosen.resume,
+        checkpoint_seconds=chosen.checkpoint_seconds,
     )
     print(to_text(found))
     print(f"written to {chosen.out}: genotype.json, run.json, config.yaml, metrics.jsonl, plots")

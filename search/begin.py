@@ -4,7 +4,7 @@ Source: DARTS (ICLR 2019), Sec. 3.1 (optimisers); DOTS (CVPR 2021), supplementar
 alternatives; nothing is rebuilt, so what is learned stays.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 import torch
@@ -50,7 +50,6 @@ def fresh(
         supernet = supernet.to(device).to(memory_format=torch.channels_last)
         named = choices(found)
         logits = {k: nn.Parameter(torch.zeros(c.shape, device=device)) for k, c in named.items()}
-        adam = training.logits
         return Search(
             space=found,
             choices=named,
@@ -58,9 +57,7 @@ def fresh(
             logits=logits,
             open={key: one_group(choice, torch.device("cpu"))[0] for key, choice in named.items()},
             weights_optimiser=sgd(supernet, training),
-            logits_optimiser=Adam(
-                logits.values(), adam.learning_rate, adam.betas, weight_decay=adam.weight_decay
-            ),
+            logits_optimiser=adam(logits.values(), training),
         )
 
     return begin
@@ -72,6 +69,12 @@ def sgd(supernet: Supernet, training: TrainingConfig) -> SGD:
     return SGD(
         supernet.parameters(), numbers.learning_rate, numbers.momentum, weight_decay=numbers.weight_decay
     )
+
+
+def adam(logits: Iterable[nn.Parameter], training: TrainingConfig) -> Adam:
+    """A new optimiser of the logits."""
+    numbers = training.logits
+    return Adam(logits, numbers.learning_rate, numbers.betas, weight_decay=numbers.weight_decay)
 
 
 def carry_on(run: Run, before: Search | None, moment: Moment) -> Search:

@@ -8,6 +8,7 @@ alone.
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import repeat
 
 import torch
@@ -19,7 +20,9 @@ from dots_zoo.augment import shuffled
 from dots_zoo.datasets import Data
 from dots_zoo.errors import DotsZooError
 from dots_zoo.randomness import generator, seeded
+from dots_zoo.run_state import Saved
 
+from .checkpoint import Keeper, Place, Standing, standing_of
 from .config import TrainingConfig
 from .data import Part, split
 from .relax import entropy
@@ -32,12 +35,19 @@ SHOWN = ("loss", "accuracy", "architecture_loss", "architecture_accuracy", "vali
 
 
 def run_stages(
-    stages: Sequence[Stage], training: TrainingConfig, data: Data, *, progress: bool = True
+    stages: Sequence[Stage],
+    training: TrainingConfig,
+    data: Data,
+    *,
+    keeper: Keeper | None = None,
+    saved: Saved | None = None,
+    progress: bool = True,
 ) -> Iterator[Epoch]:
     """Train through all stages, giving an Epoch after each epoch; the last one's cells are what was found.
 
-    Raises DotsZooError at once where a part of the images does not fill one batch, and on the way where a
-    loss is not finite.
+    keeper: keeps where the search stands. saved: where it stood; it goes on from there, and gives no Epoch
+    again that was kept. Raises DotsZooError at once where a part of the images does not fill one batch, or
+    what was saved cannot be used, and on the way where a loss is not finite.
     """
     accelerator = Accelerator(mixed_precision=training.precision)
     device = accelerator.device
@@ -47,26 +57,47 @@ def run_stages(
         parts=split(data.labels, training.class_fractions, generator(training.seed, "halves")),
         accelerator=accelerator,
     )
-    total = sum(stage.epochs * steps_of(stage, run) for stage in stages)
-    return _epochs(stages, run, total, progress)
+    steps = [stage.epochs * steps_of(stage, run) for stage in stages]
+    standing = None if saved is None else standing_of(saved, run)
+    return _epochs(stages, run, standing, keeper, tqdm(total=sum(steps), disable=not progress, unit="step"))
 
 
-def _epochs(stages: Sequence[Stage], run: Run, total: int, progress: bool) -> Iterator[Epoch]:
-    search, epoch = None, 0
-    with tqdm(total=total, disable=not progress, unit="step") as bar:
-        for stage in stages:
+def _epochs(
+    stages: Sequence[Stage], run: Run, standing: Standing | None, keeper: Keeper | None, bar: tqdm
+) -> Iterator[Epoch]:
+    place = Place() if standing is None else standing.place
+    search, seed = None if standing is None else standing.search, run.training.seed
+    with bar:
+        bar.update(_steps_before(stages, run, place))
+        for number, stage in enumerate(stages[place.stage :], place.stage):
             bar.set_description(stage.name)
-            search = stage.begin(run, search, Moment(run.training.seed, epoch))
+            began = time.perf_counter()
+            if search is None or number > place.stage:
+                search = stage.begin(run, search, Moment(seed, place.epoch))
+                place = Place(stage=number, epoch=place.epoch, told=place.told)
             relaxation = stage.relax(search)
-            if not stage.epochs:
-                yield describe(stage, run, search, relaxation, epoch, {})
-            for _ in range(stage.epochs):
-                figures = train_epoch(stage, run, search, relaxation, epoch, bar)
-                shown = {name: f"{value:.3f}" for name, value in figures.items() if name in SHOWN}
-                bar.set_postfix({"epoch": epoch, **shown})
-                yield describe(stage, run, search, relaxation, epoch, figures)
-                search = stage.after(search, Moment(run.training.seed, epoch), figures)
-                epoch += 1
+            for done in range(place.done, max(1, stage.epochs)):
+                if not stage.epochs:  # a decision
+                    figures = {"seconds": time.perf_counter() - began}
+                else:
+                    turn = Standing(place, search, standing.seen if standing and place.step else ())
+                    figures = train_epoch(stage, run, turn, relaxation, keeper, bar)
+                    shown = {name: f"{value:.3f}" for name, value in figures.items() if name in SHOWN}
+                    bar.set_postfix({"epoch": place.epoch, **shown})
+                yield describe(stage, run, search, relaxation, place.epoch, figures)
+                if stage.epochs:
+                    search = stage.after(search, Moment(seed, place.epoch), figures)
+                epoch = place.epoch + bool(stage.epochs)
+                place = Place(stage=number, done=done + 1, epoch=epoch, told=place.told + 1)
+                if keeper is not None:
+                    keeper.keep(Standing(place, search))
+
+
+def _steps_before(stages: Sequence[Stage], run: Run, place: Place) -> int:
+    """Of a search that stands at `place`."""
+    before = sum(stage.epochs * steps_of(stage, run) for stage in stages[: place.stage])
+    now = stages[place.stage]
+    return before + (place.done * steps_of(now, run) + place.step if now.epochs else 0)
 
 
 def steps_of(stage: Stage, run: Run) -> int:
@@ -81,23 +112,30 @@ def steps_of(stage: Stage, run: Run) -> int:
 
 
 def train_epoch(
-    stage: Stage, run: Run, search: Search, relaxation: Relaxation, epoch: int, bar: tqdm
+    stage: Stage, run: Run, standing: Standing, relaxation: Relaxation, keeper: Keeper | None, bar: tqdm
 ) -> dict[str, float]:
-    """One pass over the stage's images. Reads nothing back from the device before the last step."""
-    began, seed = time.perf_counter(), run.training.seed
+    """From a step to the end of its epoch. Reads nothing back from the device before the last step, but where
+    the keeper is due.
+    """
+    place, search, seen = standing.place, standing.search, list(standing.seen)
+    began, seed, epoch = time.perf_counter() - place.seconds, run.training.seed, place.epoch
     rate = stage.learning_rate(epoch)
     for group in search.weights_optimiser.param_groups:
         group["lr"] = rate
-    first, part = batches(stage, stage.images, run, epoch), stage.architecture_images
-    second = batches(stage, part, run, epoch) if part else repeat(None)
-    seen: list[Figures] = []
-    for step, (batch, architecture_batch) in enumerate(zip(first, second, strict=False)):
+    first, part = batches(stage, stage.images, run, epoch, place.step), stage.architecture_images
+    second = batches(stage, part, run, epoch, place.step) if part else repeat(None)
+    last = steps_of(stage, run) - 1
+    for step, (batch, architecture_batch) in enumerate(zip(first, second, strict=False), place.step):
         moment = Moment(seed, epoch, step)
         turn = Turn(run, search, relaxation, moment, batch, architecture_batch)
         with seeded(run.accelerator.device, seed, "step", epoch, step):
             seen.append(stage.step(turn))
         bar.update()
-    figures = read_figures(stage, epoch, seen)
+        if keeper is not None and step < last and keeper.is_due():
+            read_figures(stage, epoch, seen, keeper)  # what is not finite is not kept
+            seconds = time.perf_counter() - began
+            keeper.keep(Standing(replace(place, step=step + 1, seconds=seconds), search, seen))
+    figures = read_figures(stage, epoch, seen, keeper)
     if stage.validate:
         figures |= validate(run, search, relaxation, Moment(seed, epoch), stage.batch_size)
     return figures | {"learning_rate": rate, "seconds": time.perf_counter() - began}
@@ -120,16 +158,20 @@ def describe(
     )
 
 
-def batches(stage: Stage, part: Part, run: Run, epoch: int) -> Iterator[Batch]:
-    """The augmented batches of an epoch; order and draws depend on the seed, the epoch and the part alone."""
+def batches(stage: Stage, part: Part, run: Run, epoch: int, start: int = 0) -> Iterator[Batch]:
+    """The augmented batches of an epoch from step `start` on; order and draws depend on the seed, the epoch
+    and the part alone.
+    """
     size, steps, seed = stage.batch_size, steps_of(stage, run), run.training.seed
     order = shuffled(run.parts[part], steps * size, Moment(seed, epoch).generator(f"order {part}"))
-    for step, chosen in enumerate(order.to(run.accelerator.device).view(steps, size)):
+    for step, chosen in enumerate(order.to(run.accelerator.device).view(steps, size)[start:], start):
         draws = Moment(seed, epoch, step).generator(f"augment {part}")
         yield run.data.train_batch(chosen, run.training.augmentation, draws), run.data.labels[chosen]
 
 
-def read_figures(stage: Stage, epoch: int, seen: Sequence[Figures]) -> dict[str, float]:
+def read_figures(
+    stage: Stage, epoch: int, seen: Sequence[Figures], keeper: Keeper | None
+) -> dict[str, float]:
     """Means over an epoch's steps, read from the device at once. Raises DotsZooError where not finite."""
     names = list(seen[0])
     table = torch.stack([torch.stack([row[name] for name in names]) for row in seen])  # (steps, names)
@@ -137,9 +179,10 @@ def read_figures(stage: Stage, epoch: int, seen: Sequence[Figures]) -> dict[str,
     for step, row in enumerate(rows):
         for name, value in zip(names, row, strict=True):
             if not math.isfinite(value):
+                kept = f"; the last checkpoint is {keeper.last}" if keeper and keeper.last else ""
                 raise DotsZooError(
                     f"search, stage {stage.name!r}, epoch {epoch}, step {step}: expected a finite {name}, "
-                    f"got {value}; lower the learning rates of training.weights or training.logits"
+                    f"got {value}; lower the learning rates of training.weights or training.logits{kept}"
                 )
     return {name: sum(row[number] for row in rows) / len(rows) for number, name in enumerate(names)}
 

@@ -40,6 +40,7 @@ examples:
   dots-zoo search dots --training.channels 8 --print_config > mine.yaml
   dots-zoo search dots --config mine.yaml --out runs/mine
   dots-zoo search dots --config runs/first/config.yaml --training.seed 1 --out runs/again
+  dots-zoo search dots --data digits --out runs/first --resume
 """
 
 
@@ -54,6 +55,8 @@ class Chosen:
     data: DataOptions
     out: Path
     table: Path | None
+    resume: bool
+    checkpoint_seconds: float
 
 
 def choose(argv: Sequence[str] | None = None) -> Chosen:
@@ -69,6 +72,8 @@ def choose(argv: Sequence[str] | None = None) -> Chosen:
         data=build(DataOptions, options),
         out=Path(options["out"]),
         table=options["table"] and Path(options["table"]),
+        resume=options["resume"],
+        checkpoint_seconds=options["checkpoint_seconds"],
     )
 
 
@@ -96,6 +101,10 @@ def build_parser(method: str | None = None, preset_name: str | None = None) -> A
         options.add_argument("--out", type=str, required=True, help="folder of the run; new or empty")
         options.add_argument("--space", type=Literal[NAMES], default="S0", help="search space")
         options.add_argument("--table", type=str | None, help=TABLE_HELP)
+        options.add_argument("--resume", action="store_true", help="go on from the checkpoint in the folder")
+        options.add_argument(
+            "--checkpoint_seconds", type=float, default=300.0, help="between two checkpoints; 0: every step"
+        )
         options.add_class_arguments(DataOptions)
         options.add_class_arguments(Derivation)
         options.add_class_arguments(found.config)

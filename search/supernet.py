@@ -104,6 +104,7 @@ class Supernet(nn.Module):
         """Raises DotsZooError where the shape does not fit the space."""
         super().__init__()
         check_shape(space, shape.cells, shape.channels, shape.stem, shape.partial)
+        self.shape = shape
         build = _darts if space.family == "darts" else _nasbench201
         self.kinds, self.stem, cells, self.norm, width = build(space, shape)
         self.cells = nn.ModuleList(cells)

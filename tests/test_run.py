@@ -26,7 +26,8 @@ def test_a_run_is_a_folder_that_says_what_was_found_and_how(tmp_path):
     assert load_genotype(out / "genotype.json") == found
     validate(found)
     assert sorted(path.name for path in out.iterdir()) == [
-        *("config.yaml", "genotype.json", "genotypes", "metrics.jsonl", "plots", "run.json", "tensorboard")
+        *("checkpoint", "config.yaml", "genotype.json", "genotypes", "metrics.jsonl", "plots"),
+        *("run.json", "tensorboard"),
     ]
     provenance = load_genotype(out / "genotype.json").provenance
     assert provenance["method"] == "dots" and provenance["dataset"] == "toy" and provenance["seed"] == 0

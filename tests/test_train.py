@@ -157,7 +157,7 @@ def test_a_training_that_goes_on_ends_with_the_same_bits(
     stop: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = replace(PLAIN, drop_path_rate=0.3, ema_decay=0.9, mixup=0.2, augmentation=Augmentation())
-    whole, kept, taken = train(recipe), Checkpoint(tmp_path / "c.safetensors", 0.0, {"model": "a"}), []
+    whole, kept, taken = train(recipe), Checkpoint(tmp_path / "c", 0.0, {"model": "a"}), []
     original = loop._step
 
     def step(*args: Any) -> Tensor:
@@ -179,22 +179,35 @@ def test_a_training_that_goes_on_ends_with_the_same_bits(
 
 
 def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:
-    kept = Checkpoint(tmp_path / "c.safetensors", 0.0, {"model": "a"})
+    kept = Checkpoint(tmp_path / "c", 0.0, {"model": "a"})
     train(replace(PLAIN, epochs=1), checkpoint=kept)
     with pytest.raises(DotsZooError, match=r"made with recipe.batch_size 16, expected 32; pass the same"):
         train(replace(PLAIN, epochs=1, batch_size=32), checkpoint=kept)
     with pytest.raises(DotsZooError, match="made with model 'a', expected 'b'"):
         train(replace(PLAIN, epochs=1), checkpoint=replace(kept, identity={"model": "b"}))
-    data = kept.path.read_bytes()
-    for damaged in (b"", data[:5000], b"{}" * 50):
-        kept.path.write_bytes(damaged)
-        with pytest.raises(DotsZooError, match=r"c.safetensors: not a checkpoint .*; remove it"):
-            train(replace(PLAIN, epochs=1), checkpoint=kept)
+    for path in kept.folder.iterdir():
+        path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(
+        DotsZooError, match=r"not a checkpoint .*; no other is left: remove .*c to begin anew"
+    ):
+        train(replace(PLAIN, epochs=1), checkpoint=kept)
 
 
-def test_a_loss_that_is_not_finite_stops() -> None:
-    with pytest.raises(DotsZooError, match="not finite in epoch 0; lower learning_rate"):
-        train(PLAIN, replace(stripes(), std=(0.0,) * 3))
+def test_a_loss_that_is_not_finite_stops_and_is_not_kept(tmp_path: Path) -> None:
+    kept = Checkpoint(tmp_path / "c", 0.0)
+    with pytest.raises(DotsZooError, match="not finite in epoch 0; lower learning_rate or clip$"):
+        train(PLAIN, replace(stripes(), std=(0.0,) * 3), checkpoint=kept)
+    assert not kept.folder.exists()
+
+
+def test_a_training_that_is_told_to_end_keeps_its_step_and_goes_on(tmp_path: Path) -> None:
+    kept = Checkpoint(tmp_path / "c", stop=lambda: True)
+    with pytest.raises(SystemExit) as ended:
+        train(PLAIN, checkpoint=kept)
+    assert ended.value.code == 143 and len(list(kept.folder.iterdir())) == 1
+    resumed, whole = train(PLAIN, checkpoint=replace(kept, stop=lambda: False)), train(PLAIN)
+    for key, value in whole.kept.state_dict().items():
+        assert torch.equal(resumed.kept.state_dict()[key], value), key
 
 
 @pytest.mark.parametrize(
