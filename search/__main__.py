@@ -5,35 +5,31 @@
 
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from dots_zoo.allocator import keep_freed_memory
 from dots_zoo.datasets import load_data
 from dots_zoo.errors import DotsZooError
-from dots_zoo.genotype import Genotype, to_text
+from dots_zoo.genotype import to_text
 
 from .options import choose
 from .run import search
+from .seeds import line, search_seeds
 
 
-def main(argv: Sequence[str] | None = None) -> Genotype:
+def main(argv: Sequence[str] | None = None) -> None:
     """Search as `argv` says and print what was found. Raises DotsZooError where the input cannot be used."""
     keep_freed_memory()
     chosen = choose(argv)
-    data = load_data(chosen.data)
-    found = search(
-        chosen.method,
-        chosen.config,
-        chosen.derivation,
-        chosen.space,
-        data,
-        chosen.out,
-        table=chosen.table,
-        resume=chosen.resume,
-        checkpoint_seconds=chosen.checkpoint_seconds,
-    )
-    print(to_text(found))
+    what = chosen.method, chosen.config, chosen.derivation, chosen.space, load_data(chosen.data), chosen.out
+    how: dict[str, Any] = {"table": chosen.table, "resume": chosen.resume}
+    how |= {"checkpoint_seconds": chosen.checkpoint_seconds}
+    if chosen.seeds > 1:
+        first = chosen.config.training.seed
+        print(line(search_seeds(range(first, first + chosen.seeds), *what, **how), chosen.out))
+        return
+    print(to_text(search(*what, **how)))
     print(f"written to {chosen.out}: genotype.json, run.json, config.yaml, metrics.jsonl, plots")
-    return found
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from jsonargparse import ArgumentParser
+from jsonargparse.typing import PositiveInt
 
 from dots_zoo.datasets import DataOptions
 from dots_zoo.errors import DotsZooError
@@ -19,6 +20,7 @@ from .spaces import NAMES
 
 PRESETS = Path(__file__).parent / "presets"
 
+SEEDS_HELP = "searches, with training.seed and the seeds behind it; more than one are compared in seeds.json"
 TABLE_HELP = "table of NAS-Bench-201 (CSV) in which the cells of space S6 are looked up"
 MATRIX = """\
 what goes together (every other combination is refused with the reason):
@@ -57,6 +59,7 @@ class Chosen:
     table: Path | None
     resume: bool
     checkpoint_seconds: float
+    seeds: int
 
 
 def choose(argv: Sequence[str] | None = None) -> Chosen:
@@ -74,6 +77,7 @@ def choose(argv: Sequence[str] | None = None) -> Chosen:
         table=options["table"] and Path(options["table"]),
         resume=options["resume"],
         checkpoint_seconds=options["checkpoint_seconds"],
+        seeds=options["seeds"],
     )
 
 
@@ -105,6 +109,7 @@ def build_parser(method: str | None = None, preset_name: str | None = None) -> A
         options.add_argument(
             "--checkpoint_seconds", type=float, default=300.0, help="between two checkpoints; 0: every step"
         )
+        options.add_argument("--seeds", type=PositiveInt, default=1, help=SEEDS_HELP)
         options.add_class_arguments(DataOptions)
         options.add_class_arguments(Derivation)
         options.add_class_arguments(found.config)
