@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(line(search_seeds(range(first, first + chosen.seeds), *what, **how), chosen.out))
         return
     print(to_text(search(*what, **how)))
-    print(f"written to {chosen.out}: genotype.json, run.json, config.yaml, metrics.jsonl, plots")
+    print(f"written to {chosen.out}: genotype.json, report.html, run.json, config.yaml, metrics.jsonl, plots")
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ from .stages import Batch, Epoch, Figures, Moment, Relaxation, Run, Search, Stag
 from .validation import validate
 
 # Beside the progress bar.
-SHOWN = ("loss", "accuracy", "architecture_loss", "architecture_accuracy", "validation_accuracy")
+SHOWN = ("loss", "accuracy", "architecture_loss", "architecture_accuracy", "validation_accuracy", "entropy")
 
 
 def run_stages(
@@ -82,9 +82,10 @@ def _epochs(
                 else:
                     turn = Standing(place, search, standing.seen if standing and place.step else ())
                     figures = train_epoch(stage, run, turn, relaxation, keeper, bar)
-                    shown = {name: f"{value:.3f}" for name, value in figures.items() if name in SHOWN}
-                    bar.set_postfix({"epoch": place.epoch, **shown})
-                yield describe(stage, run, search, relaxation, place.epoch, figures)
+                told = describe(stage, run, search, relaxation, place.epoch, figures)
+                shown = {k: f"{v:.3f}" for k, v in told.figures.items() if k.startswith(SHOWN)}
+                bar.set_postfix({"epoch": place.epoch, **shown})
+                yield told
                 if stage.epochs:
                     search = stage.after(search, Moment(seed, place.epoch), figures)
                 epoch = place.epoch + bool(stage.epochs)
@@ -149,12 +150,16 @@ def describe(
     with torch.no_grad():
         weights = relaxation.weigh(search.logits, moment)
     told = {f"entropy.{name}": entropy(found).item() for name, found in weights.items()}
+    cells = stage.derive(search.space, weights)
+    operations = [edge.op for cell in cells.values() for edge in cell.edges]
+    told["skips"] = float(operations.count("skip_connect"))
+    told["parametric"] = float(sum("conv" in operation for operation in operations))
     return Epoch(
         stage=stage.name,
         epoch=epoch,
         figures={**figures, **relaxation.schedules(moment), **told},
         weights={name: labelled(search.choices[name], found) for name, found in weights.items()},
-        cells=stage.derive(search.space, weights),
+        cells=cells,
     )
 
 

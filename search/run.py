@@ -1,8 +1,9 @@
 """A search as a folder: train through a method's stages and write what was found, how, and how it went.
 
 The folder holds `config.yaml` (a search with `--config` of it is the same search), `metrics.jsonl` (a line an
-epoch: figures, weights), `tensorboard/`, `genotypes/` (the cell after every epoch), `plots/`, `genotype.json`
-and `run.json`, and `checkpoint/`, from which it goes on. Every file but TensorBoard's is whole or absent.
+epoch: figures, weights), `tensorboard/`, `genotypes/` (the cell after every epoch), `plots/`, `report.html`,
+`genotype.json`, `run.json`, and `checkpoint/`, from which it goes on. Every file but TensorBoard's is whole or
+absent.
 """
 
 import dataclasses
@@ -32,6 +33,7 @@ from .plots import plot_weights
 from .space import SearchSpace
 from .spaces import named_space
 from .stages import Epoch
+from .story import write_story
 
 
 def search(
@@ -90,6 +92,7 @@ def search(
     found = load_genotype(out / "genotypes" / f"{len(log.lines) - 1:03d}.json")
     save_genotype(found, out / "genotype.json")
     write_file(out / "run.json", json.dumps(_facts(provenance, log.lines), indent=2).encode())
+    write_story(out)
     return found
 
 

@@ -1,11 +1,12 @@
 import itertools
 import json
+from html import escape
 
 import pytest
 import torch
 
 from dots_zoo.errors import DotsZooError
-from dots_zoo.genotype import load_genotype, validate
+from dots_zoo.genotype import load_genotype, to_text, validate
 from dots_zoo.search.run import search
 from dots_zoo.search.spaces import S6, named_space
 from toy_search import PLANTED_SPACE, toy_config, toy_data, toy_derivation, toy_training
@@ -27,7 +28,7 @@ def test_a_run_is_a_folder_that_says_what_was_found_and_how(tmp_path):
     validate(found)
     assert sorted(path.name for path in out.iterdir()) == [
         *("checkpoint", "config.yaml", "genotype.json", "genotypes", "metrics.jsonl", "plots"),
-        *("run.json", "tensorboard"),
+        *("report.html", "run.json", "tensorboard"),
     ]
     provenance = load_genotype(out / "genotype.json").provenance
     assert provenance["method"] == "dots" and provenance["dataset"] == "toy" and provenance["seed"] == 0
@@ -43,6 +44,12 @@ def test_a_run_is_a_folder_that_says_what_was_found_and_how(tmp_path):
     assert list((out / "tensorboard").iterdir())
     plots = {path.name for path in (out / "plots").iterdir()}
     assert {"alpha.normal.1.png", "alpha.normal.2.png", "beta.normal.png", "beta.reduce.png"} <= plots
+    assert {"cell.png", "curves.png", "changes.normal.png", "changes.reduce.png"} <= plots
+    page = (out / "report.html").read_text()
+    assert page.count("<img ") == len(plots) and page.count("src=") == page.count('src="data:image/png')
+    assert facts["config_sha256"] in page and escape(to_text(found)) in page
+    operations = [edge.op for cell in found.cells.values() for edge in cell.edges]
+    assert lines[7]["parametric"] == operations.count("sep_conv_3x3") and lines[7]["skips"] == 0
     assert not [path for path in out.rglob("*") if path.name.startswith(".")]
 
 
