@@ -2,8 +2,8 @@
 
 The folder holds `config.yaml` (a search with `--config` of it is the same search), `metrics.jsonl` (a line an
 epoch: figures, weights), `tensorboard/`, `genotypes/` (the cell after every epoch), `plots/`, `report.html`,
-`genotype.json`, `run.json`, and `checkpoint/`, from which it goes on. Every file but TensorBoard's is whole or
-absent.
+`genotype.json`, `run.json`, and `checkpoint/`, from which it goes on. Every file but TensorBoard's is whole
+or absent.
 """
 
 import dataclasses
