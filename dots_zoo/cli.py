@@ -21,8 +21,17 @@ EPILOG = """examples:
   dots-zoo export dots_imagenet -o m.onnx                a checked ONNX file
   dots-zoo bench m.onnx --provider cpu --batch 1 8 -o bench.json
   dots-zoo report bench.json -o report.html
+  dots-zoo tables --out runs/tables                      the papers' cost tables beside our counts and latency
   dots-zoo demo --out runs/demo                          all of it once, in minutes, on real images
   dots-zoo doctor                                        what is installed and what is missing"""
+
+# The commands of export/bench_commands.py.
+BENCHMARKS = {
+    "bench": "measure the latency of ONNX files",
+    "report": "render measurements as a page",
+    "compare": "fail where a network became slower",
+    "tables": "the papers' cost tables, with our counts and latency",
+}
 
 # Modules of the extras that a command imports, and the extra that brings them.
 EXTRAS = {
@@ -51,6 +60,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             (train_main if argv[0] == "train" else eval_main)(argv[1:])
             return 0
+        if argv[:1] and argv[0] in BENCHMARKS:
+            from dots_zoo.export.bench_commands import main as benchmark
+
+            code: int = benchmark(argv)
+            return code
         args = _parser().parse_args(argv)
         result: int = args.run(args)
         return result
@@ -108,16 +122,8 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--opset", type=int, default=18)
     p.add_argument("--exporter", choices=("dynamo", "torchscript"), default="dynamo")
 
-    p = command("bench", _bench, "measure the latency of ONNX files")
-    p.add_argument("files", nargs="+", type=Path, metavar="m.onnx")
-    p.add_argument("-o", "--output", type=Path, required=True, help="bench.json")
-    p.add_argument("--provider", choices=("cpu", "cuda", "tensorrt"), default="cpu")
-    p.add_argument("--batch", nargs="+", type=int, default=[1, 8])
-    p.add_argument("--threads", type=int, default=1, help="intra-operator threads")
-
-    p = command("report", _report, "render measurements as a page")
-    p.add_argument("benches", nargs="+", type=Path, metavar="bench.json")
-    p.add_argument("-o", "--output", type=Path, required=True, help="report.html or report.md")
+    for name, text in BENCHMARKS.items():
+        commands.add_parser(name, help=f"{text}: dots-zoo {name} --help", add_help=False)
 
     p = command("demo", _demo, "search, retrain, register, export and measure a cell on handwritten digits")
     p.add_argument("--out", type=Path, default=Path("runs/demo"))
@@ -170,20 +176,6 @@ def _export(args: argparse.Namespace) -> int:
         opset=args.opset,
         exporter=args.exporter,
     )
-    return 0
-
-
-def _bench(args: argparse.Namespace) -> int:
-    from dots_zoo.export.commands import bench_files
-
-    bench_files(args.files, args.output, provider=args.provider, batches=args.batch, threads=args.threads)
-    return 0
-
-
-def _report(args: argparse.Namespace) -> int:
-    from dots_zoo.export.commands import report
-
-    report(args.benches, args.output)
     return 0
 
 

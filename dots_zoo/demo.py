@@ -202,10 +202,12 @@ def _register(found: Genotype, weights: Path, settings: Settings, data: Any) -> 
 
 
 def _bench(out: Path, settings: Settings) -> dict[str, Any]:
-    from dots_zoo.export.latency import bench
+    from dots_zoo.export.latency import Plan, bench
+    from dots_zoo.export.schema import dump
 
-    measured: dict[str, Any] = bench([out / "m.onnx"], batches=(1, 8, 64), min_seconds=settings.bench_seconds)
-    write_file(out / "bench.json", json.dumps(measured, indent=1).encode())
+    plan = Plan(batches=(1, 8, 64), min_seconds=settings.bench_seconds)
+    measured: dict[str, Any] = bench([out / "m.onnx"], plan)
+    write_file(out / "bench.json", dump(measured))
     return measured
 
 

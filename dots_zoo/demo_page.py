@@ -33,9 +33,10 @@ def page(result: Mapping[str, Any], out: Path) -> str:
         f"{parity['error']:.1e} of how much the output moves between images; {parity['tolerance']:g} is "
         "allowed."
     )
+    times = [{"batch": row["batch"], **row["resident"]} for row in result["bench"]["rows"]]
     rows = [
         (row["batch"], *(f"{row[key]:.3f}" for key in ("p50_ms", "p90_ms", "p95_ms", "p99_ms")), _rate(row))
-        for row in result["bench"]["rows"]
+        for row in times
     ]
     machine, versions = result["bench"]["machine"], result["bench"]["versions"]
     plots = sorted((out / "search/plots").glob("*.png"))
@@ -52,7 +53,7 @@ def page(result: Mapping[str, Any], out: Path) -> str:
                 webpage.table(
                     ("batch", "p50", "p90", "p95", "p99", "images/s"),
                     rows,
-                    [row["unstable"] for row in result["bench"]["rows"]],
+                    [row["noisy"] for row in times],
                 ),
                 "<p>CPU provider, one thread. A red row varied by more than 5 %: measure it again on a quiet "
                 "machine.</p><h2>How the search went</h2>",
@@ -70,4 +71,4 @@ def _count(value: int | None) -> str:
 
 
 def _rate(row: Mapping[str, Any]) -> str:
-    return f"{row['throughput_per_s']:.0f}" + (" (unstable)" if row["unstable"] else "")
+    return f"{row['throughput_per_s']:.0f}" + (" (noisy)" if row["noisy"] else "")

@@ -1,9 +1,7 @@
-"""The commands `export`, `bench` and `report`, as `dots-zoo` calls them; nothing else here prints."""
+"""The command `export`, as `dots-zoo` calls it; nothing else here prints."""
 
-import json
 import os
 import re
-from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,11 +13,9 @@ from torch import nn
 
 import dots_zoo
 from dots_zoo.errors import DotsZooError
-from dots_zoo.files import write_file
 from dots_zoo.network import CellNet
 
 if TYPE_CHECKING:  # at run time only once the extra is known to be there
-    from .session import Provider
     from .to_onnx import Exported, Task
     from .trace import Exporter
 
@@ -64,43 +60,6 @@ def export_model(
         print("that is of a copy with fitted statistics: the weights of this model were never fitted")
     print(f"written: {done.path} ({done.path.stat().st_size / 1e6:.1f} MB)")
     return done
-
-
-def bench_files(
-    files: Sequence[Path],
-    output: Path,
-    *,
-    provider: "Provider" = "cpu",
-    batches: Sequence[int] = (1, 8),
-    threads: int = 1,
-) -> Path:
-    """Measure ONNX files, print a line a row, write the JSON. Raises DotsZooError as latency.bench does."""
-    _require("onnx", "onnxruntime")
-    from .latency import bench
-    from .schema import Row
-
-    def show(row: Row) -> None:
-        flag = "  unstable: measure it again on a quiet machine" if row.unstable else ""
-        print(
-            f"{row.model} batch {row.batch}: p50 {row.p50_ms:.2f} ms, p95 {row.p95_ms:.2f} ms, "
-            f"{row.throughput_per_s:.1f} images/s, cv {row.cv:.1%}, {row.provider_used}{flag}",
-            flush=True,
-        )
-
-    _check_folder(output)
-    measured = bench(files, provider=provider, batches=batches, threads=threads, progress=show)
-    write_file(output, json.dumps(measured, indent=1).encode())
-    print(f"written: {output}")
-    return output
-
-
-def report(benches: Sequence[Path], output: Path) -> Path:
-    """Render benchmarks as .html or .md. Raises DotsZooError as report.write_report does."""
-    _require("matplotlib")
-    from .report import write_report
-
-    print(f"written: {write_report(benches, output)}")
-    return output
 
 
 def parse_size(text: str) -> tuple[int, int]:

@@ -1,56 +1,74 @@
-"""The JSON of a benchmark, schema 1: what `latency` writes and `report` reads.
+"""The JSON of a benchmark, schema 2: what `latency` writes and `report` and `compare` read.
 
-{"schema": 1, "kind": "bench", "created": ..., "machine": {...}, "versions": {...}, "rows": [{...}, ...]}
+{"schema": 2, "kind": "bench", "created": ..., "machine": {...}, "versions": {...}, "settings": {...},
+ "rows": [...]}
 """
 
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin
 
 from dots_zoo.errors import DotsZooError
 
-SCHEMA = 1
+from .checks import failures
+from .timing import Timing, summarise
+
+SCHEMA = 2
 KIND = "bench"
 
 
 @dataclass(frozen=True)
 class Row:
-    """One file at one batch size. Times are of one run of the whole batch.
+    """One network in one setting. Times are of one run of the whole batch.
 
     model: the name in the file's metadata, the file's own where there is none. sha256: of the file.
-    provider_used: what the session reported. input_shape: (batch, C, H, W). threads: within one operator.
-    seconds: sum of the timed runs. percentiles: numpy's linear interpolation. std_ms: of the sample (n - 1).
-    cv: std / mean. unstable: cv above 0.05. throughput_per_s: images. macs: of one image; flops: 2 * macs.
-    samples_ms: every timed run, None where they were not kept.
+    precision: fp32, fp16, bf16 or int8, read off the graph. engine: onnxruntime, torch or torch compiled.
+    provider_used: what the session reported. nodes_by_provider: nodes of the optimised graph, by the
+    provider that ran them; empty for torch. options: what the provider was told. cuda_graph: whether a
+    captured graph was replayed. threads: within one operator. input_shape: (batch, C, H, W). macs: of one
+    image; flops: 2 * macs. build_seconds: making the session and its first run, in which TensorRT builds its
+    engine and cuDNN searches; engine_cached: whether TensorRT found one, None for the others.
+    warmup_iterations: untimed runs, of either kind. peak_memory_bytes: what a process that does nothing else
+    grows by, None where that cannot be told; gpu_memory_bytes: what the GPU's used memory grows by.
+    parity_error: largest difference between the graph and torch as the file records it, in movements of the
+    output, and what was allowed; None where the file records none. max_spread: of the medians of the rounds.
+    allowed: checks that were waived. resident: input and output on the device. end_to_end: with copies from
+    and to the host. failures: check -> why the row must not be published.
     """
 
     model: str
     file: str
     sha256: str
+    precision: str
+    engine: str
     provider_asked: str
     provider_used: str
+    nodes_by_provider: dict[str, int]
+    options: dict[str, str]
+    cuda_graph: bool
     threads: int
+    graph_optimisation: str
     batch: int
     input_shape: list[int]
-    warmup_iterations: int
-    iterations: int
-    seconds: float
-    p50_ms: float
-    p90_ms: float
-    p95_ms: float
-    p99_ms: float
-    mean_ms: float
-    std_ms: float
-    cv: float
-    unstable: bool
-    throughput_per_s: float
+    params: int
     macs: int
     flops: int
-    samples_ms: list[float] | None
+    build_seconds: float
+    engine_cached: bool | None
+    warmup_iterations: int
+    peak_memory_bytes: int | None
+    gpu_memory_bytes: int | None
+    parity_error: float | None
+    parity_tolerance: float | None
+    max_spread: float
+    allowed: list[str]
+    resident: Timing
+    end_to_end: Timing
+    failures: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -60,6 +78,7 @@ class Bench:
     created: str
     machine: Mapping[str, Any]
     versions: Mapping[str, str]
+    settings: Mapping[str, Any]
     rows: tuple[Row, ...]
 
     def as_dict(self) -> dict[str, Any]:
@@ -67,51 +86,94 @@ class Bench:
         return {"schema": SCHEMA, "kind": KIND, **asdict(self)}
 
 
+def dump(document: Mapping[str, Any]) -> bytes:
+    """The JSON with one row a line: raw samples one a line would make it a thousand times as long."""
+    head = {key: value for key, value in document.items() if key != "rows"}
+    rows = ",\n".join(json.dumps(row, allow_nan=False) for row in document["rows"])
+    return f'{json.dumps(head, indent=1)[:-2]},\n "rows": [\n{rows}\n]\n}}\n'.encode()
+
+
 def read_bench(source: Path | Mapping[str, Any]) -> Bench:
     """Read and check a benchmark, from its file or from the parsed JSON.
 
     Raises DotsZooError for a file that cannot be read or is cut off, another kind of document, another
-    schema, and for a row that lacks a key or has a value of another type.
+    schema, a row that lacks a key or has a value of another type, and for statistics or verdicts that do not
+    follow from the raw samples and the other entries of their row.
     """
     where = str(source) if isinstance(source, Path) else "bench"
-    document = _load(source) if isinstance(source, Path) else source
+    document = load(source) if isinstance(source, Path) else source
     if not isinstance(document, Mapping) or document.get("kind") != KIND:
         raise DotsZooError(f'{where}: not a benchmark: expected a JSON object with "kind": "{KIND}"')
     if document.get("schema") != SCHEMA:
         raise DotsZooError(
             f"{where}: expected schema {SCHEMA}, got {document.get('schema')!r}: run the bench again"
         )
-    for key, kind in (("created", str), ("machine", Mapping), ("versions", Mapping), ("rows", (list, tuple))):
+    kinds = {
+        "created": str,
+        "machine": Mapping,
+        "versions": Mapping,
+        "settings": Mapping,
+        "rows": list | tuple,
+    }
+    for key, kind in kinds.items():
         if not isinstance(document.get(key), kind):
-            raise DotsZooError(f"{where}: {key} is missing or of the wrong type: {document.get(key)!r}")
+            raise DotsZooError(f"{where}: {key} is missing or of the wrong type: {document.get(key)!r:.60}")
     if not document["rows"]:
         raise DotsZooError(f"{where}: has no rows")
-    rows = tuple(_row(row, f"{where}: row {i}") for i, row in enumerate(document["rows"]))
-    return Bench(document["created"], document["machine"], document["versions"], rows)
+    rows = tuple(_checked(row, f"{where}: row {i}") for i, row in enumerate(document["rows"]))
+    about = {key: document[key] for key in ("created", "machine", "versions", "settings")}
+    return Bench(**about, rows=rows)
 
 
-def _load(path: Path) -> Any:
+def load(path: Path) -> Any:
+    """The JSON of a file. Raises DotsZooError where it cannot be read or is cut off."""
     try:
         return json.loads(path.read_bytes())
     except OSError as error:
         raise DotsZooError(f"{path}: cannot be read: {error.strerror}") from error
-    except ValueError as error:  # of JSON or of UTF-8
+    except (ValueError, RecursionError) as error:  # of JSON or of UTF-8; brackets without an end
         raise DotsZooError(f"{path}: not JSON, or only a part of it: {error}") from error
 
 
-def _row(row: Any, where: str) -> Row:
-    if not isinstance(row, Mapping):
-        raise DotsZooError(f"{where}: expected an object, got {row!r:.60}")
-    names = {field.name for field in fields(Row)}
-    if row.keys() != names:
-        missing, more = sorted(names - row.keys()), sorted(row.keys() - names)
+def _checked(value: Any, where: str) -> Row:
+    row: Row = _build(Row, value, where)
+    for name in ("resident", "end_to_end"):
+        timing: Timing = getattr(row, name)
+        samples = [time for times in timing.samples_ms for time in times]
+        if len(samples) < 2 or min(samples) <= 0 or not all(timing.samples_ms):
+            raise DotsZooError(
+                f"{where}: {name}: expected two samples or more, one a round or more, none of 0"
+            )
+        for key, expected in asdict(summarise(timing.samples_ms, row.batch)).items():
+            got = getattr(timing, key)
+            if not (math.isclose(got, expected, rel_tol=1e-9) if isinstance(got, float) else got == expected):
+                raise DotsZooError(
+                    f"{where}: {name}.{key} is {got!r:.40}, and its samples give {expected!r:.40}: edited?"
+                )
+    if row.failures != failures(row):
+        raise DotsZooError(f"{where}: failures do not follow from the rest of the row: edited?")
+    return row
+
+
+def _build(kind: Any, value: Any, where: str) -> Any:
+    """The dataclass `kind` from an object with exactly its keys, each of its type."""
+    if not isinstance(value, Mapping):
+        raise DotsZooError(f"{where}: expected an object, got {value!r:.60}")
+    names = {field.name for field in fields(kind)}
+    if value.keys() != names:
+        missing, more = sorted(names - value.keys()), sorted(value.keys() - names)
         raise DotsZooError(f"{where}: keys missing: {missing}, keys not in schema {SCHEMA}: {more}")
-    for field in fields(Row):
-        if not _fits(row[field.name], field.type):
-            kind = getattr(field.type, "__name__", field.type)
+    found = {}
+    for field in fields(kind):
+        entry: Any = value[field.name]
+        if is_dataclass(field.type):
+            entry = _build(field.type, entry, f"{where}: {field.name}")
+        elif not _fits(entry, field.type):
+            name = getattr(field.type, "__name__", field.type)
             number = " from 0 up" if field.type in (int, float) else ""
-            raise DotsZooError(f"{where}: {field.name}: expected {kind}{number}, got {row[field.name]!r:.60}")
-    return Row(**row)
+            raise DotsZooError(f"{where}: {field.name}: expected {name}{number}, got {entry!r:.60}")
+        found[field.name] = entry
+    return kind(**found)
 
 
 def _fits(value: Any, kind: Any) -> bool:
@@ -120,6 +182,10 @@ def _fits(value: Any, kind: Any) -> bool:
         return any(_fits(value, option) for option in get_args(kind))
     if get_origin(kind) is list:
         return isinstance(value, list) and all(_fits(item, get_args(kind)[0]) for item in value)
+    if get_origin(kind) is dict:
+        return isinstance(value, dict) and all(_fits(item, get_args(kind)[1]) for item in value.values())
+    if kind is type(None):
+        return value is None
     if kind in (int, float):
         accepted = (int, float) if kind is float else int
         return isinstance(value, accepted) and not isinstance(value, bool) and 0 <= value < math.inf

@@ -1,6 +1,5 @@
-"""The commands from a name to a page: what they print, what they write, what they refuse."""
+"""The command from a name to a file: what it prints, what it writes, what it refuses."""
 
-import json
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from safetensors.torch import save_file
 
 import dots_zoo  # noqa: F401
 from dots_zoo.errors import DotsZooError
-from dots_zoo.export import commands, latency
+from dots_zoo.export import commands
 from dots_zoo.export.to_onnx import weights_sha256
 from fitting import fitted
 
@@ -30,28 +29,13 @@ def export(output: Path, name: str = "test_byobnet", **options: Any) -> Any:
     return commands.export_model(name, output, exporter="torchscript", input_size=SIZE[1:], **options)
 
 
-def test_from_a_checkpoint_to_a_page(
-    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
-):
+def test_from_a_checkpoint_to_a_file(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
     done = export(tmp_path / "m.onnx", checkpoint=checkpoint)
     assert not done.fitted_for_check  # it has the weights of the checkpoint
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("test_byobnet: image (batch, 3, 32, 32) -> logits; ")
     assert lines[1].startswith(f"parity: ONNX Runtime differs by {done.parity.error:.1e} of the movement")
     assert lines[2].startswith(f"written: {tmp_path / 'm.onnx'} (") and len(lines) == 3
-
-    monkeypatch.setattr(latency, "WARMUP_SECONDS", 0.0)
-    monkeypatch.setattr(latency.bench, "__kwdefaults__", {**latency.bench.__kwdefaults__, "min_seconds": 0.0})
-    commands.bench_files([tmp_path / "m.onnx"], tmp_path / "bench.json", batches=[1, 2])
-    lines = capsys.readouterr().out.splitlines()
-    rows = json.loads((tmp_path / "bench.json").read_text())["rows"]
-    assert [row["batch"] for row in rows] == [1, 2]
-    assert lines[1].startswith(f"test_byobnet batch 2: p50 {rows[1]['p50_ms']:.2f} ms, p95 ")
-    assert lines[2] == f"written: {tmp_path / 'bench.json'}"
-
-    commands.report([tmp_path / "bench.json"], tmp_path / "report.html")
-    assert capsys.readouterr().out == f"written: {tmp_path / 'report.html'}\n"
-    assert "test_byobnet, batch 2" in (tmp_path / "report.html").read_text()
 
 
 def test_weights_that_were_never_fitted_are_named(tmp_path: Path, capsys: pytest.CaptureFixture):
@@ -143,30 +127,13 @@ def test_a_folder_that_is_not_there_is_found_before_the_work(tmp_path: Path, mon
     message = "cannot be written: give a file in an existing, writable folder"
     with pytest.raises(DotsZooError, match=message):
         export(tmp_path / "none" / "m.onnx")
-    monkeypatch.setattr(latency, "bench", None)
-    with pytest.raises(DotsZooError, match=message):
-        commands.bench_files([tmp_path / "m.onnx"], tmp_path / "none" / "bench.json")
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
-def test_a_provider_that_is_not_there_writes_nothing(tmp_path: Path):
-    export(tmp_path / "m.onnx")
-    with pytest.raises(DotsZooError, match="CUDAExecutionProvider does not start on this machine") as error:
-        commands.bench_files([tmp_path / "m.onnx"], tmp_path / "bench.json", provider="cuda")
-    assert error.value.exit_code == 2
-    assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]
 
 
 def test_the_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    absent = {"onnx", "onnxruntime", "onnxscript", "matplotlib"}
+    absent = {"onnx", "onnxruntime", "onnxscript"}
     monkeypatch.setattr(commands, "find_spec", lambda name: None if name in absent else find_spec(name))
-    for run in (
-        lambda: export(tmp_path / "m.onnx"),
-        lambda: commands.bench_files([tmp_path / "m.onnx"], tmp_path / "bench.json"),
-        lambda: commands.report([tmp_path / "bench.json"], tmp_path / "report.html"),
-    ):
-        with pytest.raises(DotsZooError, match=r'not installed: pip install "dots-zoo\[export\]"'):
-            run()
+    with pytest.raises(DotsZooError, match=r'not installed: pip install "dots-zoo\[export\]"'):
+        export(tmp_path / "m.onnx")
 
 
 def test_input_sizes():
