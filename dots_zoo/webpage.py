@@ -27,6 +27,7 @@ th:first-child, td:first-child { text-align: left; position: sticky; left: 0; ba
 td:first-child { min-width: 8rem; max-width: 12rem; white-space: normal; overflow-wrap: anywhere; }
 tr.marked td { color: var(--mark); font-weight: 600; }
 .wide { min-width: 16rem; text-align: left; } td.wide { white-space: normal; }
+th:has(button) { white-space: normal; vertical-align: bottom; }
 th button { all: unset; cursor: pointer; } th button:focus-visible { outline: 2px solid; }
 th[aria-sort=ascending] button::after { content: " \\25B2"; }
 th[aria-sort=descending] button::after { content: " \\25BC"; }

@@ -1,21 +1,17 @@
 """The commands `bench`, `report`, `compare` and `tables`: options in, files and lines out."""
 
 import argparse
-import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from dots_zoo.errors import DotsZooError
 from dots_zoo.files import write_file
 
-from .checks import WAIVERS
+from .bench_options import add_plan, check_folder, command_parser, fraction, image_size, plan_of
 from .compare import compare
 from .latency import Plan, bench
 from .report import write_report
 from .schema import Row, dump, read_bench
-from .session import OPTIMISATIONS, PROVIDERS, Gpu
+from .tables_command import run_tables, tables_parser
 from .timing import Timing
 
 EXAMPLES = """\
@@ -26,104 +22,21 @@ examples:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run `bench ...`, `report ...` or `compare ...`; 1: a check failed, or a network became slower."""
-    parsers = {"bench": _bench_parser, "report": _report_parser, "compare": _compare_parser}
-    runs = {"bench": run_bench, "report": run_report, "compare": run_compare}
+    """Run the command that `argv` begins with; 1: a check failed, or a network became slower."""
+    parsers = {
+        "bench": _bench_parser,
+        "report": _report_parser,
+        "compare": _compare_parser,
+        "tables": tables_parser,
+    }
+    runs = {"bench": run_bench, "report": run_report, "compare": run_compare, "tables": run_tables}
     return runs[argv[0]](parsers[argv[0]]().parse_args(argv[1:]))
 
 
-def _parser(command: str, text: str, epilog: str | None = None) -> argparse.ArgumentParser:
-    return argparse.ArgumentParser(
-        f"dots-zoo {command}",
-        description=text,
-        epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-
-
-def add_plan(parser: argparse.ArgumentParser, plan: Plan) -> None:
-    """The options that say where and how well to measure; their defaults are the plan's."""
-    parser.add_argument("--provider", nargs="+", choices=tuple(PROVIDERS), default=list(plan.providers))
-    parser.add_argument("--batch", nargs="+", type=int, default=list(plan.batches), metavar="N")
-    parser.add_argument(
-        "--threads", nargs="+", type=int, default=list(plan.threads), metavar="N", help="within an operator"
-    )
-    parser.add_argument(
-        "--seconds", type=float, default=plan.min_seconds, help="at least, of either timing of a row"
-    )
-    parser.add_argument("--iterations", type=int, default=plan.min_iterations, help="at least, likewise")
-    parser.add_argument("--rounds", type=int, default=plan.rounds, help="turns that a row takes")
-    parser.add_argument(
-        "--max-spread",
-        default=f"{plan.max_spread:.0%}",
-        metavar="P%",
-        help="of the medians of the rounds: a row above it is not published",
-    )
-    parser.add_argument("--graph-optimisation", choices=tuple(OPTIMISATIONS), default=plan.optimisation)
-    parser.add_argument(
-        "--allow",
-        nargs="+",
-        choices=WAIVERS,
-        default=[],
-        help="fallback: nodes may run on the CPU; unproven: files without a comparison with PyTorch",
-    )
-    parser.add_argument(
-        "--no-memory", action="store_true", help="leave out the processes that measure memory"
-    )
-    group = parser.add_argument_group("GPU")
-    group.add_argument("--cudnn-search", choices=("exhaustive", "heuristic", "default"), default="exhaustive")
-    group.add_argument("--tf32", choices=("on", "off"), default="on", help="float32 products rounded to TF32")
-    group.add_argument("--cuda-graph", action="store_true", help="further rows with a captured CUDA graph")
-    group.add_argument("--engine-cache", type=Path, metavar="DIR", help="keep TensorRT's engines here")
-
-
-def plan_of(args: argparse.Namespace, **more: Any) -> Plan:
-    """The plan that the options of add_plan give. Raises DotsZooError for what makes no sense."""
-    gpu = Gpu(
-        cudnn_search=args.cudnn_search,
-        tf32=args.tf32 == "on",
-        cuda_graph=args.cuda_graph,
-        engine_cache=args.engine_cache,
-    )
-    return Plan(
-        providers=tuple(args.provider),
-        batches=tuple(args.batch),
-        threads=tuple(args.threads),
-        optimisation=args.graph_optimisation,
-        min_iterations=args.iterations,
-        min_seconds=args.seconds,
-        rounds=args.rounds,
-        max_spread=fraction(args.max_spread, "--max-spread"),
-        allow=tuple(args.allow),
-        memory=not args.no_memory,
-        gpu=gpu,
-        **more,
-    )
-
-
-def fraction(text: str, option: str) -> float:
-    """'5%' -> 0.05. Raises DotsZooError for anything but a percentage."""
-    if not re.fullmatch(r"\d{1,4}(\.\d{1,4})?%", text):
-        raise DotsZooError(f"{option}: expected a percentage, such as 5%, got {text!r}")
-    return float(text[:-1]) / 100
-
-
-def image_size(text: str) -> tuple[int, int]:
-    """'224x320' -> (224, 320), height first. Raises DotsZooError for anything else."""
-    if not re.fullmatch(r"[1-9]\d{0,4}x[1-9]\d{0,4}", text):
-        raise DotsZooError(f"--input: expected HEIGHTxWIDTH, such as 224x320, got {text!r}")
-    height, width = text.split("x")
-    return int(height), int(width)
-
-
-def check_folder(output: Path) -> None:
-    """Before the work, not after it. Raises DotsZooError."""
-    if not os.access(output.parent, os.W_OK):
-        raise DotsZooError(f"{output}: cannot be written: give a file in an existing, writable folder")
-
-
 def _bench_parser() -> argparse.ArgumentParser:
-    parser = _parser("bench", "Measure the latency of ONNX files, all in one interleaved run.", EXAMPLES)
+    parser = command_parser(
+        "bench", "Measure the latency of ONNX files, all in one interleaved run.", EXAMPLES
+    )
     parser.add_argument("files", nargs="+", type=Path, metavar="m.onnx")
     parser.add_argument("-o", "--output", type=Path, required=True, help="bench.json")
     parser.add_argument("--input", metavar="HxW", help="image size, for files that leave it open")
@@ -170,7 +83,7 @@ def _times(timing: Timing) -> str:
 
 
 def _report_parser() -> argparse.ArgumentParser:
-    parser = _parser("report", "Render benchmarks as a page; rows that failed a check are refused.")
+    parser = command_parser("report", "Render benchmarks as a page; rows that failed a check are refused.")
     parser.add_argument("benches", nargs="+", type=Path, metavar="bench.json")
     parser.add_argument("-o", "--output", type=Path, required=True, help="report.html or report.md")
     return parser
@@ -186,7 +99,7 @@ def run_report(args: argparse.Namespace) -> int:
 
 
 def _compare_parser() -> argparse.ArgumentParser:
-    parser = _parser(
+    parser = command_parser(
         "compare",
         "Compare two benchmarks; exit code 1 where a row became slower by more than is allowed, is missing "
         "in the new one or was refused, 2 where they cannot be compared.",

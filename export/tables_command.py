@@ -1,0 +1,66 @@
+"""The command `tables`: the paper's cost tables with our counts and latency, into a folder."""
+
+import argparse
+import json
+from pathlib import Path
+
+from dots_zoo.errors import DotsZooError
+from dots_zoo.files import write_file
+
+from .bench_options import add_plan, check_folder, command_parser, plan_of
+from .latency import Plan
+from .report import write_report
+from .schema import dump
+from .tables import tables
+from .tables_page import to_html, to_markdown
+
+# Some fifty rows in one run: fewer and shorter turns than those of a benchmark of a few.
+QUICK = Plan(batches=(1,), min_iterations=20, min_seconds=1.0)
+
+EXAMPLES = """\
+examples:
+  dots-zoo tables --out runs/tables                    all of it: some minutes
+  dots-zoo tables --out runs/counts --counts-only      seconds, no export
+  dots-zoo tables --out runs/gpu --provider cuda --batch 32"""
+
+
+def tables_parser() -> argparse.ArgumentParser:
+    """The options of the command."""
+    parser = command_parser(
+        "tables",
+        "Write the cost tables of the DOTS paper, our counts and measured latency beside its figures, as "
+        "tables.json, tables.md and tables.html, with bench.json and report.html of the measurement.",
+        EXAMPLES,
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder; it is made where it is missing")
+    parser.add_argument("--only", default="*", metavar="PATTERN", help="networks whose names match, 'dots_*'")
+    parser.add_argument("--counts-only", action="store_true", help="export and measure nothing")
+    parser.add_argument("--exporter", choices=("dynamo", "torchscript"), default="torchscript")
+    add_plan(parser, QUICK)
+    return parser
+
+
+def run_tables(args: argparse.Namespace) -> int:
+    """Write the files and say where; 1 where a row's parity or provider check failed."""
+    plan = None if args.counts_only else plan_of(args)
+    out: Path = args.out
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DotsZooError(f"{out}: cannot be made: {error.strerror}") from error
+    check_folder(out / "tables.json")
+    document, bench = tables(
+        plan, pattern=args.only, exporter=args.exporter, progress=lambda line: print(line, flush=True)
+    )
+    for name, text in (
+        ("tables.json", json.dumps(document, indent=1)),
+        ("tables.md", to_markdown(document)),
+        ("tables.html", to_html(document)),
+    ):
+        print(f"written: {write_file(out / name, text.encode())}")
+    if bench is None:
+        return 0
+    print(f"written: {write_file(out / 'bench.json', dump(bench))}")
+    path, rows, refused = write_report([bench], out / "report.html")
+    print(f"written: {path}; {refused} of {rows} rows are refused")
+    return int(any(row["failures"].keys() & {"parity", "provider"} for row in bench["rows"]))
