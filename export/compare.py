@@ -1,6 +1,7 @@
 """Is a new benchmark slower than an old one? For a machine that decides, such as CI."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,10 @@ def compare(
     before, after = read_bench(old), read_bench(new)
     if not any_machine:
         _same_machine(before, after)
-    old_rows, new_rows = _by_setting(before, "the old benchmark"), _by_setting(after, "the new benchmark")
+    alike = {setting for bench in (before, after) for setting, n in _settings(bench).items() if n > 1}
+    old_rows, new_rows = (
+        _by_setting(bench, alike, which) for bench, which in ((before, "old"), (after, "new"))
+    )
     if not old_rows.keys() & new_rows.keys():
         raise DotsZooError(
             "compare: no row of the old benchmark is in the new one: expected the same models, precisions, "
@@ -70,18 +74,24 @@ def _same_machine(old: Bench, new: Bench) -> None:
             )
 
 
-def _by_setting(bench: Bench, which: str) -> dict[str, Row]:
+def _settings(bench: Bench) -> Counter[str]:
+    return Counter(_setting(row) for row in bench.rows)
+
+
+def _by_setting(bench: Bench, alike: Collection[str], which: str) -> dict[str, Row]:
+    """alike: settings of several rows, told apart by their files."""
     found: dict[str, Row] = {}
     for row in bench.rows:
         setting = _setting(row)
-        if setting in found:
-            raise DotsZooError(f"compare: {which} has two rows of {setting}: which one is meant?")
-        found[setting] = row
+        key = f"{row.file}: {setting}" if setting in alike else setting
+        if key in found:
+            raise DotsZooError(f"compare: the {which} benchmark has two rows of {key}: which one is meant?")
+        found[key] = row
     return found
 
 
 def _setting(row: Row) -> str:
-    """What has to be the same for two rows to be about one thing; the weights and the file may differ."""
+    """What has to be the same for two rows to be about one thing; the weights may differ."""
     parts = [row.model, row.precision, row.engine, row.provider_asked, f"{row.threads} threads"]
     parts += ["CUDA graph"] if row.cuda_graph else []
     return ", ".join([*parts, "x".join(map(str, row.input_shape))])

@@ -77,9 +77,16 @@ def test_machines_have_to_be_the_same_unless_told():
     assert len(compare(old, new, any_machine=True)) == 2
 
 
-def test_two_rows_of_one_setting():
-    with pytest.raises(DotsZooError, match="the new benchmark has two rows of my_model, fp32, .*which one"):
-        compare(document(row(TEN)), document(row(TEN), row(TEN, file="b.onnx")))
+def test_two_rows_of_one_setting_are_told_apart_by_their_files():
+    plain, fused = row(TEN), row(slower(0.5), file="fused.onnx")
+    changes = compare(document(plain, fused), document(fused, plain))
+    assert [change.ratio for change in changes] == [1.0] * 4
+    *judged, missing = compare(document(plain, fused), document(plain))
+    assert [change.ratio for change in judged] == [1.0, 1.0]
+    assert missing.name.startswith("fused.onnx: ") and missing.why_not == "the new benchmark lacks it"
+    assert compare(document(plain), document(plain, fused))[0].name.startswith("m.onnx: my_model, fp32, ")
+    with pytest.raises(DotsZooError, match="the new benchmark has two rows of m.onnx: my_model, .*which one"):
+        compare(document(plain), document(plain, plain))
 
 
 @pytest.mark.parametrize(

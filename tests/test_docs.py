@@ -11,12 +11,17 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-ELSEWHERE = ("make ", "pip install", "dots-zoo demo")  # run by .ci/run, and by test_demo.py at a smaller size
+# run by .ci/run, and at a smaller size by test_demo.py and test_tables.py
+ELSEWHERE = ("make ", "pip install", "dots-zoo demo", "dots-zoo tables --out runs/tables")
 NEEDS = (
     "cifar10 --data_root",
     "image_folder --data_root",
     "--provider cuda",
     "--provider tensorrt",
+    "--provider cpu cuda",
+    "old.json",
+    "nvidia-smi",
+    "export LD_LIBRARY_PATH",
     "accelerate launch",
 )
 
