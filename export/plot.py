@@ -83,21 +83,21 @@ def pareto_svg(marks: Sequence[Mark], x_label: str, y_label: str) -> str:
     return _svg(draw, 3.4, titles)
 
 
-def batch_svg(lines: Sequence[Sequence[Mark]]) -> str:
-    """One line a network: x is the batch, y milliseconds for the whole of it."""
+def batch_svg(lines: Sequence[Sequence[Mark]], limits: tuple[float, float]) -> str:
+    """One line a network: x is the batch, y milliseconds for the whole of it, within `limits`."""
 
     def draw(axes: Axes) -> None:
         for i, line in enumerate(lines):
-            colour = COLOURS[i % len(COLOURS)]
-            dashes = ("-", "--", ":", "-.")[i // len(COLOURS) % 4]
             xs, ys = [mark.x for mark in line], [mark.y for mark in line]
-            axes.plot(xs, ys, "o", linestyle=dashes, color=colour, markersize=4, gid=f"mark{i}")
+            colour = COLOURS[i % len(COLOURS)]
+            axes.plot(xs, ys, "o-", color=colour, markersize=4, gid=f"mark{i}")
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_locator(FixedLocator(sorted({mark.x for line in lines for mark in line})))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        _log(axes, "y")
         axes.margins(0.12)
+        axes.set_ylim(*limits)
+        _log(axes, "y")
         axes.set_xlabel("batch, images")
         axes.set_ylabel("p50, ms a batch")
         axes.grid(linewidth=0.5, alpha=0.4)
@@ -107,8 +107,8 @@ def batch_svg(lines: Sequence[Sequence[Mark]]) -> str:
     return _svg(draw, 3.4, titles)
 
 
-def percentile_svg(rows: Sequence[Row]) -> str:
-    """One line a row, top to bottom: a dot at p50, a bar to p95, a hair to p99, on a logarithmic axis.
+def percentile_svg(rows: Sequence[Row], limits: tuple[float, float]) -> str:
+    """One line a row, top to bottom: a dot at p50, a bar to p95, a hair to p99, on an axis within `limits`.
 
     The dot of a noisy row is hollow.
     """
@@ -124,6 +124,7 @@ def percentile_svg(rows: Sequence[Row]) -> str:
         axes.set_yticks(range(len(rows)), labels, parse_math=False)
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.tick_params(axis="y", length=0)
+        axes.set_xlim(*limits)
         _log(axes, "x")
         axes.set_xlabel("ms a batch")
         axes.grid(axis="x", linewidth=0.5, alpha=0.4)

@@ -71,6 +71,7 @@ REST: dict[str, Callable[[Row], Cell]] = {
     "file": lambda row: _text(row.file),
     "sha256": lambda row: _text(row.sha256[:12]),
 }
+LINES, BARS = 8, 24  # as many as one plot can show
 COLUMNS = (*FACTS, *TIMES, *REST)
 
 
@@ -141,11 +142,7 @@ def _plots(rows: Sequence[Row]) -> Iterator[str]:
         groups.setdefault((device.get(row.provider_asked, row.provider_asked), row.threads), []).append(row)
     for (provider, threads), members in groups.items():
         title = f"{provider}, {threads} thread{'' if threads == 1 else 's'}"
-        figures = [
-            *_costs(members),
-            *_batches(members),
-            ("Percentiles: p50 (dot), p95 (bar), p99 (hair)", percentile_svg(members)),
-        ]
+        figures = [*_costs(members), *_batches(members), *_percentiles(members)]
         drawn = "\n".join(
             f"<figure><figcaption>{html.escape(caption)}</figcaption>{svg}</figure>"
             for caption, svg in figures
@@ -182,8 +179,29 @@ def _batches(rows: Sequence[Row]) -> Iterator[tuple[str, str]]:
     for row, name in zip(rows, names(rows), strict=True):
         lines.setdefault(name, []).append(Mark(row.batch, row.resident.p50_ms, name))
     several = [sorted(line) for line in lines.values() if len({mark.x for mark in line}) > 1]
-    if several:
-        yield "Latency against the batch", batch_svg(several)
+    several.sort(key=lambda line: line[-1].y)
+    plots = -(-len(several) // LINES)  # rounded up
+    limits = _limits(mark.y for line in several for mark in line) if several else (1.0, 1.0)
+    for i in range(plots):  # every plot has lines from all of the range: they lie further apart
+        yield f"Latency against the batch{_part(i, plots)}", batch_svg(several[i::plots], limits)
+
+
+def _percentiles(rows: Sequence[Row]) -> Iterator[tuple[str, str]]:
+    plots = -(-len(rows) // BARS)
+    limits = _limits(time for row in rows for time in (row.resident.p50_ms, row.resident.p99_ms))
+    for i in range(plots):
+        caption = f"Percentiles: p50 (dot), p95 (bar), p99 (hair){_part(i, plots)}"
+        yield caption, percentile_svg(rows[i * BARS : (i + 1) * BARS], limits)
+
+
+def _limits(values: Iterable[float]) -> tuple[float, float]:
+    """Of a logarithmic axis that several plots share."""
+    found = list(values)
+    return min(found) / 1.2, max(found) * 1.2
+
+
+def _part(i: int, plots: int) -> str:
+    return f", {i + 1} of {plots}" if plots > 1 else ""
 
 
 def _facts(bench: Bench) -> list[tuple[str, Any]]:

@@ -109,6 +109,24 @@ def test_plots_of_costs_batches_and_percentiles(tmp_path: Path):
     assert "<title>b: 200 million MACs an image, 33.2 ms</title>" in page
 
 
+def test_many_networks_are_spread_over_plots_of_one_scale(tmp_path: Path):
+    def times(ms: float) -> list[list[float]]:
+        return [[ms, ms], [ms, ms]]
+
+    rows = [
+        row(times(10.0 + i), model=f"m{i}", batch=batch, input_shape=[batch, 3, 8, 8])
+        for i in range(17)
+        for batch in (1, 8)
+    ]
+    page = page_of(tmp_path, *rows)
+    captions = re.findall(r"<figcaption>(.*?)</figcaption>", page)
+    assert sum(caption.startswith("Latency against the batch, ") for caption in captions) == 3  # 8 in each
+    assert captions[-1].endswith("p99 (hair), 2 of 2")  # 24 rows in each
+    titles = [re.findall(r"<title>(m\d+): [0-9.]+ ms at 1", svg) for svg in page.split("<svg")]
+    assert ["m0", "m3", "m6", "m9", "m12", "m15"] in titles
+    assert sum(len(found) for found in titles) == 17
+
+
 def test_the_pareto_front_by_hand():
     marks = [Mark(1, 9, "a"), Mark(2, 9, "b"), Mark(2, 4, "c"), Mark(3, 5, "d"), Mark(4, 1, "e")]
     assert [mark.name for mark in front(marks)] == ["a", "c", "e"]
@@ -122,7 +140,7 @@ def test_noisy_rows_are_named_and_published(tmp_path: Path):
     noisy = [[30.0, 30.0, 38.0], [30.0, 30.0, 38.0]]  # the medians agree
     page = page_of(tmp_path, row(noisy, model="wild"))
     assert "noisy" in Page(page).texts and "refused</strong>" not in page and "30.000" in page
-    calm, wild = (percentile_svg(read_bench(document(row(times))).rows) for times in (CALM, noisy))
+    calm, wild = (percentile_svg(read_bench(document(row(times))).rows, (10, 90)) for times in (CALM, noisy))
     assert calm != wild
 
 
@@ -160,7 +178,9 @@ def test_names_say_what_is_not_plain():
 
 
 def test_labels_are_cut_and_not_mathematics():
-    svg = percentile_svg(read_bench(document(row(model="x" * 30 + "y" * 10), row(model="$a$"))).rows)
+    svg = percentile_svg(
+        read_bench(document(row(model="x" * 30 + "y" * 10), row(model="$a$"))).rows, (10, 90)
+    )
     for label in ("x" * 10 + "...x" + "y" * 10, "$a$"):
         assert f">{label}, 8<" in svg
 
