@@ -8,6 +8,7 @@ import io
 import re
 from collections.abc import Callable, Sequence
 from html import escape
+from itertools import product
 from typing import Any, Literal, NamedTuple
 
 import matplotlib
@@ -87,21 +88,22 @@ def batch_svg(lines: Sequence[Sequence[Mark]], limits: tuple[float, float]) -> s
     """One line a network: x is the batch, y milliseconds for the whole of it, within `limits`."""
 
     def draw(axes: Axes) -> None:
+        batches = sorted({mark.x for line in lines for mark in line})
         for i, line in enumerate(lines):
             xs, ys = [mark.x for mark in line], [mark.y for mark in line]
             colour = COLOURS[i % len(COLOURS)]
             axes.plot(xs, ys, "o-", color=colour, markersize=4, gid=f"mark{i}")
         axes.set_xscale("log", base=2)
-        axes.xaxis.set_major_locator(FixedLocator(sorted({mark.x for line in lines for mark in line})))
+        axes.xaxis.set_major_locator(FixedLocator(batches))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.margins(0.12)
+        axes.set_xlim(batches[0] / 1.2, batches[-1] * (batches[-1] / batches[0]) ** 0.6)  # room for names
         axes.set_ylim(*limits)
         _log(axes, "y")
         axes.set_xlabel("batch, images")
         axes.set_ylabel("p50, ms a batch")
         axes.grid(linewidth=0.5, alpha=0.4)
-        _label(axes, [line[-1] for line in lines])
+        _label(axes, [line[-1] for line in lines], sides=(True,))
 
     titles = [f"{line[0].name}: {', '.join(f'{m.y:.3g} ms at {m.x:g}' for m in line)}" for line in lines]
     return _svg(draw, 3.4, titles)
@@ -164,15 +166,18 @@ def _log(axes: Axes, which: Literal["x", "y"]) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def _label(axes: Axes, marks: Sequence[Mark]) -> None:
-    """Names beside marks, in order, each where it covers neither a name nor a mark; else not at all."""
+def _label(axes: Axes, marks: Sequence[Mark], sides: Sequence[bool] = (True, False)) -> None:
+    """Names beside marks, in order, each where it covers neither a name nor a mark; else not at all.
+
+    sides: right (True) and left (False), as far as a name may stand there.
+    """
     figure: Any = axes.figure
     figure.draw_without_rendering()  # places the axes
     renderer = figure.canvas.get_renderer()
     centres = axes.transData.transform([(mark.x, mark.y) for mark in marks])
     taken = [Bbox.from_extents(x - 4, y - 4, x + 4, y + 4) for x, y in centres]
     for mark in marks:
-        for right, above in ((True, True), (False, True), (True, False), (False, False)):
+        for above, right in product((True, False), sides):
             text = axes.annotate(
                 _plain(mark.name),
                 (mark.x, mark.y),
@@ -185,7 +190,7 @@ def _label(axes: Axes, marks: Sequence[Mark]) -> None:
                 in_layout=False,
             )
             box = text.get_window_extent(renderer)
-            inside = axes.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1
+            inside = axes.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1
             if inside and not any(box.overlaps(other) for other in taken):
                 taken.append(box)
                 break

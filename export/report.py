@@ -197,7 +197,7 @@ def _percentiles(rows: Sequence[Row]) -> Iterator[tuple[str, str]]:
 def _limits(values: Iterable[float]) -> tuple[float, float]:
     """Of a logarithmic axis that several plots share."""
     found = list(values)
-    return min(found) / 1.2, max(found) * 1.2
+    return min(found) / 1.3, max(found) * 1.3
 
 
 def _part(i: int, plots: int) -> str:
