@@ -26,7 +26,7 @@ th, td { border-bottom: 1px solid var(--line); }
 th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: Canvas; }
 td:first-child { min-width: 8rem; max-width: 12rem; white-space: normal; overflow-wrap: anywhere; }
 tr.marked td { color: var(--mark); font-weight: 600; }
-.wide { min-width: 16rem; text-align: left; } td.wide { white-space: normal; }
+.wide { min-width: 20rem; text-align: left; } td.wide { white-space: normal; }
 th:has(button) { white-space: normal; vertical-align: bottom; }
 th button { all: unset; cursor: pointer; } th button:focus-visible { outline: 2px solid; }
 th[aria-sort=ascending] button::after { content: " \\25B2"; }

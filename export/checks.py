@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .schema import Row
-    from .timing import Timing
 
 WAIVERS = ("fallback", "unproven")  # what --allow takes: of the provider's check and of the parity check
 CPU = "CPUExecutionProvider"
@@ -47,9 +46,7 @@ def _provider(row: "Row") -> str:
 
 
 def _stability(row: "Row") -> str:
-    def drift(name: str, timing: "Timing") -> str:
-        return f"{name}: medians of the rounds spread over {timing.spread:.0%} of p50"
-
-    kinds = {"device-resident": row.resident, "end-to-end": row.end_to_end}
-    wild = [drift(name, timing) for name, timing in kinds.items() if timing.spread > row.max_spread]
-    return f"{'; '.join(wild)}; {row.max_spread:.0%} allowed: measure on a quiet machine" if wild else ""
+    kinds = {"device-resident": row.resident.spread, "end-to-end": row.end_to_end.spread}
+    wild = [f"{spread:.0%} ({kind})" for kind, spread in kinds.items() if spread > row.max_spread]
+    allowed = f"{row.max_spread:.0%} allowed: measure on a quiet machine"
+    return f"medians of rounds lie {' and '.join(wild)} of p50 apart, {allowed}" if wild else ""

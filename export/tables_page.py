@@ -43,9 +43,8 @@ def to_html(document: Mapping[str, Any]) -> str:
     for table in document["tables"]:
         shown = columns(table)
         rows = [[cell(row) for cell in shown.values()] for row in table["rows"]]
-        marked = [bool((row["latency"] or {}).get("refused")) for row in table["rows"]]
         parts.append(f"<h2>{escape(table['title'])}</h2><p>{escape(table['note'])}</p>")
-        parts.append(webpage.sortable_table(shown, rows, marked, list(shown).index("remarks")))
+        parts.append(webpage.sortable_table(shown, rows, wide=list(shown).index("remarks")))
     return webpage.document("Costs: the paper's, ours, and latency", "\n".join(parts), sortable=True)
 
 
@@ -120,7 +119,9 @@ def _percent(difference: Mapping[str, float] | None, key: str) -> Cell:
 
 
 def _time(latency: Mapping[str, Any] | None, key: str) -> Cell:
-    return ABSENT if latency is None or key not in latency else (f"{latency[key]:.2f}", latency[key])
+    if latency is None:
+        return ABSENT
+    return ("refused", float("inf")) if "refused" in latency else (f"{latency[key]:.2f}", latency[key])
 
 
 def _md_row(cells: Any) -> str:

@@ -47,16 +47,16 @@ DRIFTING = [[10.0, 10.0], [12.0, 12.0]]  # medians 10 and 12, p50 11: 18 %
         (
             {"times": DRIFTING},
             {
-                "stability": "device-resident: medians of the rounds spread over 18% of p50; end-to-end: "
-                "medians of the rounds spread over 18% of p50; 10% allowed: measure on a quiet machine"
+                "stability": "medians of rounds lie 18% (device-resident) and 18% (end-to-end) of p50 apart, "
+                "10% allowed: measure on a quiet machine"
             },
         ),
         ({"times": DRIFTING, "max_spread": 0.19}, {}),
         (
             {"host_times": DRIFTING},
             {
-                "stability": "end-to-end: medians of the rounds spread over 18% of p50; 10% allowed: measure "
-                "on a quiet machine"
+                "stability": "medians of rounds lie 18% (end-to-end) of p50 apart, 10% allowed: measure on a "
+                "quiet machine"
             },
         ),
     ],

@@ -61,7 +61,7 @@ def test_a_refused_row_says_why_and_shows_no_times(tmp_path: Path):
     good, bad = row(model="calm"), row(WILD, model="wild", macs=111222333)
     page = page_of(tmp_path, good, bad)
     assert "1 of 2 rows are refused" in page and page.count('<tr class="marked">') == 1
-    reason = "refused: stability: device-resident: medians of the rounds spread over 33% of p50"
+    reason = "refused: stability: medians of rounds lie 33% (device-resident) and 33% (end-to-end)"
     assert reason in page and "111,222,333" in page
     for figure in ("12.000", "14.000", "10.000", "666.7"):  # its p50, p95, fastest run and images a second
         assert figure not in page
