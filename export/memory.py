@@ -44,7 +44,7 @@ def measure(task: Mapping[str, Any]) -> dict[str, int | None]:
     options = ort.SessionOptions()
     options.intra_op_num_threads = task["threads"]
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3
+    options.log_severity_level = 4
     options.graph_optimization_level = ort.GraphOptimizationLevel(task["optimisation"])
     feeds = {name: np.zeros(shape, dtype) for name, (shape, dtype) in task["feeds"].items()}
     host, gpu = status("VmRSS"), gpu_used() if on_gpu else None

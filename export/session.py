@@ -120,7 +120,7 @@ def open_session(
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3  # errors
+    options.log_severity_level = 4  # fatal: an error is raised, and told by whoever catches it
     options.graph_optimization_level = OPTIMISATIONS[optimisation]
     if profile is not None:
         options.enable_profiling = True

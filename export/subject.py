@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ DTYPES: dict[int, str] = {
     onnx.TensorProto.FLOAT16: "float16",
     onnx.TensorProto.UINT8: "uint8",
 }
+MAX_VALUES = 2**29  # of one batch: 2 GiB in float32
 QUANTISED = {"QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "QuantizeLinear"}
 WEIGHED = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 
@@ -95,6 +97,11 @@ def read_subject(path: Path, batches: Sequence[int], size: tuple[int, int] | Non
             f"{where}: was exported for a batch of {shape[0]} only, got --batch {list(batches)}"
         )
     fixed = (shape[1], *_fixed(shape[2:], size, where))
+    if min(fixed) < 1 or max(batches) * prod(fixed) > MAX_VALUES:
+        raise DotsZooError(
+            f"{where}: a batch of {max(batches)} images of {'x'.join(map(str, fixed))} is not one that can "
+            f"be measured: expected positive sizes and at most {MAX_VALUES:,} values"
+        )
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     return Subject(
         path=path,

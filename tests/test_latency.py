@@ -340,6 +340,31 @@ def test_bad_files_are_found_before_anything_is_measured(path: Path, monkeypatch
         bench([])
 
 
+@pytest.mark.parametrize("size", [(200_000, 200_000), (-1, 4)])
+def test_hostile_sizes(tmp_path: Path, size: tuple[int, int]):
+    path = save(tmp_path / "m.onnx")
+    proto = onnx.load(path)
+    for dim, number in zip(proto.graph.input[0].type.tensor_type.shape.dim[2:], size, strict=True):
+        dim.dim_value = number
+    path.write_bytes(proto.SerializeToString())
+    with pytest.raises(
+        DotsZooError, match="m.onnx: a batch of 1 images of 3x.* is not one that can be measured"
+    ):
+        bench([path], QUICK)
+
+
+def test_weights_in_another_file(tmp_path: Path):
+    path = save(tmp_path / "m.onnx")
+    proto = onnx.load(path)
+    [weight] = proto.graph.initializer
+    weight.ClearField("raw_data")
+    weight.data_location = TensorProto.EXTERNAL
+    weight.external_data.add(key="location", value="../../etc/passwd")
+    path.write_bytes(proto.SerializeToString())
+    with pytest.raises(DotsZooError, match="the weight w is in another file; export one self-contained file"):
+        bench([path], QUICK)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
