@@ -100,5 +100,5 @@ def image_size(text: str) -> tuple[int, int]:
 
 def check_folder(output: Path) -> None:
     """Before the work, not after it. Raises DotsZooError."""
-    if not os.access(output.parent, os.W_OK):
+    if output.is_dir() or not os.access(output.parent, os.W_OK):
         raise DotsZooError(f"{output}: cannot be written: give a file in an existing, writable folder")

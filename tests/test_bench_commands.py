@@ -100,6 +100,7 @@ def test_every_option_reaches_the_plan():
     [
         (["bench", "none.onnx", "-o", "b.json"], "none.onnx: cannot be read: No such file or directory"),
         (["bench", "m.onnx", "-o", "none/b.json"], "give a file in an existing, writable folder"),
+        (["bench", "m.onnx", "-o", "."], ".: cannot be written: give a file in an existing"),
         (["bench", "m.onnx", "-o", "b.json", "--batch", "0"], "batches, threads and rounds from 1 up"),
         (["bench", "m.onnx", "-o", "b.json", "--input", "6"], "--input: expected HEIGHTxWIDTH"),
         (["bench", "m.onnx", "-o", "b.json", "--input", "7x4"], "was exported for 6x4 pixels"),
