@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from .errors import DotsZooError
 from .genotype import CellGenotype
@@ -85,6 +85,21 @@ def load_public_checkpoint(model: CellNet, source: str | os.PathLike[str] | Mapp
     model.load_state_dict(state_dict)
 
 
+def body_weights(model: nn.Module, path: Path) -> dict[str, Tensor]:
+    """The weights in a file for a timm model without classifier (num_classes=0), checked to fit it strictly.
+
+    The file may hold a classifier of any number of classes; it is left out. Raises DotsZooError as
+    load_public_checkpoint does.
+    """
+    loaded = _read(path)
+    state_dict = checkpoint_filter_fn(loaded, model) if isinstance(model, CellNet) else _unwrap(loaded)
+    names = model.pretrained_cfg["classifier"]  # type: ignore[index,union-attr]
+    classifiers = tuple(f"{name}." for name in ((names,) if isinstance(names, str) else names or ()))
+    body = {key: value for key, value in state_dict.items() if not key.startswith(classifiers)}
+    _check_fit(body, model, os.fspath(path))
+    return body
+
+
 def _unwrap(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
     for wrapper in _WRAPPERS:
         if isinstance(state_dict.get(wrapper), Mapping):
@@ -132,7 +147,7 @@ def _read(path: Path) -> Mapping[str, Any]:
     return loaded
 
 
-def _check_fit(state_dict: Mapping[str, Any], model: CellNet, where: str) -> None:
+def _check_fit(state_dict: Mapping[str, Any], model: nn.Module, where: str) -> None:
     own = model.state_dict()
     # Checkpoints older than torch 0.4.1 have no step counter; nn.BatchNorm2d fills it in.
     missing = [key for key in own if key not in state_dict and not key.endswith("num_batches_tracked")]
@@ -148,7 +163,8 @@ def _check_fit(state_dict: Mapping[str, Any], model: CellNet, where: str) -> Non
         if names
     ]
     if problems:
+        name = model.genotype.name if isinstance(model, CellNet) else type(model).__name__
         raise DotsZooError(
-            f"{where}: does not fit {model.genotype.name or 'this model'}: {', '.join(problems)}; "
+            f"{where}: does not fit {name or 'this model'}: {', '.join(problems)}; "
             "check the genotype, macro, channels, layers, num_classes and aux_head of the model"
         )
