@@ -58,7 +58,7 @@ test_dataloader = dict(
 val_evaluator = dict(ann_file=data_root + "instances_val.json", classwise=True)
 test_evaluator = dict(ann_file=data_root + "instances_test.json", classwise=True)
 
-epochs = 60
+epochs = 24
 train_cfg = dict(max_epochs=epochs, val_interval=3)
 optim_wrapper = dict(
     optimizer=dict(_delete_=True, type="AdamW", lr=5e-4, weight_decay=0.05),
@@ -66,7 +66,7 @@ optim_wrapper = dict(
     paramwise_cfg=dict(norm_decay_mult=0.0, bias_decay_mult=0.0),
 )
 param_scheduler = [
-    dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=200),
+    dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=100),
     dict(type="CosineAnnealingLR", by_epoch=True, T_max=epochs, eta_min=1e-5, convert_to_iter_based=True),
 ]
 default_hooks = dict(

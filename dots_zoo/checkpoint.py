@@ -93,7 +93,7 @@ def body_weights(model: nn.Module, path: Path) -> dict[str, Tensor]:
     """
     loaded = _read(path)
     state_dict = checkpoint_filter_fn(loaded, model) if isinstance(model, CellNet) else _unwrap(loaded)
-    names = model.pretrained_cfg["classifier"]  # type: ignore[index,union-attr]
+    names = model.pretrained_cfg["classifier"]  # type: ignore[index]
     classifiers = tuple(f"{name}." for name in ((names,) if isinstance(names, str) else names or ()))
     body = {key: value for key, value in state_dict.items() if not key.startswith(classifiers)}
     _check_fit(body, model, os.fspath(path))

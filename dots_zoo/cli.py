@@ -18,6 +18,8 @@ EPILOG = """examples:
   dots-zoo train runs/digits/genotype.json --preset small_cpu --data digits --out runs/net
                                                          train it; timm loads local-dir:runs/net
   dots-zoo eval local-dir:runs/net --pretrained --data digits
+  dots-zoo det check retinanet_dots_imagenet_fpn_1x_coco what a detector costs; train, test, predict
+  dots-zoo seg check bisenetv1_dots_imagenet_camvid      the same for segmentation
   dots-zoo export dots_imagenet -o m.onnx                a checked ONNX file
   dots-zoo bench m.onnx --provider cpu --batch 1 8 -o bench.json
   dots-zoo report bench.json -o report.html
@@ -43,6 +45,10 @@ EXTRAS = {
     "onnx": "export",
     "onnxruntime": "export",
     "onnxscript": "export",
+    "mmengine": "mm",
+    "mmcv": "mm",
+    "mmdet": "mm",
+    "mmseg": "mm",
 }
 
 
@@ -65,6 +71,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             code: int = benchmark(argv)
             return code
+        if argv[:1] in (["det"], ["seg"]):
+            from .mm_commands import main as openmm
+
+            return openmm(argv[0], argv[1:])
         args = _parser().parse_args(argv)
         result: int = args.run(args)
         return result
@@ -107,6 +117,9 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("search", help="search for a cell: dots-zoo search dots --help", add_help=False)
     commands.add_parser("train", help="train a network: dots-zoo train --help", add_help=False)
     commands.add_parser("eval", help="evaluate a network: dots-zoo eval --help", add_help=False)
+
+    commands.add_parser("det", help="detection: dots-zoo det --help", add_help=False)
+    commands.add_parser("seg", help="segmentation: dots-zoo seg --help", add_help=False)
 
     p = command("export", _export, "export a timm model to ONNX and prove it against PyTorch")
     p.add_argument("model", help="a timm name, ours or another")

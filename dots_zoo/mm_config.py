@@ -1,7 +1,7 @@
 """A config of MMDetection or MMSegmentation as our commands read it, and the model that it describes.
 
-What the toolboxes' own tools do not do: a config is found by the name of a shipped one, `--genotype` puts a cell
-into it, and the neck takes its channels from the backbone.
+What the toolboxes' own tools do not do: a config is found by the name of a shipped one, `--genotype` puts a
+cell into it, and the neck takes its channels from the backbone.
 """
 
 import importlib.util
@@ -49,7 +49,7 @@ def load_config(
     data_root: str | None = None,
     options: Sequence[str] = (),
 ) -> Any:
-    """The config with `options` (KEY=VALUE, dots inside KEY), then the data's folder, the cell and its channels.
+    """The config with `options` (KEY=VALUE, dots inside KEY), the data's folder, the cell and its channels.
 
     Raises DotsZooError where it cannot be read or is of the other toolbox.
     """
@@ -63,8 +63,8 @@ def load_config(
         raise DotsZooError(f"config {path}: cannot be read: {type(error).__name__}: {error}") from error
     if SCOPES.get(cfg.get("default_scope")) != task or "model" not in cfg:
         raise DotsZooError(
-            f"config {path}: expected a model of {'mmdet' if task == 'det' else 'mmseg'} for dots-zoo {task}, "
-            f"got default_scope {cfg.get('default_scope')!r}"
+            f"config {path}: dots-zoo {task} expected a model and default_scope "
+            f"{'mmdet' if task == 'det' else 'mmseg'!r}, got default_scope {cfg.get('default_scope')!r}"
         )
     if data_root is not None:
         old = cfg.get("data_root", "")
@@ -85,7 +85,7 @@ def _options(options: Sequence[str]) -> dict[str, Any]:
 
 
 def backbone_of(model: Any) -> Any:
-    """The part of a model's config that describes a DotsBackbone, or None: the backbone, or what is inside it."""
+    """What describes a DotsBackbone in a model's config: its backbone, or a part of that; None if neither."""
     part = model.get("backbone", {})
     part = part.get("backbone_cfg", part)
     return part if part.get("type") == "DotsBackbone" else None
@@ -115,9 +115,10 @@ def build_model(
 ) -> nn.Module:
     """A detector or segmenter in evaluation mode; model.cfg is its config.
 
-    config: a path, a shipped name, or what load_config returned. checkpoint: weights of a training with mmengine;
-    without, values are random. model.data_preprocessor holds mean and std, (3, 1, 1), and channel_conversion,
-    which is True where images come as BGR. Raises DotsZooError where something does not fit.
+    config: a path, a shipped name, or what load_config returned. checkpoint: weights of a training with
+    mmengine; without, values are random. model.data_preprocessor holds mean and std, (3, 1, 1), and
+    _channel_conversion, which is True where images come as BGR. Raises DotsZooError where something does not
+    fit.
     """
     cfg = load_config(config, task, genotype=genotype) if isinstance(config, str | Path) else config
     _register(task)
@@ -148,7 +149,10 @@ def _without_weights(model: Any) -> Any:
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
-    """Load a checkpoint of mmengine strictly. Raises DotsZooError, with the model unchanged, where it does not fit."""
+    """Load a checkpoint of mmengine strictly.
+
+    Raises DotsZooError, with the model unchanged, where it cannot be read and where it does not fit.
+    """
     if not path.is_file():
         raise DotsZooError(f"{path}: no such checkpoint file")
     try:
@@ -166,9 +170,9 @@ def load_weights(model: nn.Module, path: Path) -> None:
         first = (wrong or extra)[0]
         have, want = (tuple(s[first].shape) if first in s else "absent" for s in (state, own))
         raise DotsZooError(
-            f"{path}: does not fit the model of the config: {len(wrong)} weights are missing or of another shape, "
-            f"{len(extra)} are left over (first: {first} is {have}, expected {want}); use the config and the "
-            "genotype that it was trained with"
+            f"{path}: does not fit the model of the config: {len(wrong)} weights are missing or of another "
+            f"shape, {len(extra)} are left over (first: {first} is {have}, expected {want}); use the config "
+            "and the genotype that it was trained with"
         )
     model.load_state_dict(state)
 

@@ -1,9 +1,9 @@
 """Stands in for the operators of mmcv that RetinaNet needs, where mmcv was installed without compiling.
 
 mmcv-lite ships the Python side of `mmcv.ops` and not its compiled module `mmcv._ext`, so MMDetection and
-MMSegmentation cannot even be imported. `install` puts a module of that name in its place: non-maximum suppression
-and the sigmoid focal loss come from torchvision, every other operator raises when it is called. A compiled
-mmcv is left alone.
+MMSegmentation cannot even be imported. `install` puts a module of that name in its place: non-maximum
+suppression and the sigmoid focal loss come from torchvision, every other operator raises when it is called. A
+compiled mmcv is left alone.
 
     python -m dots_zoo.mm_ops tools/test.py CONFIG CHECKPOINT    any script of theirs, with it installed
 
@@ -17,7 +17,7 @@ from collections.abc import Callable
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import torch
 import torch.nn.functional as F
@@ -64,9 +64,9 @@ class _Operators(ModuleType):
 
         def operator(*args: object, **kwargs: object) -> NoReturn:
             raise DotsZooError(
-                f"mmcv operator {name!r}: mmcv is installed without compiled operators, and of those only nms and "
-                "the sigmoid focal loss are replaced; install a compiled mmcv 2.1 (mim install 'mmcv==2.1.0', "
-                "for a torch it was built for) in place of mmcv-lite"
+                f"mmcv operator {name!r}: mmcv is installed without compiled operators, and of those only "
+                "nms and the sigmoid focal loss are replaced; to have it, put a compiled mmcv in place of "
+                "mmcv-lite (pip uninstall mmcv-lite; mim install 'mmcv==2.1.0', for a torch that it was built for)"
             )
 
         return operator

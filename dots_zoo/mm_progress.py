@@ -6,7 +6,7 @@ import json
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -29,7 +29,7 @@ def quiet() -> Iterator[TextIO]:
 
 
 class Progress(Hook):  # type: ignore[misc]
-    """Print and record a training: rows of step (and epoch), loss, learning rate, seconds, and val/... metrics.
+    """Print and record a training: rows of step, epoch, loss, learning rate, seconds and val/... metrics.
 
     A resumed run goes on where its checkpoint was: rows of later steps are taken back.
     """
@@ -70,7 +70,7 @@ class Progress(Hook):  # type: ignore[misc]
         self.rows.append(row)
         if is_main_process():
             write_file(self.path, "".join(json.dumps(row) + "\n" for row in self.rows).encode())
-        shown = ", ".join(f"{key.removeprefix('val/')} {row[key]:.4g}" for key in row if _headline(key))
+        shown = headlines(metrics or {})
         loss = f"loss {row['loss']:.4f}, " if "loss" in row else ""
         epoch = f"epoch {runner.epoch} of {runner.max_epochs}, " if runner.max_epochs > 1 else ""
         self._say(f"{epoch}step {runner.iter} of {runner.max_iters}: {loss}{shown}", runner)
@@ -82,5 +82,7 @@ class Progress(Hook):  # type: ignore[misc]
             print(f"{text}, {left / 60:.0f} min left", file=self.out, flush=True)
 
 
-def _headline(name: str) -> bool:
-    return name.endswith(("bbox_mAP", "bbox_mAP_50", "mIoU", "aAcc"))
+def headlines(metrics: Mapping[str, float]) -> str:
+    """The metrics that one looks at first."""
+    first = ("bbox_mAP", "bbox_mAP_50", "mIoU", "aAcc")
+    return ", ".join(f"{name} {value:.4g}" for name, value in metrics.items() if name.endswith(first))

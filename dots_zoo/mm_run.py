@@ -1,37 +1,132 @@
-"""Training and testing with mmengine's Runner: `dots-zoo det|seg train|test`."""
+"""Training and testing with mmengine's Runner: `dots-zoo det|seg train` and `test`.
+
+Started by torchrun, every process takes part: `torchrun --nproc_per_node 8 -m dots_zoo det train CONFIG ...`.
+"""
 
 import json
+import os
+import re
+import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
+from mmengine.model import revert_sync_batchnorm
 from mmengine.runner import Runner
 
 from .errors import DotsZooError
 from .files import write_file
 from .mm_config import backbone_of, load_weights
+from .mm_data import check_data
 from .mm_progress import Progress, quiet
+from .openmm import DotsBackbone
 from .surroundings import surroundings
 
 PACKAGES = ("torch", "torchvision", "timm", "mmengine", "numpy")
 
 
 def train(cfg: Any, folder: Path, *, resume: bool = False, amp: bool = False) -> dict[str, Any]:
-    """Train as a config says, into `folder`; return what its run.json holds."""
+    """Train as a config says, into `folder`; return what its run.json holds.
+
+    Raises DotsZooError, with the folder as it was, where it is taken, where the data do not fit, and where
+    amp is asked for without a GPU.
+    """
     if folder.exists() and not resume and (not folder.is_dir() or any(folder.iterdir())):
-        raise DotsZooError(f"{folder}: expected a new or empty folder; choose another, or go on with --resume")
-    cfg.work_dir, cfg.resume, cfg.log_level = str(folder), resume, "WARNING"
+        raise DotsZooError(f"{folder}: expected a new or empty folder; choose another or pass --resume")
+    if amp and not torch.cuda.is_available():
+        raise DotsZooError(
+            "--amp: mmengine's mixed precision needs a GPU, and torch finds none: leave it out"
+        )
+    notes = check_data(cfg, ("train_dataloader", "val_dataloader"))
+    _settle(cfg, folder)
+    cfg.resume = resume
     if amp:
-        cfg.optim_wrapper.type, cfg.optim_wrapper.loss_scale = "AmpOptimWrapper", "dynamic"
+        cfg.optim_wrapper.update(type="AmpOptimWrapper", loss_scale="dynamic")
     begun = time.monotonic()
-    with quiet() as out:
-        runner = Runner.from_cfg(cfg)
+    with _whole_or_not_at_all(folder), quiet() as out:
+        runner = _runner(cfg)
+        backbones = [part for part in runner.model.modules() if isinstance(part, DotsBackbone)]
+        if runner.rank == 0:
+            for note in [*notes, *(part.origin() for part in backbones)]:
+                print(note, file=out, flush=True)
         progress = Progress(folder, out)
         runner.register_hook(progress)
         runner.train()
+    run = _summary(cfg, folder, runner, progress.rows, time.monotonic() - begun)
+    if runner.rank == 0:
+        write_file(folder / "run.json", json.dumps(run, indent=1).encode())
+    return run
+
+
+def test(cfg: Any, checkpoint: Path, folder: Path) -> dict[str, float]:
+    """The metrics of a checkpoint on the config's test set; logs go into `folder`.
+
+    Raises DotsZooError where the data or the checkpoint do not fit.
+    """
+    if not checkpoint.is_file():
+        raise DotsZooError(f"{checkpoint}: no such checkpoint file")
+    check_data(cfg, ("test_dataloader",))
+    _settle(cfg, folder)
+    cfg.load_from = None  # loaded strictly, below
+    with _whole_or_not_at_all(folder), quiet():
+        runner = _runner(cfg)
+        load_weights(runner.model, checkpoint)
+        return {name: float(value) for name, value in runner.test().items()}
+
+
+def _settle(cfg: Any, folder: Path) -> None:
+    """What depends on how the command was started."""
+    cfg.work_dir, cfg.log_level = str(folder), "WARNING"
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # torchrun's
+        cfg.launcher = "pytorch"
+    if not torch.cuda.is_available():
+        cfg.merge_from_dict({"env_cfg.dist_cfg.backend": "gloo"})
+
+
+def _runner(cfg: Any) -> Any:
+    runner = Runner.from_cfg(cfg)
+    if not torch.cuda.is_available():
+        runner.model = revert_sync_batchnorm(runner.model)  # it runs on GPUs only
+    return runner
+
+
+@contextmanager
+def _whole_or_not_at_all(folder: Path) -> Iterator[None]:
+    """Say what is wrong with the data in a sentence; remove a new folder that has no checkpoint yet."""
+    new = not folder.exists()
+    try:
+        yield
+    except BaseException as error:
+        if new and folder.is_dir() and not any(folder.glob("*.pth")):
+            shutil.rmtree(folder)
+        told = _told(error)
+        if told is None:
+            raise
+        raise DotsZooError(told) from error
+
+
+def _told(error: BaseException) -> str | None:
+    """A sentence, or None for what has to be debugged. Loader processes put it under a traceback."""
+    last = str(error).strip().rpartition("\n")[2]
+    if isinstance(error, DotsZooError):
+        return last.removeprefix("dots_zoo.errors.DotsZooError: ")
+    if match := re.search(r"failed to load image: (.*)", last):
+        return f"{match[1]}: not an image that can be decoded: replace it, or take it out of the data"
+    if "more than 1 value per channel" in last:
+        return (
+            "train_dataloader: a batch of one image cannot train this batch norm: set batch_size to 2 or more"
+        )
+    return None
+
+
+def _summary(
+    cfg: Any, folder: Path, runner: Any, rows: list[dict[str, Any]], seconds: float
+) -> dict[str, Any]:
     best = max(folder.glob("best_*.pth"), key=lambda path: path.stat().st_mtime, default=None)
-    run = {
+    return {
         "schema": 1,
         "kind": "mm training",
         "config": Path(cfg.filename).stem,
@@ -39,19 +134,8 @@ def train(cfg: Any, folder: Path, *, resume: bool = False, amp: bool = False) ->
         "parameters": sum(p.numel() for p in runner.model.parameters()),
         "steps": runner.iter,
         "epochs": runner.epoch,
-        "seconds": round(time.monotonic() - begun, 1),
+        "seconds": round(seconds, 1),
         "best": best.name if best else None,
-        "last": progress.rows[-1] if progress.rows else {},
+        "last": rows[-1] if rows else {},
         **surroundings(PACKAGES),
     }
-    write_file(folder / "run.json", json.dumps(run, indent=1).encode())
-    return run
-
-
-def test(cfg: Any, checkpoint: Path, folder: Path) -> dict[str, float]:
-    """The metrics of a checkpoint on the config's test set."""
-    cfg.work_dir, cfg.log_level, cfg.load_from = str(folder), "WARNING", None
-    with quiet():
-        runner = Runner.from_cfg(cfg)
-        load_weights(runner.model, checkpoint)
-        return {name: float(value) for name, value in runner.test().items()}

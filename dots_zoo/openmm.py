@@ -4,11 +4,10 @@
 registry, where both find it, and puts mm_ops in the place of mmcv's operators where those were not compiled.
 What `import dots_zoo` does is done as well: our names are timm names.
 
-Differs from MMPretrain's TIMMBackbone: genotypes, strict loading, frozen stages for any network, and frozen batch
-norm only over loaded weights.
+Differs from MMPretrain's TIMMBackbone: genotypes, strict loading, frozen stages for any network, and frozen
+batch norm only over loaded weights.
 """
 
-import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,7 +29,7 @@ from .errors import DotsZooError
 
 
 def _resumable() -> None:
-    """Let torch.load(weights_only=True), torch's default, read what mmengine keeps of a run: logged numbers."""
+    """Let torch.load(weights_only=True), its default, read what mmengine keeps of a run: logged numbers."""
     arrays = np._core.multiarray  # type: ignore[attr-defined]
     kinds = [type(np.dtype(kind)) for kind in ("f8", "f4", "i8", "i4")]
     readable = [HistoryBuffer, np.dtype, np.ndarray, arrays._reconstruct, arrays.scalar, *kinds]
@@ -43,7 +42,7 @@ _resumable()
 
 @MODELS.register_module()
 class DotsBackbone(BaseModule):  # type: ignore[misc]
-    """Feature maps of a timm model: (N, 3, H, W) -> one (N, C_i, ceil(H / stride_i), ceil(W / stride_i)) per index.
+    """Feature maps of a timm model: (N, 3, H, W) -> a tuple of (N, C_i, ceil(H / s_i), ceil(W / s_i)).
 
     Args:
         model_name: timm name, ours or another, or local-dir:FOLDER of a training of ours.
@@ -54,7 +53,7 @@ class DotsBackbone(BaseModule):  # type: ignore[misc]
         norm_eval: batch norm keeps its running statistics in training.
         with_cp: recompute activations in the backward pass.
         pretrained: load the timm model's own weights.
-        checkpoint: file of weights to load: ours (safetensors), public DARTS-family code's, or the timm model's.
+        checkpoint: file of weights to load: ours (safetensors), of public DARTS-family code, or timm's.
         drop_path_rate: stochastic depth.
         channels_last: compute in this memory format, which is the faster one on a CPU.
     Raises DotsZooError for weights that do not fit, and for frozen batch norm or stages without weights.
@@ -79,8 +78,8 @@ class DotsBackbone(BaseModule):  # type: ignore[misc]
         self.model_name, self.norm_eval, self.channels_last = model_name, norm_eval, channels_last
         if not self.loaded and (norm_eval or frozen_stages >= 0):
             raise DotsZooError(
-                f"DotsBackbone {model_name}: norm_eval=True and frozen_stages >= 0 would freeze random values: "
-                "pass pretrained=True or checkpoint, or train everything"
+                f"DotsBackbone {model_name}: norm_eval=True and frozen_stages >= 0 would freeze random "
+                "values: pass pretrained=True or checkpoint, or train everything"
             )
         if genotype is not None and not is_model_in_modules(model_name, ["zoo"]):
             raise DotsZooError(
@@ -110,12 +109,13 @@ class DotsBackbone(BaseModule):  # type: ignore[misc]
     def init_weights(self) -> None:
         """Say so where there are none; timm and the constructor have set the values."""
         if not self.loaded:
-            print_log(
-                f"DotsBackbone {self.model_name}: no weights given, training from scratch",
-                "current",
-                logging.WARNING,
-            )
+            print_log(self.origin(), "current")
         self._is_init = True
+
+    def origin(self) -> str:
+        """Where the values come from."""
+        where = "weights loaded" if self.loaded else "no weights given, training from scratch"
+        return f"DotsBackbone {self.model_name}: {where}"
 
     def train(self, mode: bool = True) -> "DotsBackbone":
         super().train(mode)

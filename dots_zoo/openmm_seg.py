@@ -1,8 +1,8 @@
 """Parts for MMSegmentation: BiSeNet over any timm backbone, the CamVid data set, IoU by class.
 
-Source: Yu et al., BiSeNet (ECCV 2018), Sec. 3 and Fig. 2; the paths, attention refinement and feature fusion are
-mmseg's modules. Differs from mmseg's BiSeNetV1: the widths of the context path are the paper's 128 whatever
-the backbone's channels are (there they are tied to each other, and to a ResNet).
+Source: Yu et al., BiSeNet (ECCV 2018), Sec. 3 and Fig. 2; the spatial path, attention refinement and feature
+fusion are mmseg's modules. Differs from mmseg's BiSeNetV1: the context path is 128 channels wide whatever the
+backbone's channels are; there its width and the backbone's are tied together.
 """
 
 import copy
@@ -16,24 +16,24 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from .errors import DotsZooError
-from .openmm import DotsBackbone  # before mmseg: it puts the operators in place
+from .mm_data import VOID
+from .openmm import DotsBackbone
 
-from mmcv.cnn import ConvModule  # isort: skip
-from mmseg.datasets import BaseSegDataset  # isort: skip
-from mmseg.evaluation import IoUMetric  # isort: skip
-from mmseg.models.backbones.bisenetv1 import (  # isort: skip
-    AttentionRefinementModule,
-    FeatureFusionModule,
-    SpatialPath,
-)
-from mmseg.registry import DATASETS, METRICS  # isort: skip
+# isort: off
+# mmseg comes behind .openmm, which puts mmcv's operators in place.
+from mmcv.cnn import ConvModule
+from mmseg.datasets import BaseSegDataset
+from mmseg.evaluation import IoUMetric
+from mmseg.models.backbones.bisenetv1 import AttentionRefinementModule, FeatureFusionModule, SpatialPath
+from mmseg.registry import DATASETS, METRICS
 
-VOID = 255  # mmseg's label for pixels that neither train nor count
+# isort: on
+
 NORM = {"type": "BN"}
 
 
 class ContextPath(BaseModule):  # type: ignore[misc]
-    """Features of strides 16 and 32, refined and upsampled: (N, 3, H, W) -> (N, width, H/8, W/8), (.., H/16, W/16)."""
+    """Refined and upsampled features: (N, 3, H, W) -> (N, width, H/8, W/8), (N, width, H/16, W/16)."""
 
     def __init__(self, backbone_cfg: Mapping[str, Any], width: int) -> None:
         super().__init__()
@@ -57,8 +57,8 @@ class ContextPath(BaseModule):  # type: ignore[misc]
 class DotsBiSeNet(BaseModule):  # type: ignore[misc]
     """BiSeNet's two paths and their fusion, a `backbone` of mmseg's EncoderDecoder.
 
-    (N, 3, H, W) -> fused (N, out_channels, H/8, W/8) for the decoder, and the context path's two maps of `width`
-    channels at strides 8 and 16 for the auxiliary heads.
+    (N, 3, H, W) -> fused (N, out_channels, H/8, W/8) for the decoder, and the context path's two maps of
+    `width` channels at strides 8 and 16 for the auxiliary heads.
 
     Args:
         backbone_cfg: config of a DotsBackbone with features of strides 4, 8, 16 and 32.
@@ -93,13 +93,14 @@ class WeightedCrossEntropy(nn.Module):
 
     def __init__(self, class_weight: Sequence[float], loss_name: str = "loss_ce") -> None:
         super().__init__()
+        self.class_weight: Tensor
         self.register_buffer("class_weight", torch.tensor(class_weight), persistent=False)
         self.loss_name = loss_name
 
     def forward(
         self, logits: Tensor, labels: Tensor, weight: Tensor | None = None, ignore_index: int = VOID
     ) -> Tensor:
-        """(N, C, H, W) logits, (N, H, W) labels -> the mean over pixels, weighted by their labels' classes."""
+        """(N, C, H, W) logits, (N, H, W) labels -> the mean over pixels, weighted by class."""
         if weight is not None:
             raise DotsZooError("WeightedCrossEntropy: pixel samplers are not supported; leave sampler out")
         return F.cross_entropy(logits, labels, self.class_weight, ignore_index=ignore_index)
@@ -109,11 +110,11 @@ class WeightedCrossEntropy(nn.Module):
 class CamVidDataset(BaseSegDataset):  # type: ignore[misc]
     """CamVid with the 11 classes of SegNet (Badrinarayanan et al., 2015); label 11 is void.
 
-    By default images/*.jpg and labels/*.png in a folder a split; `img_suffix=".png"` and `data_prefix` fit the layout
-    of the SegNet tutorial (train/, trainannot/).
+    By default images/*.jpg and labels/*.png in a folder a split; `img_suffix=".png"` and `data_prefix` fit
+    the layout of the SegNet tutorial (train/, trainannot/).
     """
 
-    METAINFO = {
+    METAINFO: dict[str, Any] = {
         "classes": (
             "Sky",
             "Building",

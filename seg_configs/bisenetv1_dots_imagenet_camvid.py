@@ -5,8 +5,8 @@ custom_imports = dict(imports=["dots_zoo.openmm_seg"])
 default_scope = "mmseg"
 
 data_root = "data/camvid/"
-size = (320, 240)  # width, height: two thirds of the images'
-crop = (160, 208)  # height, width
+size = (288, 216)  # width, height: three fifths of the images
+crop = (144, 176)  # height, width
 norm = dict(type="BN")
 # Square root of the median share of the training pixels over a class's share.
 weights = [0.52, 0.44, 2.14, 0.38, 1.0, 0.68, 1.96, 1.99, 0.87, 2.65, 3.93]
@@ -36,7 +36,7 @@ model = dict(
 train_pipeline = [
     dict(type="LoadImageFromFile"),
     dict(type="LoadAnnotations"),
-    dict(type="RandomResize", scale=size, ratio_range=(0.75, 1.75), keep_ratio=True),
+    dict(type="RandomResize", scale=size, ratio_range=(0.6, 1.6), keep_ratio=True),
     dict(type="RandomCrop", crop_size=crop, cat_max_ratio=0.75),
     dict(type="RandomFlip", prob=0.5),
     dict(type="PhotoMetricDistortion"),
@@ -88,8 +88,8 @@ test_dataloader = dict(
 val_evaluator = dict(type="ClassIoU", iou_metrics=["mIoU"])
 test_evaluator = val_evaluator
 
-epochs = 36
-train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=epochs, val_interval=4)
+epochs = 30
+train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=epochs, val_interval=3)
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")
 optim_wrapper = dict(
@@ -100,7 +100,9 @@ optim_wrapper = dict(
 )
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=100),
-    dict(type="PolyLR", power=0.9, eta_min=1e-5, by_epoch=True, begin=0, end=epochs, convert_to_iter_based=True),
+    dict(
+        type="PolyLR", power=0.9, eta_min=1e-5, by_epoch=True, begin=0, end=epochs, convert_to_iter_based=True
+    ),
 ]
 default_hooks = dict(
     checkpoint=dict(type="CheckpointHook", interval=1, max_keep_ckpts=1, save_best="mIoU", rule="greater")
