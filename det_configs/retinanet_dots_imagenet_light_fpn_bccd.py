@@ -70,6 +70,6 @@ param_scheduler = [
     dict(type="CosineAnnealingLR", by_epoch=True, T_max=epochs, eta_min=1e-5, convert_to_iter_based=True),
 ]
 default_hooks = dict(
-    checkpoint=dict(interval=1, max_keep_ckpts=1, save_best="coco/bbox_mAP_50", rule="greater")
+    checkpoint=dict(interval=1, max_keep_ckpts=2, save_best="coco/bbox_mAP_50", rule="greater")
 )
 randomness = dict(seed=0)

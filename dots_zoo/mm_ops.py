@@ -66,7 +66,7 @@ class _Operators(ModuleType):
             raise DotsZooError(
                 f"mmcv operator {name!r}: mmcv is installed without compiled operators, and of those only "
                 "nms and the sigmoid focal loss are replaced; to have it, put a compiled mmcv in place of "
-                "mmcv-lite (pip uninstall mmcv-lite; mim install 'mmcv==2.1.0', for a torch that it was built for)"
+                "mmcv-lite (pip uninstall mmcv-lite; mim install mmcv==2.1.0, with a torch it is built for)"
             )
 
         return operator

@@ -45,7 +45,7 @@ def train(cfg: Any, folder: Path, *, resume: bool = False, amp: bool = False) ->
     cfg.resume = resume
     if amp:
         cfg.optim_wrapper.update(type="AmpOptimWrapper", loss_scale="dynamic")
-    begun = time.monotonic()
+    begun, used = time.monotonic(), time.process_time()
     with _whole_or_not_at_all(folder), quiet() as out:
         runner = _runner(cfg)
         backbones = [part for part in runner.model.modules() if isinstance(part, DotsBackbone)]
@@ -55,7 +55,11 @@ def train(cfg: Any, folder: Path, *, resume: bool = False, amp: bool = False) ->
         progress = Progress(folder, out)
         runner.register_hook(progress)
         runner.train()
-    run = _summary(cfg, folder, runner, progress.rows, time.monotonic() - begun)
+    run = {
+        **_summary(cfg, folder, runner, progress.rows),
+        "seconds": round(time.monotonic() - begun, 1),
+        "cpu_seconds": round(time.process_time() - used, 1),  # this process's, without loader processes
+    }
     if runner.rank == 0:
         write_file(folder / "run.json", json.dumps(run, indent=1).encode())
     return run
@@ -122,9 +126,7 @@ def _told(error: BaseException) -> str | None:
     return None
 
 
-def _summary(
-    cfg: Any, folder: Path, runner: Any, rows: list[dict[str, Any]], seconds: float
-) -> dict[str, Any]:
+def _summary(cfg: Any, folder: Path, runner: Any, rows: list[dict[str, Any]]) -> dict[str, Any]:
     best = max(folder.glob("best_*.pth"), key=lambda path: path.stat().st_mtime, default=None)
     return {
         "schema": 1,
@@ -134,7 +136,6 @@ def _summary(
         "parameters": sum(p.numel() for p in runner.model.parameters()),
         "steps": runner.iter,
         "epochs": runner.epoch,
-        "seconds": round(seconds, 1),
         "best": best.name if best else None,
         "last": rows[-1] if rows else {},
         **surroundings(PACKAGES),

@@ -105,7 +105,7 @@ param_scheduler = [
     ),
 ]
 default_hooks = dict(
-    checkpoint=dict(type="CheckpointHook", interval=1, max_keep_ckpts=1, save_best="mIoU", rule="greater")
+    checkpoint=dict(type="CheckpointHook", interval=1, max_keep_ckpts=2, save_best="mIoU", rule="greater")
 )
 visualizer = dict(type="SegLocalVisualizer", vis_backends=[dict(type="LocalVisBackend")], name="visualizer")
 randomness = dict(seed=0)
