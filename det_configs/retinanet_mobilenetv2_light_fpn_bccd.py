@@ -1,4 +1,10 @@
-"""TODO"""
+"""MobileNetV2 of timm on BCCD's blood cells: the control of retinanet_dots_imagenet_light_fpn_bccd.
+
+    OMP_NUM_THREADS=1 dots-zoo det train retinanet_mobilenetv2_light_fpn_bccd --data-root bccd \\
+        --work-dir runs/bccd_mobilenetv2
+
+RESULT. COST.
+"""
 
 _base_ = "./retinanet_dots_imagenet_light_fpn_bccd.py"
 

@@ -16,7 +16,7 @@ from .mm_data import class_names
 from .mm_progress import quiet
 from .openmm import DotsBackbone
 
-SIDE = 256  # pixels of the generated images
+SIDE = 128  # pixels of the generated images
 
 
 def check(cfg: Any, task: str, input_size: tuple[int, int] | None = None) -> dict[str, Any]:

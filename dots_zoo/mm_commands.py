@@ -97,8 +97,9 @@ def _config(args: argparse.Namespace) -> Any:
 def _train(args: argparse.Namespace) -> int:
     run = mm_run.train(_config(args), args.work_dir, resume=args.resume, amp=args.amp)
     metrics = {name.removeprefix("val/"): value for name, value in run["last"].items()}
+    shown = ", ".join(headlines(metrics)) or "no metrics"
     print(
-        f"{run['config']}: {headlines(metrics)} on the validation images after {run['epochs']} epochs, "
+        f"{run['config']}: {shown} on the validation images after {run['epochs']} epochs, "
         f"{run['steps']} steps and {run['seconds'] / 60:.1f} min; best checkpoint: {run['best'] or 'none'}; "
         f"written to {args.work_dir}"
     )

@@ -70,10 +70,10 @@ class Progress(Hook):  # type: ignore[misc]
         self.rows.append(row)
         if is_main_process():
             write_file(self.path, "".join(json.dumps(row) + "\n" for row in self.rows).encode())
-        shown = headlines(metrics or {})
-        loss = f"loss {row['loss']:.4f}, " if "loss" in row else ""
         epoch = f"epoch {runner.epoch} of {runner.max_epochs}, " if runner.max_epochs > 1 else ""
-        self._say(f"{epoch}step {runner.iter} of {runner.max_iters}: {loss}{shown}", runner)
+        loss = [f"loss {row['loss']:.4f}"] if "loss" in row else []
+        shown = ", ".join([*loss, *headlines(metrics or {})]) or "no metrics"
+        self._say(f"{epoch}step {runner.iter} of {runner.max_iters}: {shown}", runner)
 
     def _say(self, text: str, runner: Any) -> None:
         done = runner.iter - self.first
@@ -82,7 +82,7 @@ class Progress(Hook):  # type: ignore[misc]
             print(f"{text}, {left / 60:.0f} min left", file=self.out, flush=True)
 
 
-def headlines(metrics: Mapping[str, float]) -> str:
-    """The metrics that one looks at first."""
+def headlines(metrics: Mapping[str, float]) -> list[str]:
+    """The metrics that one looks at first, with their values."""
     first = ("bbox_mAP", "bbox_mAP_50", "mIoU", "aAcc")
-    return ", ".join(f"{name} {value:.4g}" for name, value in metrics.items() if name.endswith(first))
+    return [f"{name} {value:.4g}" for name, value in metrics.items() if name.endswith(first)]

@@ -1,0 +1,13 @@
+"""RetinaNet with MnasNet-B1 of timm on COCO: a baseline of Table 1; the paper's variant is A2, which timm has not.
+
+    dots-zoo det train retinanet_mnasnet_b1_fpn_1x_coco --data-root coco --work-dir runs/mnasnet_b1
+
+Not trained. The paper's AP: 30.5 (A2). COST.
+"""
+
+_base_ = "./retinanet_dots_imagenet_fpn_1x_coco.py"
+
+model = dict(
+    backbone=dict(model_name="mnasnet_100"),
+    neck=dict(in_channels=[24, 40, 96, 320]),
+)

@@ -1,0 +1,13 @@
+"""RetinaNet with MobileNetV2 of timm on COCO: a baseline of Table 1.
+
+    dots-zoo det train retinanet_mobilenetv2_fpn_1x_coco --data-root coco --work-dir runs/mobilenetv2
+
+Not trained. The paper's AP: 28.3. COST.
+"""
+
+_base_ = "./retinanet_dots_imagenet_fpn_1x_coco.py"
+
+model = dict(
+    backbone=dict(model_name="mobilenetv2_100"),
+    neck=dict(in_channels=[24, 32, 96, 320]),
+)
