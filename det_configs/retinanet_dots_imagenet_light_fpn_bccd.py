@@ -3,7 +3,8 @@
     OMP_NUM_THREADS=1 dots-zoo det train retinanet_dots_imagenet_light_fpn_bccd --data-root bccd \\
         --work-dir runs/bccd
 
-RESULT. COST.
+RESULT.
+5.40 M parameters, 1.30 G MACs at 320x240.
 `bccd` holds images/*.jpg and instances_train.json, _val.json and _test.json (COCO format). The checkpoint is
 chosen by AP50 on the validation images.
 """
@@ -40,12 +41,15 @@ test_pipeline = [
     dict(type="PackDetInputs", meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")),
 ]
 images = dict(data_root=data_root, data_prefix=dict(img="images/"), metainfo=metainfo)
+evaluated = dict(pipeline=test_pipeline, **images)
 alone = dict(num_workers=0, persistent_workers=False)
 train_dataloader = dict(
     dataset=dict(ann_file="instances_train.json", pipeline=train_pipeline, **images), **alone
 )
 val_dataloader = dict(dataset=dict(ann_file="instances_val.json", pipeline=test_pipeline, **images), **alone)
-test_dataloader = dict(dataset=dict(ann_file="instances_test.json", pipeline=test_pipeline, **images), **alone)
+test_dataloader = dict(
+    dataset=dict(ann_file="instances_test.json", pipeline=test_pipeline, **images), **alone
+)
 val_evaluator = dict(ann_file=data_root + "instances_val.json", classwise=True)
 test_evaluator = dict(ann_file=data_root + "instances_test.json", classwise=True)
 

@@ -2,7 +2,8 @@
 
     dots-zoo det train retinanet_dots_imagenet_light_fpn_coco --data-root coco --work-dir runs/light
 
-Not trained. COST.
+Not trained.
+5.84 M parameters, 4.10 G MACs at 512x320.
 64 channels in place of 256, two convolutions in the head in place of four, with normalisation, which training
 without weights needs; images of 512x320, AdamW.
 """

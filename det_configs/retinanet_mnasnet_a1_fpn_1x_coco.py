@@ -1,8 +1,9 @@
-"""RetinaNet with MnasNet-A1 of timm on COCO: a baseline of Table 1; the paper's variant is A2, which timm has not.
+"""RetinaNet with MnasNet-A1 of timm on COCO: a baseline of Table 1.
 
     dots-zoo det train retinanet_mnasnet_a1_fpn_1x_coco --data-root coco --work-dir runs/mnasnet_a1
 
-Not trained. The paper's AP: 30.5 (A2). COST.
+Not trained. The paper's AP: 30.5, with MnasNet-A2, which timm has not.
+11.88 M parameters, 164.56 G MACs at 1344x800.
 """
 
 _base_ = "./retinanet_dots_imagenet_fpn_1x_coco.py"

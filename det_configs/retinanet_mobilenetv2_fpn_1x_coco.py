@@ -2,7 +2,8 @@
 
     dots-zoo det train retinanet_mobilenetv2_fpn_1x_coco --data-root coco --work-dir runs/mobilenetv2
 
-Not trained. The paper's AP: 28.3. COST.
+Not trained. The paper's AP: 28.3.
+11.49 M parameters, 164.28 G MACs at 1344x800.
 """
 
 _base_ = "./retinanet_dots_imagenet_fpn_1x_coco.py"

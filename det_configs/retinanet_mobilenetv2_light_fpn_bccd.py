@@ -3,7 +3,8 @@
     OMP_NUM_THREADS=1 dots-zoo det train retinanet_mobilenetv2_light_fpn_bccd --data-root bccd \\
         --work-dir runs/bccd_mobilenetv2
 
-RESULT. COST.
+RESULT.
+2.32 M parameters, 0.80 G MACs at 320x240.
 """
 
 _base_ = "./retinanet_dots_imagenet_light_fpn_bccd.py"

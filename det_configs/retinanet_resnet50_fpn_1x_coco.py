@@ -2,7 +2,8 @@
 
     dots-zoo det train retinanet_resnet50_fpn_1x_coco --data-root coco --work-dir runs/resnet50
 
-Not trained. The paper's AP: 36.3. COST.
+Not trained. The paper's AP: 36.3.
+37.97 M parameters, 250.49 G MACs at 1344x800.
 """
 
 _base_ = "./retinanet_dots_imagenet_fpn_1x_coco.py"

@@ -2,7 +2,8 @@
 
     dots-zoo det train retinanet_spnasnet_fpn_1x_coco --data-root coco --work-dir runs/spnasnet
 
-Not trained. The paper's AP: 30.7. COST.
+Not trained. The paper's AP: 30.7.
+12.41 M parameters, 165.02 G MACs at 1344x800.
 """
 
 _base_ = "./retinanet_dots_imagenet_fpn_1x_coco.py"

@@ -32,6 +32,8 @@ def check(cfg: Any, task: str, input_size: tuple[int, int] | None = None) -> dic
     with quiet():
         model: Any = revert_sync_batchnorm(build_model(cfg, task))
         costs = count(model, (3, *size))
+        if hasattr(model.data_preprocessor, "size"):
+            model.data_preprocessor.size = (SIDE, SIDE)  # mmseg's fills training images up to the crop
         loss, changed = _train_step(model, cfg, task)
         found = _predict(model, task)
     backbone = next((part for part in model.modules() if isinstance(part, DotsBackbone)), None)
@@ -73,8 +75,7 @@ def _predict(model: Any, task: str) -> str:
 def _batch(model: Any, task: str) -> dict[str, Any]:
     """Two images of noise with a box or with random labels each, as a dataloader would bring them."""
     draws = torch.Generator().manual_seed(0)
-    side = tuple(getattr(model.data_preprocessor, "size", None) or (SIDE, SIDE))
-    side = (min(side[0], SIDE), min(side[1], SIDE))
+    side = (SIDE, SIDE)
     images = [torch.randint(0, 256, (3, *side), generator=draws, dtype=torch.uint8) for _ in range(2)]
     make: Callable[[Any, tuple[int, int], torch.Generator], Any] = _boxes if task == "det" else _labels
     return {"inputs": images, "data_samples": [make(model, side, draws) for _ in images]}

@@ -146,7 +146,7 @@ def _check_lines(result: dict[str, Any]) -> str:
         [
             f"backbone    {result['model']}" + (f", channels@stride {channels}" if channels else ""),
             f"parameters  {result['parameters']:,}, {result['classes']} classes",
-            f"MACs        {result['macs'] / 1e9:.2f} G at {height}x{width}: convolutions and matrix products",
+            f"MACs        {result['macs'] / 1e9:.2f} G at {height}x{width} (HxW): convolutions, matrix products",
             f"training    loss {result['loss']:.4f}, {result['parameters_changed']} parameters changed",
             f"prediction  {result['prediction']}",
         ]

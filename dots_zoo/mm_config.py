@@ -4,6 +4,7 @@ What the toolboxes' own tools do not do: a config is found by the name of a ship
 cell into it, and the neck takes its channels from the backbone.
 """
 
+import copy
 import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -141,7 +142,7 @@ def _register(task: str) -> None:
 
 def _without_weights(model: Any) -> Any:
     """The config of a model that gets all its weights afterwards and is not trained."""
-    model = Config({"model": model}).model
+    model = copy.deepcopy(model)
     backbone = backbone_of(model)
     if backbone is not None:
         backbone.update(pretrained=False, checkpoint=None, frozen_stages=-1, norm_eval=False)

@@ -11,6 +11,7 @@ batch norm only over loaded weights.
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from pickle import UnpicklingError  # what torch.load raises; nothing is unpickled by it
 from typing import Any
 
 import numpy as np
@@ -28,12 +29,19 @@ from .checkpoint import body_weights
 from .errors import DotsZooError
 
 
+def _statistic(owner: type, name: str) -> Any:
+    """What a checkpoint's `getattr` may be: a way that a HistoryBuffer sums up its numbers."""
+    if owner is not HistoryBuffer or name.startswith("_"):
+        raise UnpicklingError(f"getattr({owner!r}, {name!r})")
+    return getattr(owner, name)
+
+
 def _resumable() -> None:
     """Let torch.load(weights_only=True), its default, read what mmengine keeps of a run: logged numbers."""
     arrays = np._core.multiarray  # type: ignore[attr-defined]
     kinds = [type(np.dtype(kind)) for kind in ("f8", "f4", "i8", "i4")]
     readable = [HistoryBuffer, np.dtype, np.ndarray, arrays._reconstruct, arrays.scalar, *kinds]
-    torch.serialization.add_safe_globals(readable)
+    torch.serialization.add_safe_globals([*readable, (_statistic, "builtins.getattr")])
 
 
 mm_ops.install()
@@ -81,6 +89,8 @@ class DotsBackbone(BaseModule):  # type: ignore[misc]
                 f"DotsBackbone {model_name}: norm_eval=True and frozen_stages >= 0 would freeze random "
                 "values: pass pretrained=True or checkpoint, or train everything"
             )
+        if pretrained and checkpoint is not None:
+            raise DotsZooError(f"DotsBackbone {model_name}: pretrained and checkpoint are both set: keep one")
         if genotype is not None and not is_model_in_modules(model_name, ["zoo"]):
             raise DotsZooError(
                 f"DotsBackbone {model_name}: a genotype is for a network of cells, such as cell_mobile"
@@ -157,9 +167,12 @@ def _features(
 
 def _checkpoint_activations(body: Any) -> None:
     part = getattr(body, "model", body)  # FeatureGetterNet has the network inside
-    if not hasattr(part, "set_grad_checkpointing"):
-        raise DotsZooError(f"with_cp: {type(part).__name__} cannot recompute activations: leave it out")
-    part.set_grad_checkpointing(True)
+    try:
+        part.set_grad_checkpointing(True)
+    except (AttributeError, AssertionError):
+        raise DotsZooError(
+            f"with_cp: {type(part).__name__} cannot recompute activations: leave it out"
+        ) from None
 
 
 def _freeze(body: nn.Module, out_indices: list[int], last: int) -> list[nn.Module]:

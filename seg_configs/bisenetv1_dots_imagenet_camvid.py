@@ -3,7 +3,8 @@
     OMP_NUM_THREADS=1 dots-zoo seg train bisenetv1_dots_imagenet_camvid --data-root camvid \\
         --work-dir runs/camvid
 
-RESULT. COST.
+RESULT.
+7.30 M parameters, 2.06 G MACs at 288x216.
 `camvid` holds train/, val/ and test/, each with images/*.jpg and labels/*.png (0 to 10, and 11 for void). The
 checkpoint is chosen by mIoU on the validation images.
 """
@@ -97,8 +98,6 @@ param_scheduler = [
         convert_to_iter_based=True,
     ),
 ]
-default_hooks = dict(
-    logger=dict(log_metric_by_epoch=True), checkpoint=dict(by_epoch=True, interval=1)
-)
+default_hooks = dict(logger=dict(log_metric_by_epoch=True), checkpoint=dict(by_epoch=True, interval=1))
 log_processor = dict(by_epoch=True)
 randomness = dict(seed=0)

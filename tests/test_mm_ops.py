@@ -1,4 +1,4 @@
-"""The operators that stand in for mmcv's: values and gradients, what is refused, and when they are put in place."""
+"""The operators that stand in for mmcv's: values, gradients, what is refused, when they are put in place."""
 
 import subprocess
 import sys
@@ -70,9 +70,7 @@ def test_focal_loss_is_the_paper_s_equation() -> None:
     p = 1 / (1 + torch.exp(-logits))
     positive, negative = -alpha * (1 - p) ** gamma * p.log(), -(1 - alpha) * p**gamma * (1 - p).log()
     expected = torch.stack([torch.stack([positive[0, 0], negative[0, 1]]), negative[1]])
-    torch.testing.assert_close(
-        sigmoid_focal_loss(logits, target, gamma, alpha, None, "none"), expected
-    )
+    torch.testing.assert_close(sigmoid_focal_loss(logits, target, gamma, alpha, None, "none"), expected)
     assert expected[0, 0].item() == pytest.approx(0.25 * 0.25 * 0.693147, rel=1e-5)  # p = 1/2
     mean = sigmoid_focal_loss(logits, target, gamma, alpha, None, "mean")
     torch.testing.assert_close(mean, expected.sum() / 2)  # mmcv's mean is over rows
@@ -104,7 +102,10 @@ def test_what_retinanet_uses_on_a_gpu_is_what_it_uses_on_a_cpu() -> None:
     ("call", "name"),
     [
         (lambda: soft_nms(torch.rand(2, 4), torch.rand(2)), "softnms"),
-        (lambda: roi_align(torch.rand(1, 1, 4, 4), torch.tensor([[0.0, 0, 0, 2, 2]]), 2), "roi_align_forward"),
+        (
+            lambda: roi_align(torch.rand(1, 1, 4, 4), torch.tensor([[0.0, 0, 0, 2, 2]]), 2),
+            "roi_align_forward",
+        ),
     ],
 )
 def test_another_operator_is_named_with_the_way_to_get_it(call: object, name: str) -> None:
