@@ -44,5 +44,5 @@ wheel: .venv/test
 	touch $@
 
 .venv/test: .venv/demo
-	$(PIP) --editable '.[search,train,export,dev]'
+	$(PIP) --editable '.[search,train,export,mm,dev]'
 	touch $@

@@ -19,6 +19,7 @@ EXAMPLES = {
   dots-zoo det check retinanet_dots_imagenet_fpn_1x_coco
   dots-zoo det train retinanet_dots_imagenet_light_fpn_bccd --data-root bccd --work-dir runs/bccd
   dots-zoo det test retinanet_dots_imagenet_light_fpn_bccd runs/bccd/best_*.pth --data-root bccd
+  dots-zoo det curves runs/bccd -o curves.png
   dots-zoo det predict retinanet_dots_imagenet_light_fpn_bccd runs/bccd/best_*.pth a.jpg b.jpg -o boxes
   torchrun --nproc_per_node 8 -m dots_zoo det train retinanet_dots_imagenet_fpn_1x_coco \\
       --data-root coco --work-dir runs/coco""",
@@ -26,6 +27,7 @@ EXAMPLES = {
   dots-zoo seg check bisenetv1_dots_imagenet_4xb4-160k_cityscapes-1024x1024
   dots-zoo seg train bisenetv1_dots_imagenet_camvid --data-root camvid --work-dir runs/camvid
   dots-zoo seg test bisenetv1_dots_imagenet_camvid runs/camvid/best_*.pth --data-root camvid
+  dots-zoo seg curves runs/camvid -o curves.png
   dots-zoo seg predict bisenetv1_dots_imagenet_camvid runs/camvid/best_*.pth a.jpg b.jpg -o labels
   torchrun --nproc_per_node 4 -m dots_zoo seg train \\
       bisenetv1_dots_imagenet_4xb4-160k_cityscapes-1024x1024 --data-root cityscapes --work-dir runs/city""",
@@ -50,6 +52,10 @@ def _parser(task: str) -> argparse.ArgumentParser:
     _add_train(_command(commands, task, "train", _train, "train a model"))
     _add_test(_command(commands, task, "test", _test, "evaluate a checkpoint on the test set"))
     _add_predict(_command(commands, task, "predict", _predict, "draw what a checkpoint finds on images"))
+    p = commands.add_parser("curves", help="draw the loss and the metrics of a training")
+    p.set_defaults(run=_curves)
+    p.add_argument("work_dir", type=Path, metavar="WORK_DIR", help="folder of the run")
+    p.add_argument("-o", "--output", type=Path, required=True, help="curves.png")
     p = _command(commands, task, "check", _check, "count, train for one step and predict once, without data")
     p.add_argument("--input", metavar="HxW", help="size that MACs are counted at, where the config has none")
     p.add_argument("--json", action="store_true", help="print JSON")
@@ -128,6 +134,13 @@ def _predict(args: argparse.Namespace) -> int:
     return 0
 
 
+def _curves(args: argparse.Namespace) -> int:
+    from .mm_curves import plot_curves
+
+    print(f"drawing: {plot_curves(args.work_dir, args.output)}")
+    return 0
+
+
 def _check(args: argparse.Namespace) -> int:
     if args.input and not re.fullmatch(r"\d+x\d+", args.input):
         raise DotsZooError(f"--input: expected HEIGHTxWIDTH such as 800x1344, got {args.input!r}")
@@ -146,7 +159,7 @@ def _check_lines(result: dict[str, Any]) -> str:
         [
             f"backbone    {result['model']}" + (f", channels@stride {channels}" if channels else ""),
             f"parameters  {result['parameters']:,}, {result['classes']} classes",
-            f"MACs        {result['macs'] / 1e9:.2f} G at {height}x{width} (HxW): convolutions, matrix products",
+            f"MACs        {result['macs'] / 1e9:.2f} G at {height}x{width} (HxW): convolutions and products",
             f"training    loss {result['loss']:.4f}, {result['parameters_changed']} parameters changed",
             f"prediction  {result['prediction']}",
         ]

@@ -20,6 +20,7 @@ from . import openmm
 from .errors import DotsZooError
 from .genotype import load_genotype
 from .genotype_json import write_json
+from .mm_progress import quiet
 
 FOLDERS = {"det": "dots_zoo.det_configs", "seg": "dots_zoo.seg_configs"}
 SCOPES = {"mmdet": "det", "mmseg": "seg"}
@@ -56,7 +57,8 @@ def load_config(
     """
     path = find(config, task)
     try:
-        cfg = Config.fromfile(path)
+        with quiet():
+            cfg = Config.fromfile(path)
         cfg.merge_from_dict(_options(options))
     except DotsZooError:
         raise
@@ -122,9 +124,10 @@ def build_model(
     fit.
     """
     cfg = load_config(config, task, genotype=genotype) if isinstance(config, str | Path) else config
-    _register(task)
-    init_default_scope(cfg.default_scope)
-    model: nn.Module = MODELS.build(_without_weights(cfg.model) if checkpoint else cfg.model)
+    with quiet():
+        _register(task)
+        init_default_scope(cfg.default_scope)
+        model: nn.Module = MODELS.build(_without_weights(cfg.model) if checkpoint else cfg.model)
     if checkpoint is not None:
         load_weights(model, Path(checkpoint))
     model.cfg = cfg

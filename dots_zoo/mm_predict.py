@@ -36,8 +36,7 @@ def predict(
     stems = [path.stem for path in images]
     if len(set(stems)) < len(stems):
         raise DotsZooError(f"predict: two images have the same name without folder: {sorted(stems)[0]}, ...")
-    with quiet():
-        model: Any = build_model(cfg, task, checkpoint=checkpoint)
+    model: Any = build_model(cfg, task, checkpoint=checkpoint)
     pictures = [_open(path, model) for path in images]
     names, found = class_names(cfg), []
     out.mkdir(parents=True, exist_ok=True)

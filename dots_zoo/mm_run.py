@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import time
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,7 +43,8 @@ def train(cfg: Any, folder: Path, *, resume: bool = False, amp: bool = False) ->
         )
     notes = check_data(cfg, ("train_dataloader", "val_dataloader"))
     _settle(cfg, folder)
-    cfg.resume = resume
+    last = _last_checkpoint(folder) if resume else None
+    cfg.resume, cfg.load_from = last is not None, str(last) if last else cfg.get("load_from")
     if amp:
         cfg.optim_wrapper.update(type="AmpOptimWrapper", loss_scale="dynamic")
     begun, used = time.monotonic(), time.process_time()
@@ -81,9 +83,21 @@ def test(cfg: Any, checkpoint: Path, folder: Path) -> dict[str, float]:
         return {name: float(value) for name, value in runner.test().items()}
 
 
+def _last_checkpoint(folder: Path) -> Path | None:
+    """The last whole checkpoint of a run; one that was being written when it was killed has no directory yet.
+
+    mmengine's own `last_checkpoint` is written behind it and may be empty.
+    """
+    found = [path for path in folder.glob("*_*.pth") if re.fullmatch(r"(epoch|iter)_\d+", path.stem)]
+    whole = [path for path in found if zipfile.is_zipfile(path)]
+    return max(whole, key=lambda path: int(path.stem.partition("_")[2]), default=None)
+
+
 def _settle(cfg: Any, folder: Path) -> None:
     """What depends on how the command was started."""
     cfg.work_dir, cfg.log_level = str(folder), "WARNING"
+    cfg.experiment_name = f"{folder.name}-{time.time_ns()}"  # mmengine keeps loggers and writers by name
+    cfg.merge_from_dict({"visualizer.name": cfg.experiment_name})
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # torchrun's
         cfg.launcher = "pytorch"
     if not torch.cuda.is_available():
