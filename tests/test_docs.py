@@ -23,6 +23,11 @@ NEEDS = (
     "nvidia-smi",
     "export LD_LIBRARY_PATH",
     "accelerate launch",
+    "--data-root",
+    " predict ",
+    " curves runs/",
+    "torchrun",
+    "tools/test.py",
 )
 
 
