@@ -102,6 +102,8 @@ def _config(args: argparse.Namespace) -> Any:
 
 def _train(args: argparse.Namespace) -> int:
     run = mm_run.train(_config(args), args.work_dir, resume=args.resume, amp=args.amp)
+    if not run:  # another process than torchrun's first
+        return 0
     metrics = {name.removeprefix("val/"): value for name, value in run["last"].items()}
     shown = ", ".join(headlines(metrics)) or "no metrics"
     print(

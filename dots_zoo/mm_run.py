@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.model import revert_sync_batchnorm
+from mmengine.model import is_model_wrapper, revert_sync_batchnorm
 from mmengine.runner import Runner
 
 from .errors import DotsZooError
@@ -30,7 +30,7 @@ PACKAGES = ("torch", "torchvision", "timm", "mmengine", "numpy")
 
 
 def train(cfg: Any, folder: Path, *, resume: bool = False, amp: bool = False) -> dict[str, Any]:
-    """Train as a config says, into `folder`; return what its run.json holds.
+    """Train as a config says, into `folder`; return what its run.json holds, {} in torchrun's other ranks.
 
     Raises DotsZooError, with the folder as it was, where it is taken, where the data do not fit, and where
     amp is asked for without a GPU.
@@ -50,10 +50,10 @@ def train(cfg: Any, folder: Path, *, resume: bool = False, amp: bool = False) ->
     begun, used = time.monotonic(), time.process_time()
     with _whole_or_not_at_all(folder), quiet() as out:
         runner = _runner(cfg)
-        backbones = [part for part in runner.model.modules() if isinstance(part, DotsBackbone)]
+        if last is None:
+            notes += [part.origin() for part in runner.model.modules() if isinstance(part, DotsBackbone)]
         if runner.rank == 0:
-            for note in [*notes, *(part.origin() for part in backbones)]:
-                print(note, file=out, flush=True)
+            print(*notes, sep="\n", end="\n" * bool(notes), file=out, flush=True)
         progress = Progress(folder, out)
         runner.register_hook(progress)
         runner.train()
@@ -62,8 +62,9 @@ def train(cfg: Any, folder: Path, *, resume: bool = False, amp: bool = False) ->
         "seconds": round(time.monotonic() - begun, 1),
         "cpu_seconds": round(time.process_time() - used, 1),  # this process's, without loader processes
     }
-    if runner.rank == 0:
-        write_file(folder / "run.json", json.dumps(run, indent=1).encode())
+    if runner.rank != 0:
+        return {}
+    write_file(folder / "run.json", json.dumps(run, indent=1).encode())
     return run
 
 
@@ -79,7 +80,7 @@ def test(cfg: Any, checkpoint: Path, folder: Path) -> dict[str, float]:
     cfg.load_from = None  # loaded strictly, below
     with _whole_or_not_at_all(folder), quiet():
         runner = _runner(cfg)
-        load_weights(runner.model, checkpoint)
+        load_weights(runner.model.module if is_model_wrapper(runner.model) else runner.model, checkpoint)
         return {name: float(value) for name, value in runner.test().items()}
 
 
@@ -100,8 +101,10 @@ def _settle(cfg: Any, folder: Path) -> None:
     cfg.merge_from_dict({"visualizer.name": cfg.experiment_name})
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # torchrun's
         cfg.launcher = "pytorch"
-    if not torch.cuda.is_available():
-        cfg.merge_from_dict({"env_cfg.dist_cfg.backend": "gloo"})
+        if not torch.cuda.is_available():  # mmengine takes a GPU for granted here
+            if not torch.distributed.is_initialized():
+                torch.distributed.init_process_group("gloo")
+            cfg.model_wrapper_cfg = {"type": "MMDistributedDataParallel", "device_ids": None}
 
 
 def _runner(cfg: Any) -> Any:
