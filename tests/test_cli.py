@@ -115,6 +115,17 @@ def test_a_missing_extra_is_named(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_missing_extra_of_detection_is_named() -> None:
+    """In a process of its own: what it brings registers itself once a process."""
+    code = (
+        "import sys; sys.modules['mmengine'] = None; import dots_zoo.cli as c; sys.exit(c.main(sys.argv[1:]))"
+    )
+    words = ["-c", code, "det", "check", "retinanet_dots_imagenet_fpn_1x_coco"]
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr == "dots-zoo: error: mmengine is not installed: pip install 'dots-zoo[mm]'\n"
+
+
 def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
     code = main(["doctor"])
     out = capsys.readouterr().out
