@@ -3,7 +3,7 @@
     OMP_NUM_THREADS=1 dots-zoo det train retinanet_dots_imagenet_light_fpn_bccd --data-root bccd \\
         --work-dir runs/bccd
 
-RESULT.
+Expected: test AP50 69.7, mAP 31.8 (epoch 24, 15 min of one core).
 5.40 M parameters, 1.30 G MACs at 320x240.
 `bccd` holds images/*.jpg and instances_train.json, _val.json and _test.json (COCO format). The checkpoint is
 chosen by AP50 on the validation images.

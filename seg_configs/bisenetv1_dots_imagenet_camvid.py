@@ -3,7 +3,7 @@
     OMP_NUM_THREADS=1 dots-zoo seg train bisenetv1_dots_imagenet_camvid --data-root camvid \\
         --work-dir runs/camvid
 
-RESULT.
+Expected: test mIoU 42.9, val 51.7 (epoch 30, 19 min of one core).
 7.30 M parameters, 2.06 G MACs at 288x216.
 `camvid` holds train/, val/ and test/, each with images/*.jpg and labels/*.png (0 to 10, and 11 for void). The
 checkpoint is chosen by mIoU on the validation images.
