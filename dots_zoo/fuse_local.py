@@ -1,0 +1,147 @@
+"""Rewrites of `fuse` that look at one tensor and what reads it, or at one sum."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+
+from .fuse_graph import bias_of, call, conv, geometry, insert, kind, new_conv, of_kind, only_user, slices, source
+from .ops import FactorizedReduce
+
+
+def fold(graph: fx.GraphModule) -> None:
+    """Batch norm into the convolution before it, or into the convolutions that are concatenated before it.
+
+    norm(Wx) = (s W) x + (b - s m), s = weight / sqrt(var + eps). A norm behind anything else stays.
+    """
+    for node in of_kind(graph, "norm"):
+        before = source(node)
+        convs = list(before.args[0]) if kind(graph, before) == "cat" else [before]  # type: ignore[arg-type]
+        if len(before.users) > 1 or any(len(c.users) > 1 or kind(graph, c) != "conv" for c in convs):
+            continue
+        norm: Any = graph.get_submodule(str(node.target))
+        scale = (norm.running_var + norm.eps).rsqrt()
+        scale = scale if norm.weight is None else norm.weight * scale
+        offset = -norm.running_mean * scale
+        offset = offset if norm.bias is None else norm.bias + offset
+        begin = 0
+        for c in convs:
+            old = conv(graph, c)
+            end = begin + old.out_channels
+            s, b = scale[begin:end], offset[begin:end]
+            made = new_conv(old.weight * s.reshape(-1, 1, 1, 1), bias_of(old) * s + b, old, old.groups)
+            graph.set_submodule(str(c.target), made)
+            begin = end
+        node.replace_all_uses_with(before)
+
+
+def share_relu(graph: fx.GraphModule) -> None:
+    """One ReLU for all that read the ReLU of one tensor."""
+    first: dict[fx.Node, fx.Node] = {}
+    for node in of_kind(graph, "relu"):
+        kept = first.setdefault(source(node), node)
+        if kept is not node:
+            node.replace_all_uses_with(kept)
+            graph.graph.erase_node(node)
+
+
+def early_relu(graph: fx.GraphModule) -> None:
+    """relu(cat(x, y)) -> cat(relu(x), relu(y)), where only ReLUs read the concatenation."""
+    for node in of_kind(graph, "cat"):
+        readers = list(node.users)
+        if any(kind(graph, reader) != "relu" for reader in readers):
+            continue
+        node.args = ([call(graph, x, F.relu, x) for x in node.args[0]], *node.args[1:])  # type: ignore[union-attr,arg-type]
+        for reader in readers:
+            reader.replace_all_uses_with(node)
+            graph.graph.erase_node(reader)
+    share_relu(graph)
+
+
+def shift(graph: fx.GraphModule) -> None:
+    """conv1x1_s2(pad(x)[1:, 1:]) of FactorizedReduce -> conv1x1(depthwise3x3_s2(x)) with one weight of 1.
+
+    The window of output (i, j) ends at pixel (2i + 1, 2j + 1), which the weight in the last corner picks; the
+    padding is the zeros that an odd size needs.
+    """
+    for node in of_kind(graph, "conv"):
+        module, cut = conv(graph, node), source(node)
+        if module.stride != (2, 2) or module.kernel_size != (1, 1) or cut.op != "call_function":
+            continue
+        padded = cut.all_input_nodes[0]
+        if padded.target is not F.pad or padded.args[1] != [0, 1, 0, 1]:
+            continue
+        corner = module.weight.new_zeros(module.in_channels, 1, 3, 3)
+        corner[:, :, 2, 2] = 1
+        pick = new_conv(corner, None, module, module.in_channels, padding=1)
+        picked = insert(graph, cut, pick, "shift", source(padded))
+        narrow = new_conv(module.weight, module.bias, module, 1, stride=1)
+        node.replace_all_uses_with(insert(graph, picked, narrow, "shifted", picked))
+
+
+def merge_parallel(graph: fx.GraphModule) -> None:
+    """Dense convolutions of one tensor with one geometry -> one convolution of all their outputs."""
+    readers: dict[Any, list[fx.Node]] = defaultdict(list)
+    for node in of_kind(graph, "conv"):
+        module = conv(graph, node)
+        if module.groups == 1:
+            readers[source(node), geometry(module)].append(node)
+    for (x, _), nodes in readers.items():
+        if len(nodes) > 1:
+            modules = [conv(graph, node) for node in nodes]
+            merged = insert(graph, x, stack(modules, 1), "parallel", x)
+            slices(graph, merged, nodes, [module.out_channels for module in modules])
+
+
+def stack(modules: Sequence[nn.Conv2d], groups: int) -> nn.Conv2d:
+    """One convolution of the outputs of all, of one input (groups=1) or of their inputs side by side."""
+    weight = torch.cat([module.weight for module in modules])
+    return new_conv(weight, torch.cat([bias_of(module) for module in modules]), modules[0], groups)
+
+
+def merge_sums(graph: fx.GraphModule) -> None:
+    """W x + V y -> [W V] [x; y], for the dense convolutions of one geometry in a sum."""
+    for node in of_kind(graph, "add"):
+        if any(kind(graph, user) == "add" for user in node.users) and len(node.users) == 1:
+            continue  # part of a longer sum
+        terms = summands(graph, node)
+        alike: dict[Any, list[fx.Node]] = defaultdict(list)
+        for term in terms:
+            if kind(graph, term) == "conv" and len(term.users) == 1 and conv(graph, term).groups == 1:
+                alike[geometry(conv(graph, term))].append(term)
+        for group in alike.values():
+            if len(group) > 1:
+                rest = [term for term in terms if term not in group]
+                terms = [*rest, _over_concatenation(graph, node, group)]
+        _replace_sum(graph, node, terms)
+
+
+def summands(graph: fx.GraphModule, node: fx.Node) -> list[fx.Node]:
+    """The terms of a sum, through sums that only this sum reads."""
+    terms: list[fx.Node] = []
+    for x in node.args:
+        assert isinstance(x, fx.Node)
+        inner = kind(graph, x) == "add" and only_user(x) is node
+        terms += summands(graph, x) if inner else [x]
+    return terms
+
+
+def _over_concatenation(graph: fx.GraphModule, place: fx.Node, nodes: Sequence[fx.Node]) -> fx.Node:
+    modules = [conv(graph, node) for node in nodes]
+    weight = torch.cat([module.weight for module in modules], 1)
+    bias: Tensor = torch.stack([bias_of(module) for module in modules]).sum(0)
+    inputs = call(graph, place, torch.cat, [source(node) for node in nodes], 1)
+    return insert(graph, inputs, new_conv(weight, bias, modules[0], 1), "sum", inputs)
+
+
+def _replace_sum(graph: fx.GraphModule, node: fx.Node, terms: Sequence[fx.Node]) -> None:
+    total = terms[0]
+    for term in terms[1:]:
+        total = call(graph, term, torch.add, total, term)
+    node.replace_all_uses_with(total)
+
+
+assert FactorizedReduce  # its forward is the pattern of `shift`
