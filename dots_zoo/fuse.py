@@ -10,14 +10,14 @@ docs/performance.md).
 """
 
 import copy
+from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from torch import fx, nn
 
 from .errors import DotsZooError
 from .fuse_chains import merge_chains
-from .fuse_graph import tidy
+from .fuse_graph import kind, tidy
 from .fuse_local import early_relu, fold, merge_parallel, merge_sums, share_relu, shift
 from .network import CellNet
 
@@ -32,7 +32,7 @@ REWRITES: dict[str, Callable[[fx.GraphModule], None]] = {
     "early_relu": early_relu,  # ReLU before a concatenation that nothing else reads: runtimes fuse it there
 }
 
-DEFAULT = ("fold", "relu", "shift", "sums", "early_relu")
+DEFAULT = ("fold", "relu", "shift", "sums", "chains", "early_relu")
 
 
 def fuse(model: nn.Module, rewrites: Sequence[str] = DEFAULT) -> fx.GraphModule:
@@ -65,11 +65,5 @@ def fuse(model: nn.Module, rewrites: Sequence[str] = DEFAULT) -> fx.GraphModule:
 
 def launches(fused: fx.GraphModule) -> dict[str, int]:
     """Operation -> number of its nodes, for the convolutions, ReLUs, sums, concatenations and slices."""
-    from .fuse_graph import kind
-
-    found: dict[str, int] = {}
-    for node in fused.graph.nodes:
-        name: Any = kind(fused, node)
-        if name:
-            found[name] = found.get(name, 0) + 1
-    return found
+    kinds = Counter(kind(fused, node) for node in fused.graph.nodes)
+    return {name: number for name, number in kinds.items() if name}

@@ -3,7 +3,9 @@
 The nodes of a cell are sums of chains such as depthwise, pointwise, ReLU, depthwise, pointwise. Where the
 last pointwise convolutions of several nodes have one shape and do not depend on each other, one grouped
 convolution computes them all, and so on up the chains to their first depthwise convolutions, as far as
-neighbours have one shape. The channels stay in the order in which they are read at the end, so that nothing
+neighbours have one shape. Only groups of a multiple of BLOCK channels are made: on a CPU, ONNX Runtime
+computes those in its blocked layout, and all others by a loop over matrix products that is far slower than
+the separate convolutions. The channels stay in the order in which they are read at the end, so that nothing
 is sliced between two merged operations.
 """
 
@@ -13,8 +15,22 @@ import torch
 import torch.nn.functional as F
 from torch import fx
 
-from .fuse_graph import call, conv, geometry, insert, kind, of_kind, only_user, settle, slices, source
+from .fuse_graph import (
+    call,
+    cat_inputs,
+    conv,
+    geometry,
+    insert,
+    kind,
+    of_kind,
+    only_user,
+    settle,
+    slices,
+    source,
+)
 from .fuse_local import merge_sums, stack
+
+BLOCK = 16
 
 
 def merge_chains(graph: fx.GraphModule) -> None:
@@ -72,7 +88,7 @@ def _parts(graph: fx.GraphModule, node: fx.Node) -> list[fx.Node]:
     """What a concatenation that one node reads is made of, or the node itself."""
     if kind(graph, node) != "cat" or only_user(node) is None:
         return [node]
-    return list(node.args[0])  # type: ignore[arg-type]
+    return cat_inputs(node)
 
 
 def _is_depthwise(graph: fx.GraphModule, node: fx.Node) -> bool:
@@ -80,7 +96,8 @@ def _is_depthwise(graph: fx.GraphModule, node: fx.Node) -> bool:
 
 
 def _alike(graph: fx.GraphModule, one: fx.Node, other: fx.Node) -> bool:
-    return conv(graph, one).weight.shape == conv(graph, other).weight.shape
+    a, b = conv(graph, one).weight.shape, conv(graph, other).weight.shape
+    return a == b and a[0] % BLOCK == a[1] % BLOCK == 0
 
 
 def _end(graph: fx.GraphModule, last: fx.Node) -> fx.Node:

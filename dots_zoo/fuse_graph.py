@@ -12,20 +12,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-ADDS = (operator.add, torch.add)
-RELUS = (F.relu, torch.relu)
+FUNCTIONS: dict[Any, str] = {
+    operator.add: "add",
+    torch.add: "add",
+    torch.cat: "cat",
+    torch.narrow: "slice",
+    F.relu: "relu",
+}
+MODULES: dict[type[nn.Module], str] = {nn.Conv2d: "conv", nn.BatchNorm2d: "norm", nn.ReLU: "relu"}
 
 
 def kind(graph: fx.GraphModule, node: fx.Node) -> str:
     """'conv', 'norm', 'relu', 'add', 'cat', 'slice', or '' for everything else."""
     if node.op == "call_module":
-        module = graph.get_submodule(str(node.target))
-        classes = {nn.Conv2d: "conv", nn.BatchNorm2d: "norm", nn.ReLU: "relu"}
-        return classes.get(type(module), "")
-    if node.op != "call_function":
-        return ""
-    functions = {torch.cat: "cat", torch.narrow: "slice", **dict.fromkeys(ADDS, "add")}
-    return {**functions, **dict.fromkeys(RELUS, "relu")}.get(node.target, "")  # type: ignore[call-overload,no-any-return]
+        return MODULES.get(type(graph.get_submodule(str(node.target))), "")
+    return FUNCTIONS.get(node.target, "") if node.op == "call_function" else ""
 
 
 def conv(graph: fx.GraphModule, node: fx.Node) -> nn.Conv2d:
@@ -46,6 +47,11 @@ def source(node: fx.Node) -> fx.Node:
     return found
 
 
+def cat_inputs(node: fx.Node) -> list[fx.Node]:
+    """What a cat node puts side by side."""
+    return list(node.args[0])  # type: ignore[arg-type]
+
+
 def only_user(node: fx.Node) -> fx.Node | None:
     """The node that reads this one, None where several do."""
     return next(iter(node.users)) if len(node.users) == 1 else None
@@ -57,13 +63,12 @@ def geometry(module: nn.Conv2d) -> tuple[Any, ...]:
 
 
 def new_conv(weight: Tensor, bias: Tensor | None, like: nn.Conv2d, groups: int, **changes: Any) -> nn.Conv2d:
-    """A convolution of these weights (out, in / groups, *kernel) with the geometry of another, or `changes`."""
+    """A convolution of these weights (out, in / groups, *kernel), the rest as in `like` or `changes`."""
     shape = {"stride": like.stride, "padding": like.padding, "dilation": like.dilation, **changes}
     out_chs, per_group = weight.shape[:2]
+    kernel: Any = tuple(weight.shape[2:])
     with torch.device("meta"):
-        made = nn.Conv2d(
-            per_group * groups, out_chs, tuple(weight.shape[2:]), groups=groups, bias=bias is not None, **shape
-        )
+        made = nn.Conv2d(per_group * groups, out_chs, kernel, groups=groups, bias=bias is not None, **shape)
     made.weight = nn.Parameter(weight.detach().clone(), requires_grad=False)
     if bias is not None:
         made.bias = nn.Parameter(bias.detach().clone(), requires_grad=False)
@@ -112,21 +117,20 @@ def tidy(graph: fx.GraphModule) -> None:
 
 def _rejoin(graph: fx.GraphModule, node: fx.Node) -> None:
     """cat(x[a:b], x[b:c], ...) -> cat(x[a:c], ...), and x itself where that is all of it."""
-    parts: list[tuple[fx.Node, int, int] | fx.Node] = []  # (tensor, begin, end) of a slice, or a tensor
-    for part in node.args[0]:  # type: ignore[union-attr]
-        assert isinstance(part, fx.Node)
-        last = parts[-1] if parts else None
+    parts: list[Any] = []  # [tensor, begin, end] of a slice, or a tensor
+    for part in cat_inputs(node):
         if kind(graph, part) != "slice":
             parts.append(part)
             continue
         x, _, begin, width = part.args
-        if isinstance(last, tuple) and last[0] is x and last[2] == begin:
-            parts[-1] = (last[0], last[1], last[2] + width)  # type: ignore[operator]
+        last = parts[-1] if parts else None
+        if isinstance(last, list) and last[0] is x and last[2] == begin:
+            last[2] += width
         else:
-            parts.append((x, begin, begin + width))  # type: ignore[operator,arg-type]
+            parts.append([x, begin, begin + width])  # type: ignore[operator]
     joined = []
     for item in parts:
-        if isinstance(item, tuple):
+        if isinstance(item, list):
             x, begin, end = item
             whole = begin == 0 and end == x.meta["width"]
             joined.append(x if whole else call(graph, x, torch.narrow, x, 1, begin, end - begin))

@@ -8,8 +8,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from .fuse_graph import bias_of, call, conv, geometry, insert, kind, new_conv, of_kind, only_user, slices, source
-from .ops import FactorizedReduce
+from .fuse_graph import (
+    bias_of,
+    call,
+    cat_inputs,
+    conv,
+    geometry,
+    insert,
+    kind,
+    new_conv,
+    of_kind,
+    only_user,
+    slices,
+    source,
+)
 
 
 def fold(graph: fx.GraphModule) -> None:
@@ -19,7 +31,7 @@ def fold(graph: fx.GraphModule) -> None:
     """
     for node in of_kind(graph, "norm"):
         before = source(node)
-        convs = list(before.args[0]) if kind(graph, before) == "cat" else [before]  # type: ignore[arg-type]
+        convs = cat_inputs(before) if kind(graph, before) == "cat" else [before]
         if len(before.users) > 1 or any(len(c.users) > 1 or kind(graph, c) != "conv" for c in convs):
             continue
         norm: Any = graph.get_submodule(str(node.target))
@@ -54,7 +66,7 @@ def early_relu(graph: fx.GraphModule) -> None:
         readers = list(node.users)
         if any(kind(graph, reader) != "relu" for reader in readers):
             continue
-        node.args = ([call(graph, x, F.relu, x) for x in node.args[0]], *node.args[1:])  # type: ignore[union-attr,arg-type]
+        node.args = ([call(graph, x, F.relu, x) for x in cat_inputs(node)], *node.args[1:])
         for reader in readers:
             reader.replace_all_uses_with(node)
             graph.graph.erase_node(reader)
@@ -142,6 +154,3 @@ def _replace_sum(graph: fx.GraphModule, node: fx.Node, terms: Sequence[fx.Node])
     for term in terms[1:]:
         total = call(graph, term, torch.add, total, term)
     node.replace_all_uses_with(total)
-
-
-assert FactorizedReduce  # its forward is the pattern of `shift`

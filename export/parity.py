@@ -37,14 +37,19 @@ class ParityError(DotsZooError):
 class OutputParity:
     """One output over all test images, in the output's own unit.
 
-    max_difference: max |onnx - torch|. movement: the largest difference between the torch outputs of two
-    test images at one element. largest: max |torch|.
+    max_difference: max |onnx - torch|; mean_difference: the mean of it over all elements. movement: the
+    largest difference between the torch outputs of two test images of one size at one element. largest: max
+    |torch|. cosine: the smallest cosine between the two outputs for one image. agreement: the share of
+    images whose largest element is the same one, for outputs of one row an image, None for maps.
     """
 
     name: str
     max_difference: float
     movement: float
     largest: float
+    mean_difference: float
+    cosine: float
+    agreement: float | None
 
     @property
     def error(self) -> float:
@@ -54,10 +59,11 @@ class OutputParity:
 
 @dataclass(frozen=True)
 class Parity:
-    """The comparison of every output; batches: sizes of the test batches, in order."""
+    """The comparison of every output; batches: images in each test batch, sizes: their (height, width)."""
 
     outputs: tuple[OutputParity, ...]
     batches: tuple[int, ...]
+    sizes: tuple[tuple[int, int], ...]
     tolerance: float
 
     @property
@@ -90,9 +96,12 @@ def run_torch(model: nn.Module, batches: Sequence[Tensor]) -> list[list[Tensor]]
 
 
 def spread(batches: Sequence[Tensor]) -> tuple[float, float]:
-    """(movement, largest magnitude) of one output over all batches."""
-    y = torch.cat(list(batches))
-    return float((y.amax(0) - y.amin(0)).max()), float(y.abs().max())
+    """(movement, largest magnitude) of one output over all batches; outputs of one shape are compared."""
+    by_shape: dict[torch.Size, list[Tensor]] = {}
+    for y in batches:
+        by_shape.setdefault(y.shape[1:], []).append(y)
+    alike = [torch.cat(group) for group in by_shape.values()]
+    return max(float((y.amax(0) - y.amin(0)).max()) for y in alike), max(float(y.abs().max()) for y in alike)
 
 
 def moves(movement: float, largest: float) -> bool:
@@ -150,19 +159,19 @@ def compare(
     expected = run_torch(model, batches)
     if len(expected[0]) != len(names):
         raise ParityError(f"{where}: has {len(names)} outputs, and the torch model {len(expected[0])}")
+    half = feed.type == "tensor(float16)"
     got = []
     for batch in batches:
         try:
-            got.append([torch.from_numpy(y) for y in session.run(names, {feed.name: batch.numpy()})])
+            outputs = session.run(names, {feed.name: (batch.half() if half else batch).numpy()})
+            got.append([torch.from_numpy(y).float() for y in outputs])
         except ORT_ERRORS as error:
             reason = str(error).partition("\n")[0]
             raise ParityError(
                 f"{where}: fails in ONNX Runtime with a batch of {len(batch)}: {reason}"
             ) from error
     by_output = zip(names, zip(*got, strict=True), zip(*expected, strict=True), strict=True)
-    return tuple(
-        OutputParity(name, _max_difference(name, g, e, where), *spread(e)) for name, g, e in by_output
-    )
+    return tuple(_compared(name, g, e, where) for name, g, e in by_output)
 
 
 def check_parity(
@@ -175,28 +184,45 @@ def check_parity(
     outputs = compare(content, model, batches, where)
     for output in outputs:
         _judge(output, tolerance, where)
-    return Parity(outputs, tuple(len(batch) for batch in batches), tolerance)
+    sizes = tuple((batch.shape[2], batch.shape[3]) for batch in batches)
+    return Parity(outputs, tuple(len(batch) for batch in batches), sizes, tolerance)
 
 
-def check_values(content: bytes, model: nn.Module, batches: Sequence[Tensor], where: str) -> None:
-    """The weak check, for outputs that do not move: no difference above TOLERANCE of the largest value.
+def check_values(
+    content: bytes, model: nn.Module, batches: Sequence[Tensor], where: str, tolerance: float = TOLERANCE
+) -> None:
+    """The weak check, for outputs that do not move: no difference above tolerance of the largest value.
 
     It finds weights that went astray, and passes a graph that ignores its input.
     """
     for y in compare(content, model, batches, where):
-        if not y.max_difference <= TOLERANCE * y.largest:
+        if not y.max_difference <= tolerance * y.largest:
             raise ParityError(
                 f"{where}: output {y.name} differs from torch by {y.max_difference:.3g}, where its largest "
                 f"value is {y.largest:.3g}: the graph is wrong"
             )
 
 
-def _max_difference(name: str, got: Sequence[Tensor], expected: Sequence[Tensor], where: str) -> float:
+def _compared(name: str, got: Sequence[Tensor], expected: Sequence[Tensor], where: str) -> OutputParity:
+    """All batches of one output."""
     for g, e in zip(got, expected, strict=True):
         if g.shape != e.shape:
             shapes = f"{tuple(g.shape)} in ONNX Runtime and {tuple(e.shape)} in torch"
             raise ParityError(f"{where}: output {name} has shape {shapes}")
-    return max(float((g - e).abs().max()) for g, e in zip(got, expected, strict=True))
+    differences = torch.cat([(g - e).abs().flatten() for g, e in zip(got, expected, strict=True)])
+    pairs = [(g.flatten(1), e.flatten(1)) for g, e in zip(got, expected, strict=True)]  # (n, elements) each
+    cosine = min(float(F.cosine_similarity(g, e).min()) for g, e in pairs)
+    same = torch.cat([g.argmax(1) == e.argmax(1) for g, e in pairs]).double()
+    movement, largest = spread(expected)
+    return OutputParity(
+        name=name,
+        max_difference=float(differences.max()),
+        movement=movement,
+        largest=largest,
+        mean_difference=float(differences.double().mean()),
+        cosine=cosine,
+        agreement=float(same.mean()) if expected[0].ndim == 2 else None,
+    )
 
 
 def _judge(y: OutputParity, tolerance: float, where: str) -> None:
