@@ -19,6 +19,7 @@ EPILOG = """examples:
                                                          train it; timm loads local-dir:runs/net
   dots-zoo eval local-dir:runs/net --pretrained --data digits
   dots-zoo export dots_imagenet -o m.onnx                a checked ONNX file
+  dots-zoo inspect m.onnx                                what it says of itself, operators, MACs
   dots-zoo bench m.onnx --provider cpu --batch 1 8 -o bench.json
   dots-zoo report bench.json -o report.html
   dots-zoo tables --out runs/tables                      the papers' cost tables beside our counts and latency
@@ -132,6 +133,11 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--opset", type=int, default=18)
     p.add_argument("--exporter", choices=("dynamo", "torchscript"), default="dynamo")
 
+    p = command("inspect", _inspect, "print what an ONNX file says of itself, its operators and their MACs")
+    p.add_argument("file", type=Path, metavar="m.onnx")
+    p.add_argument("--input", metavar="HxW", help="image size, for a file that leaves it open")
+    p.add_argument("--json", action="store_true", help="print JSON")
+
     for name, text in BENCHMARKS.items():
         commands.add_parser(name, help=f"{text}: dots-zoo {name} --help", add_help=False)
 
@@ -192,6 +198,13 @@ def _export(args: argparse.Namespace) -> int:
         opset=args.opset,
         exporter=args.exporter,
     )
+    return 0
+
+
+def _inspect(args: argparse.Namespace) -> int:
+    from dots_zoo.export.commands import inspect_model, parse_size
+
+    inspect_model(args.file, parse_size(args.input) if args.input else None, args.json)
     return 0
 
 

@@ -1,7 +1,10 @@
-"""The command `export`, as `dots-zoo` calls it; nothing else here prints."""
+"""The commands `export` and `inspect`, as `dots-zoo` calls them; nothing else here prints."""
 
+import json
 import os
 import re
+from collections.abc import Sequence
+from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,6 +75,15 @@ def export_model(
     return done
 
 
+def inspect_model(path: Path, input_size: tuple[int, int] | None = None, as_json: bool = False) -> None:
+    """Print what a file says of itself and what is in it. Raises DotsZooError as inspect does."""
+    _require("onnx", "onnxruntime")
+    from .inspect_file import inspect, lines
+
+    found = inspect(path, input_size)
+    print(json.dumps(asdict(found), indent=1) if as_json else "\n".join(lines(found)))
+
+
 def _lines(name: str, done: "Exported") -> list[str]:
     """What was exported and how far it is from torch."""
     axes = zip(done.shape, ("batch", "channels", "height", "width"), strict=True)
@@ -81,7 +93,8 @@ def _lines(name: str, done: "Exported") -> list[str]:
     agreement = "" if first.agreement is None else f", top-1 agreement {first.agreement:.1%}"
     lines = [
         f"{name}: image ({shape}) -> {', '.join(done.outputs)}; {int(done.metadata['macs']):,} MACs",
-        f"parity: ONNX Runtime differs by {parity.error:.1e} of the movement of the outputs, "
+        f"parity: ONNX Runtime differs by {parity.error:.1e} of the movement of the outputs"
+        f"{' on average' if parity.judged == 'mean' else ''}, "
         f"{parity.tolerance:.0e} allowed, batches {', '.join(map(str, parity.batches))}, "
         f"sizes {', '.join(sizes)}",
         f"{first.name}: mean difference {first.mean_difference:.1e}, cosine {first.cosine:.6f}{agreement}",

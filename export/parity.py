@@ -8,7 +8,7 @@ untrained network are.
 import copy
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +25,9 @@ TOLERANCE = 1e-3
 # taken in another order. With a movement of at least 1e-2 of the largest output, TOLERANCE * movement is
 # 1e-5 of it or more: rounding passes, and rounding alone cannot make the movement.
 MIN_MOVEMENT = 1e-2
+
+
+Judged = Literal["max", "mean"]
 
 
 class ParityError(DotsZooError):
@@ -51,25 +54,29 @@ class OutputParity:
     cosine: float
     agreement: float | None
 
-    @property
-    def error(self) -> float:
-        """The difference as a fraction of the movement."""
-        return self.max_difference / self.movement
+    def error(self, judged: Judged) -> float:
+        """The largest or the mean difference as a fraction of the movement."""
+        return (self.max_difference if judged == "max" else self.mean_difference) / self.movement
 
 
 @dataclass(frozen=True)
 class Parity:
-    """The comparison of every output; batches: images in each test batch, sizes: their (height, width)."""
+    """The comparison of every output.
+
+    batches: images in each test batch; sizes: their (height, width). tolerance: of `error`. judged: whether
+    that is the largest difference or the mean one.
+    """
 
     outputs: tuple[OutputParity, ...]
     batches: tuple[int, ...]
     sizes: tuple[tuple[int, int], ...]
     tolerance: float
+    judged: Judged
 
     @property
     def error(self) -> float:
         """The largest of the outputs' errors."""
-        return max(output.error for output in self.outputs)
+        return max(output.error(self.judged) for output in self.outputs)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -175,7 +182,12 @@ def compare(
 
 
 def check_parity(
-    content: bytes, model: nn.Module, batches: Sequence[Tensor], where: str, tolerance: float = TOLERANCE
+    content: bytes,
+    model: nn.Module,
+    batches: Sequence[Tensor],
+    where: str,
+    tolerance: float = TOLERANCE,
+    judged: Judged = "max",
 ) -> Parity:
     """Compare as `compare` does, and judge every output by how much it moves between the images.
 
@@ -183,22 +195,28 @@ def check_parity(
     """
     outputs = compare(content, model, batches, where)
     for output in outputs:
-        _judge(output, tolerance, where)
+        _judge(output, tolerance, judged, where)
     sizes = tuple((batch.shape[2], batch.shape[3]) for batch in batches)
-    return Parity(outputs, tuple(len(batch) for batch in batches), sizes, tolerance)
+    return Parity(outputs, tuple(len(batch) for batch in batches), sizes, tolerance, judged)
 
 
 def check_values(
-    content: bytes, model: nn.Module, batches: Sequence[Tensor], where: str, tolerance: float = TOLERANCE
+    content: bytes,
+    model: nn.Module,
+    batches: Sequence[Tensor],
+    where: str,
+    tolerance: float = TOLERANCE,
+    judged: Judged = "max",
 ) -> None:
     """The weak check, for outputs that do not move: no difference above tolerance of the largest value.
 
     It finds weights that went astray, and passes a graph that ignores its input.
     """
     for y in compare(content, model, batches, where):
-        if not y.max_difference <= tolerance * y.largest:
+        difference = y.max_difference if judged == "max" else y.mean_difference
+        if not difference <= tolerance * y.largest:
             raise ParityError(
-                f"{where}: output {y.name} differs from torch by {y.max_difference:.3g}, where its largest "
+                f"{where}: output {y.name} differs from torch by {difference:.3g}, where its largest "
                 f"value is {y.largest:.3g}: the graph is wrong"
             )
 
@@ -225,14 +243,17 @@ def _compared(name: str, got: Sequence[Tensor], expected: Sequence[Tensor], wher
     )
 
 
-def _judge(y: OutputParity, tolerance: float, where: str) -> None:
+def _judge(y: OutputParity, tolerance: float, judged: Judged, where: str) -> None:
     if not moves(y.movement, y.largest):
         raise ParityError(
             f"{where}: output {y.name} moves by {y.movement:.3g} between test images, less than "
             f"{MIN_MOVEMENT:g} of its largest value {y.largest:.3g}: too little to tell right from wrong"
         )
-    if not y.max_difference <= tolerance * y.movement:
+    difference = y.max_difference if judged == "max" else y.mean_difference
+    if not difference <= tolerance * y.movement:
+        mean = "" if judged == "max" else " on average"
         raise ParityError(
-            f"{where}: output {y.name} differs from torch by {y.max_difference:.3g}, {y.error:.3g} of the "
-            f"{y.movement:.3g} it moves between test images; {tolerance:g} is allowed: the graph is wrong"
+            f"{where}: output {y.name} differs from torch by {difference:.3g}{mean}, {y.error(judged):.3g} "
+            f"of the {y.movement:.3g} it moves between test images; {tolerance:g} is allowed: "
+            "the graph is wrong"
         )

@@ -144,7 +144,7 @@ def export_onnx(
 
     stand_in = _stand_in(subject, task, batches, size, seed, name)
     graph = export(subject)
-    parity = _prove(graph, subject, task, batches, name, stand_in, export, TOLERANCES[lowering.precision])
+    parity = _prove(graph, subject, task, batches, name, stand_in, export, lowering.precision)
     metadata = {
         "model": name,
         "task": task,
@@ -153,6 +153,7 @@ def export_onnx(
         "weights_sha256": weights_sha256(model),
         "precision": lowering.precision,
         "fused": json.dumps(fuse),
+        "input_size": json.dumps(size),
         "opset": str(opset),
         "exporter": exporter,
         "parity": json.dumps({**parity.as_dict(), "fitted_for_check": stand_in is not None}),
@@ -254,7 +255,7 @@ def _prove(
     name: str,
     stand_in: nn.Module | None,
     export: Callable[[nn.Module], onnx.ModelProto],
-    tolerance: float,
+    precision: Precision,
 ) -> Parity:
     """Parity of the graph itself, or of the stand-in's, which must then be wired as the graph is.
 
@@ -262,12 +263,12 @@ def _prove(
     """
     own = wrap(subject, task).module.eval()
     if stand_in is None:
-        return check_parity(graph.SerializeToString(), own, batches, name, tolerance)
+        return check_parity(graph.SerializeToString(), own, batches, name, *TOLERANCES[precision])
     twin, fitted = export(stand_in), wrap(stand_in, task).module.eval()
-    parity = check_parity(twin.SerializeToString(), fitted, batches, name, tolerance)
+    parity = check_parity(twin.SerializeToString(), fitted, batches, name, *TOLERANCES[precision])
     if wiring(twin) != wiring(graph):
         raise ParityError(f"{name}: with fitted statistics the exporter wires the graph otherwise")
-    check_values(graph.SerializeToString(), own, batches, name, tolerance)
+    check_values(graph.SerializeToString(), own, batches, name, *TOLERANCES[precision])
     return parity
 
 

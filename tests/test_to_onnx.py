@@ -25,7 +25,8 @@ from dots_zoo.export.parity import (
     probe_images,
     spread,
 )
-from dots_zoo.export.to_onnx import Exported, export_onnx, output_names, weights_sha256
+from dots_zoo.export.tasks import wrap
+from dots_zoo.export.to_onnx import Exported, export_onnx, weights_sha256
 from fitting import fitted
 
 SIZE = (3, 32, 32)
@@ -123,7 +124,7 @@ def test_features_by_stride(tmp_path: Path):
 
 def test_feature_maps_of_one_stride_have_names_of_their_own():
     model = timm.create_model("test_vit", features_only=True)
-    assert output_names(model, "features") == ("feature_16", "feature_16_1", "feature_16_2")
+    assert wrap(model, "features").outputs == ("feature_16", "feature_16_1", "feature_16_2")
 
 
 def test_dynamo_with_a_dynamic_batch_in_one_file_without_folder_names(tmp_path: Path):
@@ -137,9 +138,7 @@ def test_dynamo_with_a_dynamic_batch_in_one_file_without_folder_names(tmp_path: 
 
 
 def test_a_fixed_batch(model: nn.Module, tmp_path: Path):
-    done = export_onnx(
-        model, tmp_path / "m.onnx", input_size=SIZE, exporter="torchscript", dynamic_batch=False
-    )
+    done = export_onnx(model, tmp_path / "m.onnx", input_size=SIZE, exporter="torchscript", dynamic=())
     assert (done.shape, done.parity.batches) == ((1, *SIZE), (1, 1, 1, 1))
     assert onnx.load(done.path).graph.input[0].type.tensor_type.shape.dim[0].dim_value == 1
 
@@ -169,7 +168,7 @@ class Shifted(nn.Module):
 
 def traced(model: nn.Module) -> bytes:
     image = probe_images(2, SIZE, 0)
-    options = {"dynamic_batch": True, "opset": 18, "exporter": "torchscript"}
+    options = {"dynamic": ["batch"], "opset": 18, "exporter": "torchscript"}
     return trace.trace(model, image, ["logits"], **options).SerializeToString()
 
 
@@ -234,7 +233,7 @@ def test_parity_is_relative_to_the_movement(model: nn.Module, done: Exported, fa
 
 def test_a_graph_that_was_traced_for_one_batch_only_is_found(model: nn.Module):
     image = probe_images(2, SIZE, 0)
-    options = {"dynamic_batch": False, "opset": 18, "exporter": "torchscript"}
+    options = {"dynamic": [], "opset": 18, "exporter": "torchscript"}
     fixed = trace.trace(model, image, ["logits"], **options).SerializeToString()
     with pytest.raises(ParityError, match="fails in ONNX Runtime with a batch of 3"):
         check_parity(fixed, model, [image, probe_images(3, SIZE, 1)], "m")
@@ -315,8 +314,8 @@ def test_a_wrong_graph_of_unfitted_weights_leaves_no_file(
 
 
 def test_unfitted_weights_that_go_astray_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    def astray(model: nn.Module, **kwargs: object) -> onnx.ModelProto:
-        graph = trace.trace(model, **kwargs)
+    def astray(model: nn.Module, *args: object, **kwargs: object) -> onnx.ModelProto:
+        graph = trace.trace(model, *args, **kwargs)
         if is_unfitted(model):
             [gemm] = [node for node in graph.graph.node if node.op_type == "Gemm"]
             [bias] = [tensor for tensor in graph.graph.initializer if tensor.name == gemm.input[2]]
@@ -369,7 +368,7 @@ def test_an_exporter_that_gives_another_opset(
     model: nn.Module, done: Exported, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(trace, "_torchscript", lambda *args: onnx.load(done.path))
-    options = {"dynamic_batch": True, "opset": 17, "exporter": "torchscript"}
+    options = {"dynamic": ["batch"], "opset": 17, "exporter": "torchscript"}
     with pytest.raises(DotsZooError, match="opset 17 was asked for, but the torchscript exporter gave 18"):
         trace.trace(model, probe_images(2, SIZE, 0), ["logits"], **options)
 
@@ -379,7 +378,7 @@ def test_an_exporter_that_gives_up():
         def forward(self, image: Tensor) -> Tensor:
             return image if image.sum() > 0 else -image
 
-    options = {"dynamic_batch": True, "opset": 18, "exporter": "dynamo"}
+    options = {"dynamic": ["batch"], "opset": 18, "exporter": "dynamo"}
     with pytest.raises(DotsZooError, match="^the dynamo exporter cannot export this model: "):
         trace.trace(Branches().eval(), probe_images(2, SIZE, 0), ["y"], **options)
 
