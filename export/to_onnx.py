@@ -9,7 +9,7 @@ statistics is exported by the same path and compared instead, and the two graphs
 import copy
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -127,24 +127,17 @@ def export_onnx(
     costs = count(model, size)
     calibration, batches = _images(model, size, dynamic, lowering, seed)
     image = probe_images(2 if "batch" in dynamic else 1, size, seed)  # not a batch size that is checked
-    floats: list[tuple[str, ...]] = []
 
-    def export(network: nn.Module) -> onnx.ModelProto:
-        rewritten = network
-        if fuse:
-            rewritten = fuse_model(network, INT8_REWRITES if lowering.precision == "int8" else DEFAULT)
-        module = wrap(rewritten, task).module.eval()
+    def make(network: nn.Module) -> _Made:
+        rewrites = INT8_REWRITES if lowering.precision == "int8" else DEFAULT
+        module = wrap(fuse_model(network, rewrites) if fuse else network, task).module.eval()
         graph = trace(module, image, wrapped.outputs, dynamic=dynamic, opset=opset, exporter=exporter)
-        if lowering.precision == "fp16":
-            return to_fp16(graph, lowering.half_io)
-        if calibration is not None:
-            graph, in_float = to_int8(graph, calibration, lowering.target, name)
-            floats.append(in_float)
-        return graph
+        return _lower(graph, lowering, calibration, name)
 
     stand_in = _stand_in(subject, task, batches, size, seed, name)
-    graph = export(subject)
-    parity = _prove(graph, subject, task, batches, name, stand_in, export, lowering.precision)
+    made = make(subject)
+    twin = None if stand_in is None else make(stand_in)
+    parity = _prove(made, subject, twin, stand_in, task, batches, name, lowering.precision)
     metadata = {
         "model": name,
         "task": task,
@@ -157,13 +150,13 @@ def export_onnx(
         "opset": str(opset),
         "exporter": exporter,
         "parity": json.dumps({**parity.as_dict(), "fitted_for_check": stand_in is not None}),
-        **(_int8_metadata(lowering, floats[0], calibration) if calibration is not None else {}),
+        **made.metadata,
         **wrapped.metadata,
         **_describe(model),
     }
     channels, height, width = size
     return Exported(
-        path=_write(graph, metadata, Path(path), name),
+        path=_write(made.graph, metadata, Path(path), name),
         shape=(
             None if "batch" in dynamic else 1,
             channels,
@@ -199,12 +192,28 @@ def _images(
     ]
 
 
-def _int8_metadata(lowering: Lowering, in_float: tuple[str, ...], calibration: Tensor) -> dict[str, str]:
-    return {
+@dataclass(frozen=True)
+class _Made:
+    """A graph in its final precision, how it was wired in float32, what the file says of the precision."""
+
+    graph: onnx.ModelProto
+    wired: list[tuple[Any, ...]]
+    metadata: dict[str, str]
+
+
+def _lower(graph: onnx.ModelProto, lowering: Lowering, calibration: Tensor | None, name: str) -> _Made:
+    wired = wiring(graph)
+    if lowering.precision == "fp16":
+        return _Made(to_fp16(graph, lowering.half_io), wired, {})
+    if calibration is None:
+        return _Made(graph, wired, {})
+    quantised, in_float = to_int8(graph, calibration, lowering.target, name)
+    metadata = {
         "quantised_for": lowering.target,
         "float_layers": json.dumps(in_float),
         "calibration_images": str(len(calibration)),
     }
+    return _Made(quantised, wired, metadata)
 
 
 def weights_sha256(model: nn.Module) -> str:
@@ -248,27 +257,28 @@ def _stand_in(
 
 
 def _prove(
-    graph: onnx.ModelProto,
+    made: _Made,
     subject: nn.Module,
+    twin: _Made | None,
+    stand_in: nn.Module | None,
     task: str,
     batches: list[Tensor],
     name: str,
-    stand_in: nn.Module | None,
-    export: Callable[[nn.Module], onnx.ModelProto],
     precision: Precision,
 ) -> Parity:
-    """Parity of the graph itself, or of the stand-in's, which must then be wired as the graph is.
+    """Parity of the graph itself, or of the stand-in's twin, which must then be wired as the graph is.
 
     The reference is the model as it was given: not fused, in float32.
     """
+    tolerance, judged = TOLERANCES[precision]
     own = wrap(subject, task).module.eval()
-    if stand_in is None:
-        return check_parity(graph.SerializeToString(), own, batches, name, *TOLERANCES[precision])
-    twin, fitted = export(stand_in), wrap(stand_in, task).module.eval()
-    parity = check_parity(twin.SerializeToString(), fitted, batches, name, *TOLERANCES[precision])
-    if wiring(twin) != wiring(graph):
+    if twin is None or stand_in is None:
+        return check_parity(made.graph.SerializeToString(), own, batches, name, tolerance, judged)
+    fitted = wrap(stand_in, task).module.eval()
+    parity = check_parity(twin.graph.SerializeToString(), fitted, batches, name, tolerance, judged)
+    if twin.wired != made.wired:
         raise ParityError(f"{name}: with fitted statistics the exporter wires the graph otherwise")
-    check_values(graph.SerializeToString(), own, batches, name, *TOLERANCES[precision])
+    check_values(made.graph.SerializeToString(), own, batches, name, tolerance, judged)
     return parity
 
 
