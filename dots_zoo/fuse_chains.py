@@ -28,9 +28,7 @@ from .fuse_graph import (
     slices,
     source,
 )
-from .fuse_local import merge_sums, stack
-
-BLOCK = 16
+from .fuse_local import BLOCK, merge_sums, stack
 
 
 def merge_chains(graph: fx.GraphModule) -> None:

@@ -23,6 +23,9 @@ from .fuse_graph import (
     source,
 )
 
+# Channels in a block of ONNX Runtime's layout for convolutions on a CPU (AVX-512; 8 with AVX2).
+BLOCK = 16
+
 
 def fold(graph: fx.GraphModule) -> None:
     """Batch norm into the convolution before it, or into the convolutions that are concatenated before it.
@@ -115,20 +118,27 @@ def stack(modules: Sequence[nn.Conv2d], groups: int) -> nn.Conv2d:
 
 
 def merge_sums(graph: fx.GraphModule) -> None:
-    """W x + V y -> [W V] [x; y], for the dense convolutions of one geometry in a sum."""
+    """W x + V y -> [W V] [x; y], for the dense convolutions of one geometry in a sum.
+
+    Only where x has a multiple of BLOCK channels: others cannot be concatenated in the blocked layout.
+    """
     for node in of_kind(graph, "add"):
         if any(kind(graph, user) == "add" for user in node.users) and len(node.users) == 1:
             continue  # part of a longer sum
         terms = summands(graph, node)
         alike: dict[Any, list[fx.Node]] = defaultdict(list)
         for term in terms:
-            if kind(graph, term) == "conv" and len(term.users) == 1 and conv(graph, term).groups == 1:
+            if kind(graph, term) == "conv" and len(term.users) == 1 and _can_be_summed(conv(graph, term)):
                 alike[geometry(conv(graph, term))].append(term)
         for group in alike.values():
             if len(group) > 1:
                 rest = [term for term in terms if term not in group]
                 terms = [*rest, _over_concatenation(graph, node, group)]
         _replace_sum(graph, node, terms)
+
+
+def _can_be_summed(module: nn.Conv2d) -> bool:
+    return module.groups == 1 and module.in_channels % BLOCK == 0
 
 
 def summands(graph: fx.GraphModule, node: fx.Node) -> list[fx.Node]:

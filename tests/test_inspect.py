@@ -1,4 +1,4 @@
-"""A file tells what it is; what is damaged, hostile or no ONNX at all is refused before it is read further."""
+"""A file tells what it is; what is damaged, hostile or no ONNX at all is refused before more is read."""
 
 import json
 from pathlib import Path
