@@ -2,9 +2,9 @@
 
 python benchmarks/int8.py FOLDER_OF_IMAGES [model] [rounds] [output.json]
 
-The plain float32 graph, the fused one, float16, int8 and int8 of the fused network run in turn in one process,
-batch 1. The time is the processor time of the one thread, which other processes on the machine do not lengthen
-by making it wait. Weights that were never fitted (no pretrained ones are registered) are as fast as any.
+The plain float32 graph, the fused one, float16, int8 and int8 of the fused network run in turn in one
+process, batch 1. The time is the processor time of the one thread, which other processes on the machine do
+not lengthen by making it wait. Weights that were never fitted are as fast as any.
 """
 
 import json
@@ -71,9 +71,8 @@ def main(calibration: str, name: str, rounds: int, output: str) -> None:
                 "mean_difference_of_movement": parity.mean_difference / parity.movement,
             }
         )
-        print(
-            f"{label:24} p50 {rows[-1]['p50_ms']:6.2f} ms, min {rows[-1]['min_ms']:6.2f} ms, ratio {ratio:.3f}"
-        )
+        p50, least = rows[-1]["p50_ms"], rows[-1]["min_ms"]
+        print(f"{label:24} p50 {p50:6.2f} ms, min {least:6.2f} ms, ratio {ratio:.3f}")
     versions = {"dots_zoo": dots_zoo.__version__, "onnxruntime": ort.__version__, "torch": torch.__version__}
     document = {
         "date": time.strftime("%Y-%m-%d"),

@@ -1,7 +1,7 @@
 """Lower precision: float16, and static int8 with real calibration images.
 
 int8 is written as QuantizeLinear / DequantizeLinear pairs (QDQ), which every provider takes and ONNX Runtime
-turns into integer operators. Its other form, QOperator, is no choice for these networks: onnxruntime.
+turns into integer operators. The other form, QOperator, is no choice for these networks: onnxruntime.
 quantization drops every ReLU there, also those whose input something else reads, and a cell's inputs are
 read both with and without a ReLU.
 """

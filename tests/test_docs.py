@@ -23,6 +23,7 @@ NEEDS = (
     "nvidia-smi",
     "export LD_LIBRARY_PATH",
     "accelerate launch",
+    "--calibration",
 )
 
 
