@@ -35,7 +35,6 @@ def exports(name: str, calibration: Path, folder: Path) -> dict[str, Exported]:
         "fp16 fused": (Lowering("fp16"), True),
         "int8": (Lowering("int8", calibration=calibration), False),
         "int8 fused": (Lowering("int8", calibration=calibration), True),
-        "int8 fused for tensorrt": (Lowering("int8", "tensorrt", calibration=calibration), True),
     }
     return {
         label: export_onnx(model, folder / f"{i}.onnx", lowering=lowering, fuse=fuse, exporter="torchscript")

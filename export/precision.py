@@ -182,7 +182,8 @@ def _unshared(model: onnx.ModelProto) -> onnx.ModelProto:
     for number, node in enumerate(plain.graph.node):
         node.name = f"{node.op_type}_{number}"
         for i, name in enumerate(node.input):
-            if node.op_type in WEIGHED and name in weights and (name in used or weights[name].name != name):
+            shared = node.op_type in WEIGHED and name in used  # the quantiser would give both one scale
+            if name in weights and (shared or weights[name].name != name):
                 own = numpy_helper.from_array(numpy_helper.to_array(weights[name]), f"{node.name}_{i}")
                 plain.graph.initializer.append(own)
                 node.input[i] = own.name

@@ -118,10 +118,14 @@ def test_int8_for_a_gpu_is_signed_and_symmetric(model: nn.Module, folder: Path, 
     assert done.metadata["quantised_for"] == target and 0 < done.parity.error <= 5e-2
 
 
-def test_int8_of_weights_that_were_never_fitted(folder: Path, tmp_path: Path):
+@pytest.mark.parametrize("fuse", [False, True])
+def test_int8_of_weights_that_were_never_fitted(folder: Path, tmp_path: Path, fuse: bool):
+    """Their batch norms are all alike, and exporters store equal tensors once."""
     small = {"genotype": "dots_imagenet", "channels": 4, "layers": 3, "num_classes": 7}
     fresh = timm.create_model("cell_cifar", **small)
-    done = export(fresh, tmp_path / "m.onnx", precision="int8", calibration=folder)
+    lowering = Lowering(precision="int8", calibration=folder)
+    options = {"input_size": SIZE, "exporter": "torchscript", "fuse": fuse}
+    done = export_onnx(fresh, tmp_path / "m.onnx", lowering=lowering, **options)
     assert done.fitted_for_check and done.path.exists()
 
 
