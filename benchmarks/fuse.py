@@ -28,7 +28,7 @@ from dots_zoo.export.session import open_session
 from dots_zoo.export.trace import INPUT, trace
 from dots_zoo.fuse import fuse
 
-STEPS = ("fold", "relu", "shift", "early_relu", "sums", "chains", "parallel")
+STEPS = ("shift", "fold", "relu", "early_relu", "sums", "chains", "parallel")
 CLOCKS = {1: time.thread_time, 2: time.perf_counter}  # threads -> seconds
 
 

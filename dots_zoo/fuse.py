@@ -20,19 +20,20 @@ from .fuse_chains import merge_chains
 from .fuse_graph import kind, tidy
 from .fuse_local import early_relu, fold, merge_parallel, merge_sums, share_relu, shift
 from .network import CellNet
+from .ops import FactorizedReduce
 
 # name -> rewrite, in the order in which they are applied.
 REWRITES: dict[str, Callable[[fx.GraphModule], None]] = {
+    "shift": shift,  # FactorizedReduce's shift by one pixel as a depthwise convolution: no Pad, no Slice
     "fold": fold,  # batch norm into the convolution before it
     "relu": share_relu,  # one ReLU a tensor
-    "shift": shift,  # FactorizedReduce's shift by one pixel as a depthwise convolution: no Pad, no Slice
     "sums": merge_sums,  # a sum of convolutions as one over the concatenation
     "chains": merge_chains,  # separable convolutions side by side as grouped convolutions
     "parallel": merge_parallel,  # convolutions of one tensor as one of more outputs, across cells too
     "early_relu": early_relu,  # ReLU before a concatenation that nothing else reads: runtimes fuse it there
 }
 
-DEFAULT = ("fold", "relu", "shift", "sums", "chains", "early_relu")
+DEFAULT = ("shift", "fold", "relu", "sums", "chains", "early_relu")
 
 
 def fuse(model: nn.Module, rewrites: Sequence[str] = DEFAULT) -> fx.GraphModule:
@@ -52,7 +53,7 @@ def fuse(model: nn.Module, rewrites: Sequence[str] = DEFAULT) -> fx.GraphModule:
             f"{type(model).__name__}"
         )
     twin = copy.deepcopy(model).eval()
-    fused = fx.GraphModule(twin, fx.Tracer().trace(twin), type(model).__name__)
+    fused = fx.GraphModule(twin, _Tracer("shift" in rewrites).trace(twin), type(model).__name__)
     for name, rewrite in REWRITES.items():
         if name in rewrites:
             rewrite(fused)
@@ -61,6 +62,18 @@ def fuse(model: nn.Module, rewrites: Sequence[str] = DEFAULT) -> fx.GraphModule:
         if hasattr(model, key):
             setattr(fused, key, copy.deepcopy(getattr(model, key)))
     return fused.eval()
+
+
+class _Tracer(fx.Tracer):
+    """Through everything but torch's own modules, and FactorizedReduce where it is to be rewritten."""
+
+    def __init__(self, keep_reductions: bool) -> None:
+        super().__init__()
+        self.keep_reductions = keep_reductions
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        kept = self.keep_reductions and isinstance(m, FactorizedReduce)
+        return kept or super().is_leaf_module(m, module_qualified_name)
 
 
 def launches(fused: fx.GraphModule) -> dict[str, int]:

@@ -22,6 +22,7 @@ from .fuse_graph import (
     slices,
     source,
 )
+from .ops import FactorizedReduce
 
 # Channels in a block of ONNX Runtime's layout for convolutions on a CPU (AVX-512; 8 with AVX2).
 BLOCK = 16
@@ -77,24 +78,25 @@ def early_relu(graph: fx.GraphModule) -> None:
 
 
 def shift(graph: fx.GraphModule) -> None:
-    """conv1x1_s2(pad(x)[1:, 1:]) of FactorizedReduce -> conv1x1(depthwise3x3_s2(x)) with one weight of 1.
+    """FactorizedReduce without strided slices: conv1x1_s2(relu(x)) and conv1x1(depthwise3x3_s2(relu(x))).
 
-    The window of output (i, j) ends at pixel (2i + 1, 2j + 1), which the weight in the last corner picks; the
-    padding is the zeros that an odd size needs.
+    The depthwise convolution has one weight of 1: the window of output (i, j) ends at (2i + 1, 2j + 1),
+    which the last corner picks, and its padding is the zeros that an odd size needs.
     """
-    for node in of_kind(graph, "conv"):
-        module, cut = conv(graph, node), source(node)
-        if module.stride != (2, 2) or module.kernel_size != (1, 1) or cut.op != "call_function":
+    for node in [n for n in graph.graph.nodes if n.op == "call_module"]:
+        module = graph.get_submodule(str(node.target))
+        if not isinstance(module, FactorizedReduce):
             continue
-        padded = cut.all_input_nodes[0]
-        if padded.target is not F.pad or padded.args[1] != [0, 1, 0, 1]:
-            continue
-        corner = module.weight.new_zeros(module.in_channels, 1, 3, 3)
+        x = call(graph, source(node), F.relu, source(node))
+        corner = module.conv2.weight.new_zeros(module.conv2.in_channels, 1, 3, 3)
         corner[:, :, 2, 2] = 1
-        pick = new_conv(corner, None, module, module.in_channels, padding=1)
-        picked = insert(graph, cut, pick, "shift", source(padded))
-        narrow = new_conv(module.weight, module.bias, module, 1, stride=1)
-        node.replace_all_uses_with(insert(graph, picked, narrow, "shifted", picked))
+        halved = new_conv(module.conv1.weight, None, module.conv1, 1, stride=2)
+        pick = new_conv(corner, None, module.conv2, module.conv2.in_channels, stride=2, padding=1)
+        even = insert(graph, x, halved, "even", x)
+        odd = insert(graph, x, pick, "shift", x)
+        odd = insert(graph, odd, new_conv(module.conv2.weight, None, module.conv2, 1), "odd", odd)
+        both = call(graph, odd, torch.cat, [even, odd], 1)
+        node.replace_all_uses_with(insert(graph, both, module.bn, "bn", both))
 
 
 def merge_parallel(graph: fx.GraphModule) -> None:

@@ -165,7 +165,7 @@ def test_the_model_is_left_as_it_is_and_described():
 @pytest.mark.parametrize(
     ("make", "rewrites", "message"),
     [
-        (small, ["fold", "magic"], "fuse: unknown rewrite 'magic': expected some of fold, relu, shift"),
+        (small, ["fold", "magic"], "fuse: unknown rewrite 'magic': expected some of shift, fold, relu"),
         (lambda: nn.Conv2d(3, 4, 3), DEFAULT, "fuse rewrites the networks of dots_zoo .* got Conv2d"),
         (lambda: timm.create_model("test_resnet"), DEFAULT, "got ResNet"),
     ],
