@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 import dots_zoo
-from dots_zoo.export.latency import machine
+from dots_zoo.export.machine import machine
 from dots_zoo.export.session import open_session
 from dots_zoo.export.trace import INPUT, trace
 from dots_zoo.fuse import fuse

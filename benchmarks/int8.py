@@ -21,7 +21,7 @@ import timm
 import torch
 
 import dots_zoo
-from dots_zoo.export.latency import machine
+from dots_zoo.export.machine import machine
 from dots_zoo.export.session import open_session
 from dots_zoo.export.to_onnx import Exported, Lowering, export_onnx
 

@@ -39,7 +39,7 @@ Target = Literal["cpu", "cuda", "tensorrt"]
 TOLERANCES: dict[Precision, tuple[float, Judged]] = {
     "fp32": (TOLERANCE, "max"),
     "fp16": (2e-2, "max"),
-    "int8": (5e-2, "mean"),
+    "int8": (1e-1, "mean"),
 }
 
 WEIGHED = ("Conv", "Gemm", "MatMul", "ConvTranspose")
