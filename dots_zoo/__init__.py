@@ -5,6 +5,7 @@ Importing it registers the names: `import dots_zoo, timm; timm.create_model('dot
 
 from .checkpoint import load_public_checkpoint
 from .errors import DotsZooError
+from .fuse import fuse
 from .genotype import Genotype, GenotypeError, bundled_names, load_genotype, save_genotype
 from .zoo import register
 
@@ -15,6 +16,7 @@ __all__ = [
     "GenotypeError",
     "__version__",
     "bundled_names",
+    "fuse",
     "load_genotype",
     "load_public_checkpoint",
     "register",

@@ -21,6 +21,7 @@ EPILOG = """examples:
   dots-zoo det check retinanet_dots_imagenet_fpn_1x_coco what a detector costs; train, test, predict
   dots-zoo seg check bisenetv1_dots_imagenet_camvid      the same for segmentation
   dots-zoo export dots_imagenet -o m.onnx                a checked ONNX file
+  dots-zoo inspect m.onnx                                what it says of itself, operators, MACs
   dots-zoo bench m.onnx --provider cpu --batch 1 8 -o bench.json
   dots-zoo report bench.json -o report.html
   dots-zoo tables --out runs/tables                      the papers' cost tables beside our counts and latency
@@ -124,7 +125,7 @@ def _parser() -> argparse.ArgumentParser:
     p = command("export", _export, "export a timm model to ONNX and prove it against PyTorch")
     p.add_argument("model", help="a timm name, ours or another")
     p.add_argument("-o", "--output", type=Path, required=True, help="m.onnx")
-    p.add_argument("--task", choices=("classify", "features"), default="classify")
+    p.add_argument("--task", default="classify", help="classify or features")
     p.add_argument("--genotype", help="the cell, for cell_mobile, cell_cifar and cell_nb201")
     p.add_argument(
         "--checkpoint", type=Path, help="weights to load: safetensors or a torch file, public names or ours"
@@ -132,8 +133,23 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--pretrained", action="store_true", help="load the model's own weights")
     p.add_argument("--num-classes", type=int, help="classes, where not the model's default")
     p.add_argument("--input", metavar="HxW", help="input size, where not the model's own")
+    p.add_argument(
+        "--dynamic", metavar="AXES", default="batch", help="sizes left open: batch,height,width, or none"
+    )
+    p.add_argument("--precision", choices=("fp32", "fp16", "int8"), default="fp32")
+    p.add_argument("--half-io", action="store_true", help="float16 input and outputs too, for fp16")
+    p.add_argument("--calibration", type=Path, metavar="FOLDER", help="images that int8 is calibrated on")
+    p.add_argument(
+        "--for", dest="target", choices=("cpu", "cuda", "tensorrt"), default="cpu", help="where int8 will run"
+    )
+    p.add_argument("--fuse", action="store_true", help="rewrite our networks into fewer operations, exactly")
     p.add_argument("--opset", type=int, default=18)
     p.add_argument("--exporter", choices=("dynamo", "torchscript"), default="dynamo")
+
+    p = command("inspect", _inspect, "print what an ONNX file says of itself, its operators and their MACs")
+    p.add_argument("file", type=Path, metavar="m.onnx")
+    p.add_argument("--input", metavar="HxW", help="image size, for a file that leaves it open")
+    p.add_argument("--json", action="store_true", help="print JSON")
 
     for name, text in BENCHMARKS.items():
         commands.add_parser(name, help=f"{text}: dots-zoo {name} --help", add_help=False)
@@ -175,7 +191,7 @@ def _draw(args: argparse.Namespace) -> int:
 
 
 def _export(args: argparse.Namespace) -> int:
-    from dots_zoo.export.commands import export_model, parse_size
+    from dots_zoo.export.commands import export_model, parse_dynamic, parse_size
 
     export_model(
         args.model,
@@ -186,9 +202,22 @@ def _export(args: argparse.Namespace) -> int:
         pretrained=args.pretrained,
         num_classes=args.num_classes,
         input_size=parse_size(args.input) if args.input else None,
+        dynamic=parse_dynamic(args.dynamic),
+        precision=args.precision,
+        target=args.target,
+        half_io=args.half_io,
+        calibration=args.calibration,
+        fuse=args.fuse,
         opset=args.opset,
         exporter=args.exporter,
     )
+    return 0
+
+
+def _inspect(args: argparse.Namespace) -> int:
+    from dots_zoo.export.commands import inspect_model, parse_size
+
+    inspect_model(args.file, parse_size(args.input) if args.input else None, args.json)
     return 0
 
 

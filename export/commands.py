@@ -1,7 +1,10 @@
-"""The command `export`, as `dots-zoo` calls it; nothing else here prints."""
+"""The commands `export` and `inspect`, as `dots-zoo` calls them; nothing else here prints."""
 
+import json
 import os
 import re
+from collections.abc import Sequence
+from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +19,7 @@ from dots_zoo.errors import DotsZooError
 from dots_zoo.network import CellNet
 
 if TYPE_CHECKING:  # at run time only once the extra is known to be there
-    from .to_onnx import Exported, Task
+    from .to_onnx import Exported
     from .trace import Exporter
 
 
@@ -24,42 +27,94 @@ def export_model(
     name: str,
     output: Path,
     *,
-    task: "Task" = "classify",
+    task: str = "classify",
     genotype: str | None = None,
     checkpoint: Path | None = None,
     pretrained: bool = False,
     num_classes: int | None = None,
     input_size: tuple[int, int] | None = None,
+    dynamic: Sequence[str] = ("batch",),
+    precision: str = "fp32",
+    target: str = "cpu",
+    half_io: bool = False,
+    calibration: Path | None = None,
+    fuse: bool = False,
     opset: int = 18,
     exporter: "Exporter" = "dynamo",
 ) -> "Exported":
     """Build a timm model, load its weights, export it, and print what was measured.
 
     genotype: for the names that build any cell. checkpoint: safetensors or a torch file, loaded strictly.
-    pretrained: the weights of timm. input_size: (height, width), None for the model's own.
-    Raises DotsZooError for what cannot be built, loaded or exported, and ParityError for an unproven graph.
+    pretrained: the weights of timm. input_size: (height, width), None for the model's own. The others as for
+    to_onnx.export_onnx and its Lowering. Raises DotsZooError for what cannot be built, loaded or exported,
+    and ParityError for an unproven graph.
     """
     _require("onnx", "onnxruntime", "onnxscript")
-    from .to_onnx import export_onnx
+    from .to_onnx import Lowering, export_onnx
 
     _check_folder(output)
+    lowering = Lowering(precision, target, half_io, calibration)  # type: ignore[arg-type]
     kwargs = {"genotype": genotype, "num_classes": num_classes}
     model = build_model(
         name, task == "features", checkpoint, pretrained, {k: v for k, v in kwargs.items() if v is not None}
     )
     config: Any = model.pretrained_cfg
     size = None if input_size is None else (config["input_size"][0], *input_size)
-    done = export_onnx(model, output, task=task, input_size=size, opset=opset, exporter=exporter)
-    shape = ", ".join("batch" if n is None else str(n) for n in done.shape)
-    print(f"{name}: image ({shape}) -> {', '.join(done.outputs)}; {int(done.metadata['macs']):,} MACs")
-    print(
-        f"parity: ONNX Runtime differs by {done.parity.error:.1e} of the movement of the outputs, "
-        f"{done.parity.tolerance:.0e} allowed, batches {', '.join(map(str, done.parity.batches))}"
+    done = export_onnx(
+        model,
+        output,
+        task=task,
+        input_size=size,
+        dynamic=dynamic,
+        lowering=lowering,
+        fuse=fuse,
+        opset=opset,
+        exporter=exporter,
     )
-    if done.fitted_for_check:
-        print("that is of a copy with fitted statistics: the weights of this model were never fitted")
-    print(f"written: {done.path} ({done.path.stat().st_size / 1e6:.1f} MB)")
+    print("\n".join([*_lines(name, done), f"written: {done.path} ({done.path.stat().st_size / 1e6:.1f} MB)"]))
     return done
+
+
+def inspect_model(path: Path, input_size: tuple[int, int] | None = None, as_json: bool = False) -> None:
+    """Print what a file says of itself and what is in it. Raises DotsZooError as inspect does."""
+    _require("onnx", "onnxruntime")
+    from .inspect_file import inspect, lines
+
+    found = inspect(path, input_size)
+    print(json.dumps(asdict(found), indent=1) if as_json else "\n".join(lines(found)))
+
+
+def _lines(name: str, done: "Exported") -> list[str]:
+    """What was exported and how far it is from torch."""
+    axes = zip(done.shape, ("batch", "channels", "height", "width"), strict=True)
+    shape = ", ".join(axis if number is None else str(number) for number, axis in axes)
+    parity, [first, *_] = done.parity, done.parity.outputs
+    sizes = dict.fromkeys(f"{height}x{width}" for height, width in parity.sizes)
+    agreement = "" if first.agreement is None else f", top-1 agreement {first.agreement:.1%}"
+    lines = [
+        f"{name}: image ({shape}) -> {', '.join(done.outputs)}; {int(done.metadata['macs']):,} MACs",
+        f"parity: ONNX Runtime differs by {parity.error:.1e} of the movement of the outputs"
+        f"{' on average' if parity.judged == 'mean' else ''}, "
+        f"{parity.tolerance:.0e} allowed, batches {', '.join(map(str, parity.batches))}, "
+        f"sizes {', '.join(sizes)}",
+        f"{first.name}: mean difference {first.mean_difference:.1e}, cosine {first.cosine:.6f}{agreement}",
+    ]
+    if "float_layers" in done.metadata:
+        left = json.loads(done.metadata["float_layers"])
+        lines.append(
+            f"int8: calibrated on {done.metadata['calibration_images']} images, float: {left or 'none'}"
+        )
+    if done.fitted_for_check:
+        lines.append("that is of a copy with fitted statistics: the weights of this model were never fitted")
+    return lines
+
+
+def parse_dynamic(text: str) -> tuple[str, ...]:
+    """'batch,height,width' -> the names; 'none' -> ()."""
+    names = () if text == "none" else tuple(text.split(","))
+    if len(set(names)) < len(names) or set(names) - {"batch", "height", "width"}:
+        raise DotsZooError(f"dynamic axes: expected none or some of batch,height,width, got {text!r}")
+    return names
 
 
 def parse_size(text: str) -> tuple[int, int]:

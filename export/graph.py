@@ -6,7 +6,7 @@ dots_zoo.macs. Biases, which Conv and Gemm carry along, count nothing.
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -21,6 +21,7 @@ from dots_zoo.errors import DotsZooError
 from .session import ORT_ERRORS, open_session
 
 Shape = Sequence[int]
+MAX_PER_BYTE = 4  # values in a byte, in the smallest of ONNX's types
 
 
 @dataclass(frozen=True)
@@ -61,10 +62,18 @@ def _matmul(a: Shape, b: Shape, output: Shape, attributes: Mapping[str, Any]) ->
 # operator -> (shapes of the two inputs, shape of the output, attributes) -> MACs
 FORMULAS: dict[str, Callable[[Shape, Shape, Shape, Mapping[str, Any]], int]] = {
     "Conv": _conv,
+    "ConvInteger": _conv,
     "ConvTranspose": _conv_transpose,
     "Gemm": _gemm,
     "MatMul": _matmul,
+    "MatMulInteger": _matmul,
+    "QLinearConv": _conv,
+    "QLinearMatMul": _matmul,
 }
+SECOND_INPUT = {
+    "QLinearConv": 3,
+    "QLinearMatMul": 3,
+}  # behind the scale and the zero point of the first; else 1
 
 
 def parse(content: bytes, where: str) -> onnx.ModelProto:
@@ -78,12 +87,43 @@ def parse(content: bytes, where: str) -> onnx.ModelProto:
         raise DotsZooError(f"{where}: not an ONNX file, or only a part of one: {error}") from error
     if not model.graph.input or not model.graph.output:
         raise DotsZooError(f"{where}: not an ONNX model: no graph with an input and an output in it")
-    for tensor in model.graph.initializer:
-        if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            raise DotsZooError(
-                f"{where}: the weight {tensor.name} is in another file; export one self-contained file"
-            )
+    for tensor in _tensors(model.graph):
+        _check_tensor(tensor, where)
     return model
+
+
+def elements(tensor: onnx.TensorProto) -> int:
+    """How many values a weight has, by its shape."""
+    return prod(tensor.dims)
+
+
+def _tensors(part: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    """Every tensor that is stored in a graph, and in the graphs and attributes of its nodes."""
+    yield from part.initializer
+    for sparse in part.sparse_initializer:
+        yield from (sparse.values, sparse.indices)
+    for node in part.node:
+        for attribute in node.attribute:
+            yield from attribute.tensors
+            if attribute.HasField("t"):
+                yield attribute.t
+            for inner in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
+                yield from _tensors(inner)
+
+
+def _check_tensor(tensor: onnx.TensorProto, where: str) -> None:
+    """Weights outside the file are refused unread, and so is a shape that the stored bytes do not fill."""
+    if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
+        raise DotsZooError(
+            f"{where}: the weight {tensor.name} is in another file; export one self-contained file"
+        )
+    stored, size = tensor.ByteSize(), elements(tensor)
+    if any(dim < 0 for dim in tensor.dims) or size > MAX_PER_BYTE * stored:
+        shape = "x".join(map(str, tensor.dims))
+        raise DotsZooError(
+            f"{where}: the weight {tensor.name} has the shape {shape}, but only {stored} bytes are stored: "
+            "the file is damaged or made to do harm"
+        )
 
 
 def image_input(model: onnx.ModelProto, where: str) -> tuple[str, int | None, tuple[int, int, int]]:
@@ -119,16 +159,21 @@ def count(model: onnx.ModelProto, where: str) -> GraphCosts:
     nodes = Counter(_operator(node) for node in model.graph.node)
     counted = [node for node in model.graph.node if _operator(node) in FORMULAS]
     shapes = _inferred_shapes(model, image, where)
-    unknown = {t for node in counted for t in (*node.input[:2], node.output[0])} - shapes.keys()
+    unknown = {t for node in counted for t in _ends(node)} - shapes.keys()
     if unknown:
         shapes |= _measured_shapes(model, image, (batch or 1, *size), sorted(unknown), where)
     macs: Counter[str] = Counter()
     for node in counted:
-        first, second, output = (shapes[t] for t in (*node.input[:2], node.output[0]))
+        first, second, output = (shapes[t] for t in _ends(node))
         attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
         macs[node.op_type] += FORMULAS[node.op_type](first, second, output, attributes)
     uncounted = {operator: number for operator, number in nodes.items() if operator not in FORMULAS}
     return GraphCosts(batch or 1, dict(macs), dict(nodes), uncounted)
+
+
+def _ends(node: onnx.NodeProto) -> tuple[str, str, str]:
+    """The two tensors that are multiplied, and the result."""
+    return node.input[0], node.input[SECOND_INPUT.get(node.op_type, 1)], node.output[0]
 
 
 def _operator(node: onnx.NodeProto) -> str:

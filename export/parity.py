@@ -8,7 +8,7 @@ untrained network are.
 import copy
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +27,9 @@ TOLERANCE = 1e-3
 MIN_MOVEMENT = 1e-2
 
 
+Judged = Literal["max", "mean"]
+
+
 class ParityError(DotsZooError):
     """The ONNX graph does not compute what the torch model computes, or the outputs cannot tell."""
 
@@ -37,33 +40,43 @@ class ParityError(DotsZooError):
 class OutputParity:
     """One output over all test images, in the output's own unit.
 
-    max_difference: max |onnx - torch|. movement: the largest difference between the torch outputs of two
-    test images at one element. largest: max |torch|.
+    max_difference: max |onnx - torch|; mean_difference: the mean of it over all elements. movement: the
+    largest difference between the torch outputs of two test images of one size at one element. largest: max
+    |torch|. cosine: the smallest cosine between the two outputs for one image. agreement: the share of
+    images whose largest element is the same one, for outputs of one row an image, None for maps.
     """
 
     name: str
     max_difference: float
     movement: float
     largest: float
+    mean_difference: float
+    cosine: float
+    agreement: float | None
 
-    @property
-    def error(self) -> float:
-        """The difference as a fraction of the movement."""
-        return self.max_difference / self.movement
+    def error(self, judged: Judged) -> float:
+        """The largest or the mean difference as a fraction of the movement."""
+        return (self.max_difference if judged == "max" else self.mean_difference) / self.movement
 
 
 @dataclass(frozen=True)
 class Parity:
-    """The comparison of every output; batches: sizes of the test batches, in order."""
+    """The comparison of every output.
+
+    batches: images in each test batch; sizes: their (height, width). tolerance: of `error`. judged: whether
+    that is the largest difference or the mean one.
+    """
 
     outputs: tuple[OutputParity, ...]
     batches: tuple[int, ...]
+    sizes: tuple[tuple[int, int], ...]
     tolerance: float
+    judged: Judged
 
     @property
     def error(self) -> float:
         """The largest of the outputs' errors."""
-        return max(output.error for output in self.outputs)
+        return max(output.error(self.judged) for output in self.outputs)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -90,9 +103,12 @@ def run_torch(model: nn.Module, batches: Sequence[Tensor]) -> list[list[Tensor]]
 
 
 def spread(batches: Sequence[Tensor]) -> tuple[float, float]:
-    """(movement, largest magnitude) of one output over all batches."""
-    y = torch.cat(list(batches))
-    return float((y.amax(0) - y.amin(0)).max()), float(y.abs().max())
+    """(movement, largest magnitude) of one output over all batches; outputs of one shape are compared."""
+    by_shape: dict[torch.Size, list[Tensor]] = {}
+    for y in batches:
+        by_shape.setdefault(y.shape[1:], []).append(y)
+    alike = [torch.cat(group) for group in by_shape.values()]
+    return max(float((y.amax(0) - y.amin(0)).max()) for y in alike), max(float(y.abs().max()) for y in alike)
 
 
 def moves(movement: float, largest: float) -> bool:
@@ -150,23 +166,28 @@ def compare(
     expected = run_torch(model, batches)
     if len(expected[0]) != len(names):
         raise ParityError(f"{where}: has {len(names)} outputs, and the torch model {len(expected[0])}")
+    half = feed.type == "tensor(float16)"
     got = []
     for batch in batches:
         try:
-            got.append([torch.from_numpy(y) for y in session.run(names, {feed.name: batch.numpy()})])
+            outputs = session.run(names, {feed.name: (batch.half() if half else batch).numpy()})
+            got.append([torch.from_numpy(y).float() for y in outputs])
         except ORT_ERRORS as error:
             reason = str(error).partition("\n")[0]
             raise ParityError(
                 f"{where}: fails in ONNX Runtime with a batch of {len(batch)}: {reason}"
             ) from error
     by_output = zip(names, zip(*got, strict=True), zip(*expected, strict=True), strict=True)
-    return tuple(
-        OutputParity(name, _max_difference(name, g, e, where), *spread(e)) for name, g, e in by_output
-    )
+    return tuple(_compared(name, g, e, where) for name, g, e in by_output)
 
 
 def check_parity(
-    content: bytes, model: nn.Module, batches: Sequence[Tensor], where: str, tolerance: float = TOLERANCE
+    content: bytes,
+    model: nn.Module,
+    batches: Sequence[Tensor],
+    where: str,
+    tolerance: float = TOLERANCE,
+    judged: Judged = "max",
 ) -> Parity:
     """Compare as `compare` does, and judge every output by how much it moves between the images.
 
@@ -174,39 +195,65 @@ def check_parity(
     """
     outputs = compare(content, model, batches, where)
     for output in outputs:
-        _judge(output, tolerance, where)
-    return Parity(outputs, tuple(len(batch) for batch in batches), tolerance)
+        _judge(output, tolerance, judged, where)
+    sizes = tuple((batch.shape[2], batch.shape[3]) for batch in batches)
+    return Parity(outputs, tuple(len(batch) for batch in batches), sizes, tolerance, judged)
 
 
-def check_values(content: bytes, model: nn.Module, batches: Sequence[Tensor], where: str) -> None:
-    """The weak check, for outputs that do not move: no difference above TOLERANCE of the largest value.
+def check_values(
+    content: bytes,
+    model: nn.Module,
+    batches: Sequence[Tensor],
+    where: str,
+    tolerance: float = TOLERANCE,
+    judged: Judged = "max",
+) -> None:
+    """The weak check, for outputs that do not move: no difference above tolerance of the largest value.
 
     It finds weights that went astray, and passes a graph that ignores its input.
     """
     for y in compare(content, model, batches, where):
-        if not y.max_difference <= TOLERANCE * y.largest:
+        difference = y.max_difference if judged == "max" else y.mean_difference
+        if not difference <= tolerance * y.largest:
             raise ParityError(
-                f"{where}: output {y.name} differs from torch by {y.max_difference:.3g}, where its largest "
+                f"{where}: output {y.name} differs from torch by {difference:.3g}, where its largest "
                 f"value is {y.largest:.3g}: the graph is wrong"
             )
 
 
-def _max_difference(name: str, got: Sequence[Tensor], expected: Sequence[Tensor], where: str) -> float:
+def _compared(name: str, got: Sequence[Tensor], expected: Sequence[Tensor], where: str) -> OutputParity:
+    """All batches of one output."""
     for g, e in zip(got, expected, strict=True):
         if g.shape != e.shape:
             shapes = f"{tuple(g.shape)} in ONNX Runtime and {tuple(e.shape)} in torch"
             raise ParityError(f"{where}: output {name} has shape {shapes}")
-    return max(float((g - e).abs().max()) for g, e in zip(got, expected, strict=True))
+    differences = torch.cat([(g - e).abs().flatten() for g, e in zip(got, expected, strict=True)])
+    pairs = [(g.flatten(1), e.flatten(1)) for g, e in zip(got, expected, strict=True)]  # (n, elements) each
+    cosine = min(float(F.cosine_similarity(g, e).min()) for g, e in pairs)
+    same = torch.cat([g.argmax(1) == e.argmax(1) for g, e in pairs]).double()
+    movement, largest = spread(expected)
+    return OutputParity(
+        name=name,
+        max_difference=float(differences.max()),
+        movement=movement,
+        largest=largest,
+        mean_difference=float(differences.double().mean()),
+        cosine=cosine,
+        agreement=float(same.mean()) if expected[0].ndim == 2 else None,
+    )
 
 
-def _judge(y: OutputParity, tolerance: float, where: str) -> None:
+def _judge(y: OutputParity, tolerance: float, judged: Judged, where: str) -> None:
     if not moves(y.movement, y.largest):
         raise ParityError(
             f"{where}: output {y.name} moves by {y.movement:.3g} between test images, less than "
             f"{MIN_MOVEMENT:g} of its largest value {y.largest:.3g}: too little to tell right from wrong"
         )
-    if not y.max_difference <= tolerance * y.movement:
+    difference = y.max_difference if judged == "max" else y.mean_difference
+    if not difference <= tolerance * y.movement:
+        mean = "" if judged == "max" else " on average"
         raise ParityError(
-            f"{where}: output {y.name} differs from torch by {y.max_difference:.3g}, {y.error:.3g} of the "
-            f"{y.movement:.3g} it moves between test images; {tolerance:g} is allowed: the graph is wrong"
+            f"{where}: output {y.name} differs from torch by {difference:.3g}{mean}, {y.error(judged):.3g} "
+            f"of the {y.movement:.3g} it moves between test images; {tolerance:g} is allowed: "
+            "the graph is wrong"
         )

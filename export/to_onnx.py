@@ -1,6 +1,7 @@
 """From a torch model to one self-contained ONNX file that is proven before it exists.
 
-Trace, onnx.checker, parity in ONNX Runtime, metadata, and only then the file. A network that was never fitted
+Fuse where asked, trace, lower the precision, onnx.checker, parity in ONNX Runtime, metadata, and only then
+the file. A network that was never fitted
 answers every image alike, so its own outputs cannot tell a right graph from a wrong one: a copy with fitted
 statistics is exported by the same path and compared instead, and the two graphs must be wired alike.
 """
@@ -8,11 +9,10 @@ statistics is exported by the same path and compared instead, and the two graphs
 import copy
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import onnx
 import onnxruntime as ort
@@ -23,11 +23,14 @@ from torch import Tensor, nn
 import dots_zoo
 from dots_zoo.errors import DotsZooError
 from dots_zoo.files import write_file
+from dots_zoo.fuse import DEFAULT
+from dots_zoo.fuse import fuse as fuse_model
 from dots_zoo.genotype import to_text
 from dots_zoo.macs import count
 from dots_zoo.network import CellNet
 from dots_zoo.ops import Noise
 
+from .calibration import read_images
 from .graph import wiring
 from .parity import (
     Parity,
@@ -41,106 +44,176 @@ from .parity import (
     run_torch,
     spread,
 )
-from .trace import Exporter, trace
+from .precision import TOLERANCES, Precision, Target, to_fp16, to_int8
+from .tasks import wrap
+from .trace import AXES, Exporter, trace
 
-Task = Literal["classify", "features"]
+# Grouped pointwise convolutions have no integer kernel for channels-last maps: int8 goes without them.
+INT8_REWRITES = tuple(name for name in DEFAULT if name != "chains")
 
 
 @dataclass(frozen=True)
 class Exported:
     """What was written and measured.
 
-    shape: of the input, (batch, C, H, W), None for a dynamic batch. outputs: their names, in order.
+    shape: of the input, (batch, C, H, W), None for what is dynamic. outputs: their names, in order.
     fitted_for_check: parity was measured on a copy with fitted statistics, as the weights were never fitted.
     metadata: what the file says of itself.
     """
 
     path: Path
-    shape: tuple[int | None, int, int, int]
+    shape: tuple[int | None, int, int | None, int | None]
     outputs: tuple[str, ...]
     parity: Parity
     fitted_for_check: bool
     metadata: dict[str, str]
 
 
-class _Graph(nn.Module):
-    """The model as the exporters want it: one argument, named as the input; a tuple of outputs."""
+@dataclass(frozen=True)
+class Lowering:
+    """The precision of a graph: 'fp32', 'fp16', or 'int8' for a target ('cpu', 'cuda', 'tensorrt').
 
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
+    half_io: input and output are float16 too. calibration: folder of images, for int8.
+    """
 
-    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        out = self.model(image)
-        return (out,) if isinstance(out, Tensor) else tuple(out)
+    precision: Precision = "fp32"
+    target: Target = "cpu"
+    half_io: bool = False
+    calibration: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.precision not in TOLERANCES:
+            raise DotsZooError(f"unknown precision {self.precision!r}: expected {', '.join(TOLERANCES)}")
+        if (self.precision == "int8") != (self.calibration is not None):
+            raise DotsZooError(
+                "int8 needs --calibration FOLDER with images of the kind to expect"
+                if self.precision == "int8"
+                else f"--calibration is for --precision int8, got {self.precision}"
+            )
+        if self.half_io and self.precision != "fp16":
+            raise DotsZooError(f"float16 inputs and outputs are for --precision fp16, got {self.precision}")
+        if self.target != "cpu" and self.precision != "int8":
+            raise DotsZooError(f"--for {self.target} changes int8 graphs only, got {self.precision}")
+
+
+FP32 = Lowering()
 
 
 def export_onnx(
     model: nn.Module,
     path: str | Path,
     *,
-    task: Task = "classify",
+    task: str = "classify",
     input_size: tuple[int, int, int] | None = None,
-    dynamic_batch: bool = True,
+    dynamic: Sequence[str] = ("batch",),
+    lowering: Lowering = FP32,
+    fuse: bool = False,
     opset: int = 18,
     exporter: Exporter = "dynamo",
     seed: int = 0,
 ) -> Exported:
-    """Export `model` in evaluation mode and float32, and leave the model itself as it is.
+    """Export `model` in evaluation mode, and leave the model itself as it is.
 
-    task: 'classify' gives the output `logits` (N, classes); 'features', for timm's features_only models,
-    one `feature_<stride>` (N, C, H, W) for every feature map. input_size: (C, H, W), None for the model's
-    own. dynamic_batch: the batch is 1 otherwise. seed: of the test images. Raises ParityError where the
-    graph is not proven and DotsZooError where the model cannot be exported; there is no file then.
+    task: a name from tasks.TASKS. input_size: (C, H, W), None for the model's own. dynamic: which of the
+    input's sizes are left open; the batch is 1 where it is not. fuse: rewrite a network of dots_zoo into
+    fewer operations first. seed: of the test images. Raises ParityError where the graph is not proven and
+    DotsZooError where the model cannot be exported; there is no file then.
     """
+    if unknown := set(dynamic) - AXES.keys():
+        raise DotsZooError(f"unknown dynamic axis {min(unknown)!r}: expected some of {', '.join(AXES)}")
     name, size = _identify(model, input_size)
-    names = output_names(model, task)
+    subject = copy.deepcopy(model).cpu().float().to(memory_format=torch.contiguous_format).eval()
+    wrapped = wrap(subject, task)
     costs = count(model, size)
-    subject = _Graph(copy.deepcopy(model).cpu().float().to(memory_format=torch.contiguous_format)).eval()
-    batches = [probe_images(n, size, seed + i) for i, n in enumerate((1, 3) if dynamic_batch else (1,) * 4)]
-    image = probe_images(2 if dynamic_batch else 1, size, seed)  # not one of the batch sizes that are checked
-    export = partial(
-        trace, image=image, outputs=names, dynamic_batch=dynamic_batch, opset=opset, exporter=exporter
-    )
-    stand_in = _stand_in(subject, batches, size, seed, name)
-    graph = export(subject)
-    parity = _prove(graph, subject, batches, name, stand_in, export)
+    calibration, batches = _images(model, size, dynamic, lowering, seed)
+    image = probe_images(2 if "batch" in dynamic else 1, size, seed)  # not a batch size that is checked
+
+    def make(network: nn.Module) -> _Made:
+        rewrites = INT8_REWRITES if lowering.precision == "int8" else DEFAULT
+        module = wrap(fuse_model(network, rewrites) if fuse else network, task).module.eval()
+        graph = trace(module, image, wrapped.outputs, dynamic=dynamic, opset=opset, exporter=exporter)
+        return _lower(graph, lowering, calibration, name)
+
+    stand_in = _stand_in(subject, task, batches, size, seed, name)
+    made = make(subject)
+    twin = None if stand_in is None else make(stand_in)
+    parity = _prove(made, subject, twin, stand_in, task, batches, name, lowering.precision)
     metadata = {
         "model": name,
         "task": task,
         "params": str(costs.params),
         "macs": str(costs.macs),
         "weights_sha256": weights_sha256(model),
+        "precision": lowering.precision,
+        "fused": json.dumps(fuse),
+        "input_size": json.dumps(size),
         "opset": str(opset),
         "exporter": exporter,
         "parity": json.dumps({**parity.as_dict(), "fitted_for_check": stand_in is not None}),
+        **made.metadata,
+        **wrapped.metadata,
         **_describe(model),
     }
-    shape = (None if dynamic_batch else 1, *size)
+    channels, height, width = size
     return Exported(
-        path=_write(graph, metadata, Path(path), name),
-        shape=shape,
-        outputs=names,
+        path=_write(made.graph, metadata, Path(path), name),
+        shape=(
+            None if "batch" in dynamic else 1,
+            channels,
+            None if "height" in dynamic else height,
+            None if "width" in dynamic else width,
+        ),
+        outputs=wrapped.outputs,
         parity=parity,
         fitted_for_check=stand_in is not None,
         metadata=metadata,
     )
 
 
-def output_names(model: nn.Module, task: Task) -> tuple[str, ...]:
-    """`logits`, or `feature_<stride>` for every map; a second map of one stride is `feature_<stride>_1`."""
-    info: Any = getattr(model, "feature_info", None)
-    is_features = callable(getattr(info, "reduction", None))  # a list in a classifier
-    if task not in ("classify", "features"):
-        raise DotsZooError(f"unknown task {task!r}: expected classify or features")
-    if is_features != (task == "features"):
-        want = "a features_only model" if task == "features" else "a model that classifies"
-        raise DotsZooError(f"task {task} needs {want} of timm, got {type(model).__name__}")
-    if not is_features:
-        return ("logits",)
-    strides = [int(stride) for stride in info.reduction()]
-    again = [strides[:i].count(stride) for i, stride in enumerate(strides)]
-    return tuple(f"feature_{s}_{n}" if n else f"feature_{s}" for s, n in zip(strides, again, strict=True))
+def _images(
+    model: nn.Module, size: tuple[int, int, int], dynamic: Sequence[str], lowering: Lowering, seed: int
+) -> tuple[Tensor | None, list[Tensor]]:
+    """Images to calibrate on, and the batches to compare: of other sizes too where those are dynamic."""
+    counts = (1, 3) if "batch" in dynamic else (1, 1, 1, 1)
+    if lowering.calibration is not None:
+        config: Any = getattr(model, "pretrained_cfg", {})
+        mean, std = config.get("mean", (0.5,)), config.get("std", (0.5,))
+        calibration, held_out = read_images(lowering.calibration, size, mean, std)
+        return calibration, list(held_out.split(1 if "batch" not in dynamic else 3))
+    channels, height, width = size
+    sizes = [(height, width)]
+    if {"height", "width"} & set(dynamic):
+        for more_height, more_width in ((13, 27), (32, 64)):  # odd sizes, and whole strides
+            tall = height + more_height if "height" in dynamic else height
+            sizes.append((tall, width + more_width if "width" in dynamic else width))
+    return None, [
+        probe_images(n, (channels, *hw), seed + i)
+        for i, (hw, n) in enumerate((hw, n) for hw in sizes for n in counts)
+    ]
+
+
+@dataclass(frozen=True)
+class _Made:
+    """A graph in its final precision, how it was wired in float32, what the file says of the precision."""
+
+    graph: onnx.ModelProto
+    wired: list[tuple[Any, ...]]
+    metadata: dict[str, str]
+
+
+def _lower(graph: onnx.ModelProto, lowering: Lowering, calibration: Tensor | None, name: str) -> _Made:
+    wired = wiring(graph)
+    if lowering.precision == "fp16":
+        return _Made(to_fp16(graph, lowering.half_io), wired, {})
+    if calibration is None:
+        return _Made(graph, wired, {})
+    quantised, in_float = to_int8(graph, calibration, lowering.target, name)
+    metadata = {
+        "quantised_for": lowering.target,
+        "float_layers": json.dumps(in_float),
+        "calibration_images": str(len(calibration)),
+    }
+    return _Made(quantised, wired, metadata)
 
 
 def weights_sha256(model: nn.Module) -> str:
@@ -171,11 +244,11 @@ def _identify(model: nn.Module, input_size: tuple[int, int, int] | None) -> tupl
 
 
 def _stand_in(
-    subject: nn.Module, batches: list[Tensor], size: tuple[int, int, int], seed: int, name: str
+    subject: nn.Module, task: str, batches: list[Tensor], size: tuple[int, int, int], seed: int, name: str
 ) -> nn.Module | None:
     """A fitted copy where the subject's own outputs cannot be judged, None where they can."""
     if not is_unfitted(subject):
-        outputs = list(zip(*run_torch(subject, batches), strict=True))
+        outputs = list(zip(*run_torch(wrap(subject, task).module.eval(), batches), strict=True))
         if not all(y.isfinite().all() for output in outputs for y in output):
             raise ParityError(f"{name}: its outputs are not finite numbers: the weights are broken")
         if all(moves(*spread(output)) for output in outputs):
@@ -184,21 +257,28 @@ def _stand_in(
 
 
 def _prove(
-    graph: onnx.ModelProto,
+    made: _Made,
     subject: nn.Module,
+    twin: _Made | None,
+    stand_in: nn.Module | None,
+    task: str,
     batches: list[Tensor],
     name: str,
-    stand_in: nn.Module | None,
-    export: Callable[[nn.Module], onnx.ModelProto],
+    precision: Precision,
 ) -> Parity:
-    """Parity of the graph itself, or of the stand-in's, which must then be wired as the graph is."""
-    if stand_in is None:
-        return check_parity(graph.SerializeToString(), subject, batches, name)
-    twin = export(stand_in)
-    parity = check_parity(twin.SerializeToString(), stand_in, batches, name)
-    if wiring(twin) != wiring(graph):
+    """Parity of the graph itself, or of the stand-in's twin, which must then be wired as the graph is.
+
+    The reference is the model as it was given: not fused, in float32.
+    """
+    tolerance, judged = TOLERANCES[precision]
+    own = wrap(subject, task).module.eval()
+    if twin is None or stand_in is None:
+        return check_parity(made.graph.SerializeToString(), own, batches, name, tolerance, judged)
+    fitted = wrap(stand_in, task).module.eval()
+    parity = check_parity(twin.graph.SerializeToString(), fitted, batches, name, tolerance, judged)
+    if twin.wired != made.wired:
         raise ParityError(f"{name}: with fitted statistics the exporter wires the graph otherwise")
-    check_values(graph.SerializeToString(), subject, batches, name)
+    check_values(made.graph.SerializeToString(), own, batches, name, tolerance, judged)
     return parity
 
 

@@ -15,6 +15,7 @@ from dots_zoo.errors import DotsZooError
 Exporter = Literal["dynamo", "torchscript"]
 
 INPUT = "image"
+AXES = {"batch": 0, "height": 2, "width": 3}  # of the image, that may be dynamic
 
 
 def trace(
@@ -22,20 +23,20 @@ def trace(
     image: Tensor,
     outputs: Sequence[str],
     *,
-    dynamic_batch: bool,
+    dynamic: Sequence[str],
     opset: int,
     exporter: Exporter,
 ) -> onnx.ModelProto:
     """The graph of `model(image)` with its weights inside: input `image`, the outputs named in order.
 
     model: in evaluation mode; its forward has one argument, called `image`. image: (N, C, H, W), N >= 2
-    where the batch is to be dynamic, since torch.export takes a batch of one for a constant. Raises
-    DotsZooError where the exporter gives up, or gives another opset than the one asked for.
+    where the batch is to be dynamic, since torch.export takes a batch of one for a constant. dynamic: names
+    from AXES. Raises DotsZooError where the exporter gives up, or gives another opset than the one asked for.
     """
     run = _dynamo if exporter == "dynamo" else _torchscript
     try:
         with _quiet(), torch.no_grad():
-            graph = run(model, image, list(outputs), dynamic_batch, opset)
+            graph = run(model, image, list(outputs), dynamic, opset)
     except (RuntimeError, ValueError, TypeError) as error:
         reason = str(error.__cause__ or error).partition("\n")[0]
         raise DotsZooError(f"the {exporter} exporter cannot export this model: {reason}") from error
@@ -49,7 +50,7 @@ def trace(
 
 
 def _dynamo(
-    model: nn.Module, image: Tensor, outputs: list[str], dynamic_batch: bool, opset: int
+    model: nn.Module, image: Tensor, outputs: list[str], dynamic: Sequence[str], opset: int
 ) -> onnx.ModelProto:
     program = torch.onnx.export(
         model,
@@ -58,7 +59,7 @@ def _dynamo(
         input_names=[INPUT],
         output_names=outputs,
         opset_version=opset,
-        dynamic_shapes={INPUT: {0: torch.export.Dim("batch")}} if dynamic_batch else None,
+        dynamic_shapes={INPUT: {AXES[name]: torch.export.Dim(name) for name in dynamic}} if dynamic else None,
         verbose=False,
     )
     assert program is not None  # it is None for the older exporter only
@@ -66,9 +67,10 @@ def _dynamo(
 
 
 def _torchscript(
-    model: nn.Module, image: Tensor, outputs: list[str], dynamic_batch: bool, opset: int
+    model: nn.Module, image: Tensor, outputs: list[str], dynamic: Sequence[str], opset: int
 ) -> onnx.ModelProto:
     buffer = io.BytesIO()
+    batch = {name: {0: "batch"} for name in outputs} if "batch" in dynamic else {}
     torch.onnx.export(
         model,
         (image,),
@@ -77,7 +79,7 @@ def _torchscript(
         input_names=[INPUT],
         output_names=outputs,
         opset_version=opset,
-        dynamic_axes={name: {0: "batch"} for name in (INPUT, *outputs)} if dynamic_batch else None,
+        dynamic_axes={INPUT: {AXES[name]: name for name in dynamic}, **batch} if dynamic else None,
     )
     return onnx.load_from_string(buffer.getvalue())
 

@@ -35,7 +35,9 @@ def test_from_a_checkpoint_to_a_file(checkpoint: Path, tmp_path: Path, capsys: p
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("test_byobnet: image (batch, 3, 32, 32) -> logits; ")
     assert lines[1].startswith(f"parity: ONNX Runtime differs by {done.parity.error:.1e} of the movement")
-    assert lines[2].startswith(f"written: {tmp_path / 'm.onnx'} (") and len(lines) == 3
+    assert lines[1].endswith("1e-03 allowed, batches 1, 3, sizes 32x32")
+    assert lines[2].startswith("logits: mean difference ") and lines[2].endswith("top-1 agreement 100.0%")
+    assert lines[3].startswith(f"written: {tmp_path / 'm.onnx'} (") and len(lines) == 4
 
 
 def test_weights_that_were_never_fitted_are_named(tmp_path: Path, capsys: pytest.CaptureFixture):
@@ -141,3 +143,23 @@ def test_input_sizes():
     for text in ("224", "224x", "0x224", "224x-3", "224X320", " 224x320"):
         with pytest.raises(DotsZooError, match="expected HEIGHTxWIDTH, such as 224x320, got"):
             commands.parse_size(text)
+
+
+def test_dynamic_axes():
+    assert commands.parse_dynamic("batch") == ("batch",)
+    assert commands.parse_dynamic("batch,height,width") == ("batch", "height", "width")
+    assert commands.parse_dynamic("none") == ()
+    for text in ("", "depth", "batch,batch", "batch,none", "Batch"):
+        with pytest.raises(DotsZooError, match="expected none or some of batch,height,width, got"):
+            commands.parse_dynamic(text)
+
+
+def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def full(path: Path, data: bytes) -> int:
+        path.touch()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(DotsZooError, match="m.onnx: cannot be written .*No space left on device") as error:
+        export(tmp_path / "m.onnx")
+    assert error.value.exit_code == 2 and list(tmp_path.iterdir()) == []

@@ -28,6 +28,7 @@ NEEDS = (
     " curves runs/",
     "torchrun",
     "tools/test.py",
+    "--calibration",
 )
 
 

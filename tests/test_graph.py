@@ -110,7 +110,7 @@ class Mixed(nn.Module):
 def test_same_as_torch(exporter: str):
     model = Mixed().eval()
     graph = trace(
-        model, torch.randn(2, 3, 17, 21), ["logits"], dynamic_batch=True, opset=18, exporter=exporter
+        model, torch.randn(2, 3, 17, 21), ["logits"], dynamic=["batch"], opset=18, exporter=exporter
     )
     assert count(graph, "m").macs == macs.count(model, (3, 17, 21)).macs
 

@@ -19,13 +19,15 @@ from dots_zoo.export import to_onnx, trace
 from dots_zoo.export.parity import (
     MIN_MOVEMENT,
     ParityError,
+    _compared,
     check_parity,
     fitted_copy,
     is_unfitted,
     probe_images,
     spread,
 )
-from dots_zoo.export.to_onnx import Exported, export_onnx, output_names, weights_sha256
+from dots_zoo.export.tasks import wrap
+from dots_zoo.export.to_onnx import Exported, export_onnx, weights_sha256
 from fitting import fitted
 
 SIZE = (3, 32, 32)
@@ -123,7 +125,7 @@ def test_features_by_stride(tmp_path: Path):
 
 def test_feature_maps_of_one_stride_have_names_of_their_own():
     model = timm.create_model("test_vit", features_only=True)
-    assert output_names(model, "features") == ("feature_16", "feature_16_1", "feature_16_2")
+    assert wrap(model, "features").outputs == ("feature_16", "feature_16_1", "feature_16_2")
 
 
 def test_dynamo_with_a_dynamic_batch_in_one_file_without_folder_names(tmp_path: Path):
@@ -136,10 +138,74 @@ def test_dynamo_with_a_dynamic_batch_in_one_file_without_folder_names(tmp_path: 
     assert len(run(content, probe_images(5, SIZE, seed=9))[0]) == 5
 
 
-def test_a_fixed_batch(model: nn.Module, tmp_path: Path):
+@pytest.mark.parametrize("fuse", [False, True])
+def test_open_height_and_width_are_compared_at_other_sizes(model: nn.Module, tmp_path: Path, fuse: bool):
+    axes = ("batch", "height", "width")
     done = export_onnx(
-        model, tmp_path / "m.onnx", input_size=SIZE, exporter="torchscript", dynamic_batch=False
+        model, tmp_path / "m.onnx", input_size=SIZE, exporter="torchscript", dynamic=axes, fuse=fuse
     )
+    assert done.shape == (None, 3, None, None)
+    assert done.parity.batches == (1, 3) * 3
+    assert done.parity.sizes == ((32, 32), (32, 32), (45, 59), (45, 59), (64, 96), (64, 96))
+    shape = onnx.load(done.path).graph.input[0].type.tensor_type.shape.dim
+    assert [dim.dim_param or dim.dim_value for dim in shape] == ["batch", 3, "height", "width"]
+    images = probe_images(2, (3, 41, 77), seed=9)
+    [logits] = run(done.path.read_bytes(), images)
+    with torch.no_grad():
+        torch.testing.assert_close(torch.from_numpy(logits), model(images), atol=1e-3, rtol=1e-4)
+
+
+def test_a_graph_that_knows_one_size_only_leaves_no_file(
+    model: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def fixed(*args: object, **kwargs: object) -> onnx.ModelProto:
+        return trace.trace(*args, **{**kwargs, "dynamic": ["batch"]})
+
+    monkeypatch.setattr(to_onnx, "trace", fixed)
+    with pytest.raises(ParityError, match="fails in ONNX Runtime with a batch of 1"):
+        export_onnx(
+            model,
+            tmp_path / "m.onnx",
+            input_size=SIZE,
+            exporter="torchscript",
+            dynamic=("batch", "height"),
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_fused_file_is_compared_with_the_model_as_it_was_given(model: nn.Module, tmp_path: Path):
+    done = export_onnx(model, tmp_path / "m.onnx", input_size=SIZE, exporter="torchscript", fuse=True)
+    assert done.metadata["fused"] == "true" and done.metadata["weights_sha256"] == weights_sha256(model)
+    types = [node.op_type for node in onnx.load(done.path).graph.node]
+    assert types.count("Conv") < 102 and "BatchNormalization" not in types  # 102 in the plain graph
+
+
+def test_a_wrong_rewrite_leaves_no_file(model: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def wrong(network: nn.Module, rewrites: object) -> nn.Module:
+        fused = dots_zoo.fuse(network)
+        with torch.no_grad():
+            fused.get_submodule("stem.1.0").bias += 1
+        return fused
+
+    monkeypatch.setattr(to_onnx, "fuse_model", wrong)
+    with pytest.raises(ParityError, match="differs from torch"):
+        export_onnx(model, tmp_path / "m.onnx", input_size=SIZE, exporter="torchscript", fuse=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_parity_figures_by_hand():
+    """Two images, three classes: differences 0.1 and 0.3 of six; the second answer is another one."""
+    torch_logits = [torch.tensor([[1.0, 0.0, 0.0]]), torch.tensor([[0.0, 0.2, 0.0]])]
+    onnx_logits = [torch.tensor([[1.1, 0.0, 0.0]]), torch.tensor([[0.0, 0.2, 0.3]])]
+    found = _compared("logits", onnx_logits, torch_logits, "m")
+    assert found.max_difference == pytest.approx(0.3) and found.mean_difference == pytest.approx(0.4 / 6)
+    assert (found.movement, found.largest, found.agreement) == (1.0, 1.0, 0.5)
+    assert found.cosine == pytest.approx(0.04 / (0.2 * 0.13**0.5))  # 0.2 * 0.2 over both lengths
+    assert found.error("max") == found.max_difference and found.error("mean") == found.mean_difference
+
+
+def test_a_fixed_batch(model: nn.Module, tmp_path: Path):
+    done = export_onnx(model, tmp_path / "m.onnx", input_size=SIZE, exporter="torchscript", dynamic=())
     assert (done.shape, done.parity.batches) == ((1, *SIZE), (1, 1, 1, 1))
     assert onnx.load(done.path).graph.input[0].type.tensor_type.shape.dim[0].dim_value == 1
 
@@ -169,7 +235,7 @@ class Shifted(nn.Module):
 
 def traced(model: nn.Module) -> bytes:
     image = probe_images(2, SIZE, 0)
-    options = {"dynamic_batch": True, "opset": 18, "exporter": "torchscript"}
+    options = {"dynamic": ["batch"], "opset": 18, "exporter": "torchscript"}
     return trace.trace(model, image, ["logits"], **options).SerializeToString()
 
 
@@ -234,7 +300,7 @@ def test_parity_is_relative_to_the_movement(model: nn.Module, done: Exported, fa
 
 def test_a_graph_that_was_traced_for_one_batch_only_is_found(model: nn.Module):
     image = probe_images(2, SIZE, 0)
-    options = {"dynamic_batch": False, "opset": 18, "exporter": "torchscript"}
+    options = {"dynamic": [], "opset": 18, "exporter": "torchscript"}
     fixed = trace.trace(model, image, ["logits"], **options).SerializeToString()
     with pytest.raises(ParityError, match="fails in ONNX Runtime with a batch of 3"):
         check_parity(fixed, model, [image, probe_images(3, SIZE, 1)], "m")
@@ -315,8 +381,8 @@ def test_a_wrong_graph_of_unfitted_weights_leaves_no_file(
 
 
 def test_unfitted_weights_that_go_astray_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    def astray(model: nn.Module, **kwargs: object) -> onnx.ModelProto:
-        graph = trace.trace(model, **kwargs)
+    def astray(model: nn.Module, *args: object, **kwargs: object) -> onnx.ModelProto:
+        graph = trace.trace(model, *args, **kwargs)
         if is_unfitted(model):
             [gemm] = [node for node in graph.graph.node if node.op_type == "Gemm"]
             [bias] = [tensor for tensor in graph.graph.initializer if tensor.name == gemm.input[2]]
@@ -357,6 +423,17 @@ def test_noise_is_refused_with_the_reason(tmp_path: Path):
         (lambda: nn.Conv2d(3, 4, 3), {"input_size": SIZE, "task": "features"}, "needs a features_only model"),
         (lambda: cell_net(features_only=True), {}, "task classify needs a model that classifies"),
         (lambda: nn.Conv2d(3, 4, 3), {"input_size": SIZE, "task": "detect"}, "unknown task 'detect'"),
+        (
+            lambda: nn.Conv2d(3, 4, 3),
+            {"input_size": SIZE, "dynamic": ["depth"]},
+            "unknown dynamic axis 'depth'",
+        ),
+        (
+            lambda: nn.Conv2d(3, 4, 3),
+            {"input_size": SIZE, "fuse": True},
+            "fuse rewrites the networks of dots",
+        ),
+        (lambda: nn.Conv2d(3, 4, 3), {"input_size": (3, 2, 8)}, "cannot run an input of 1x3x2x8"),
     ],
 )
 def test_what_cannot_be_exported(make, options: dict, message: str, tmp_path: Path):
@@ -369,7 +446,7 @@ def test_an_exporter_that_gives_another_opset(
     model: nn.Module, done: Exported, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(trace, "_torchscript", lambda *args: onnx.load(done.path))
-    options = {"dynamic_batch": True, "opset": 17, "exporter": "torchscript"}
+    options = {"dynamic": ["batch"], "opset": 17, "exporter": "torchscript"}
     with pytest.raises(DotsZooError, match="opset 17 was asked for, but the torchscript exporter gave 18"):
         trace.trace(model, probe_images(2, SIZE, 0), ["logits"], **options)
 
@@ -379,7 +456,7 @@ def test_an_exporter_that_gives_up():
         def forward(self, image: Tensor) -> Tensor:
             return image if image.sum() > 0 else -image
 
-    options = {"dynamic_batch": True, "opset": 18, "exporter": "dynamo"}
+    options = {"dynamic": ["batch"], "opset": 18, "exporter": "dynamo"}
     with pytest.raises(DotsZooError, match="^the dynamo exporter cannot export this model: "):
         trace.trace(Branches().eval(), probe_images(2, SIZE, 0), ["y"], **options)
 
