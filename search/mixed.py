@@ -5,13 +5,14 @@ Source: DOTS (CVPR 2021), Eq. 1 (mixed operation), Eq. 3 and Eq. 8 (nodes); PC-D
 (1x1 projection); P-DARTS (ICCV 2019), Sec. 3.3 (dropout behind a skip connection).
 
 A pooling with its affine-free batch norm, the identity, and the ReLU in front of an operation have no weights
-of their own, so all edges that leave a node with the same stride share one of each: the result is that of a
-module per edge and operation (`tests/reference_supernet.py`), running statistics included. `none` adds
-nothing and is not built. NAS-Bench-201 pools without a batch norm.
+of their own, so all edges that leave a node with the same stride share one of each; what remains of an edge
+is in `candidates.py`. The result is that of a module per edge and operation
+(`tests/reference_supernet.py`), running statistics included. `none` adds nothing and is not built.
+NAS-Bench-201 pools without a batch norm.
 """
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
 
@@ -19,11 +20,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dots_zoo.ops import OPS, FactorizedReduce, skip_connect
+from dots_zoo.ops import OPS
+from dots_zoo.quick_norm import QuickNorm
 
+from .candidates import (
+    POOLS,
+    Normed,
+    Separable,
+    auxiliary_branch,
+    candidate,
+    last_inputs,
+    sum_of_normed,
+    sum_of_separable,
+    weighted_sum,
+)
 from .space import INPUTS, SearchSpace
 
-POOLS = ("max_pool_3x3", "avg_pool_3x3")
 Active = tuple[frozenset[int], ...]  # edge -> the columns of its candidates that are computed
 
 
@@ -58,11 +70,14 @@ WHOLE = Partial()  # no channel passes by
 
 @dataclass(frozen=True)
 class NodeShape:
-    """How the nodes of a cell are built: channels of a node, and which auxiliary branch an edge has."""
+    """How the nodes of a cell are built: channels of a node, which auxiliary branch an edge has, and whether
+    separable convolutions keep less than they could.
+    """
 
     channels: int
     partial: Partial
     auxiliary: str
+    lean: bool = False
 
 
 @dataclass(frozen=True)
@@ -94,7 +109,7 @@ class Source(nn.Module):
         self.pools = nn.ModuleDict()
         for name in POOLS:
             if name in operations:
-                after = nn.BatchNorm2d(channels, affine=False) if norm else nn.Identity()
+                after = QuickNorm(nn.BatchNorm2d(channels, affine=False)) if norm else nn.Identity()
                 self.pools[name] = nn.Sequential(OPS[name](channels, stride, False), after)
 
     def forward(self, x: Tensor, reads: set[str]) -> dict[str, Tensor]:
@@ -103,39 +118,80 @@ class Source(nn.Module):
         return found | {"identity": x} | ({"relu": F.relu(x)} if "relu" in reads else {})
 
 
+class Summands:
+    """What a node is the sum of (Eq. 8)."""
+
+    def __init__(self) -> None:
+        self.maps: list[Tensor] = []
+        self.separable: list[tuple[Separable, Tensor, Tensor]] = []  # with its last input and its weight
+        self.weighted: list[tuple[Tensor, Tensor]] = []  # maps that are yet to be multiplied by a weight
+
+    def add(self, module: nn.Module, y: Tensor, weight: Tensor) -> None:
+        """What any candidate but a separable convolution gave."""
+        if isinstance(module, Normed):
+            self.maps.append(sum_of_normed(module, y, weight))
+        else:
+            self.weighted.append((weight, y))
+
+    def total(self) -> Tensor | None:
+        """Their sum, None of nothing."""
+        maps = [*self.maps]
+        if self.separable:
+            maps.append(sum_of_separable(self.separable))
+        if self.weighted:
+            maps.append(weighted_sum(*zip(*self.weighted, strict=True)))
+        return functools.reduce(torch.add, maps) if maps else None
+
+
 class SearchEdge(nn.Module):
     """The candidates of one edge: `columns[i]` is the i-th's column in (E, O), `reads[i]` what it is fed."""
 
-    def __init__(self, operations: tuple[str, ...], channels: int, stride: int, auxiliary: str) -> None:
+    def __init__(self, operations: tuple[str, ...], shape: NodeShape, stride: int) -> None:
         super().__init__()
         self.columns = [column for column, name in enumerate(operations) if name != "none"]
         self.skips = {column for column, name in enumerate(operations) if name == "skip_connect"}
         self.reads: list[str] = []
         self.operations = nn.ModuleList()
+        channels = shape.channels // shape.partial.share
         for column in self.columns:
-            read, module = _candidate(operations[column], channels, stride)
+            read, module = candidate(operations[column], channels, stride, shape.lean)
             self.reads.append(read)
             self.operations.append(module)
-        self.auxiliary = _auxiliary(auxiliary, channels, stride)
+        self.auxiliary = auxiliary_branch(shape.auxiliary, channels, stride)
 
     def read(self, active: frozenset[int], auxiliary: bool) -> set[str]:
         """What its active candidates are fed."""
         reads = {read for column, read in zip(self.columns, self.reads, strict=True) if column in active}
-        return reads | ({"identity"} if auxiliary else set())
+        return reads | ({self._auxiliary_read()} if auxiliary and self.auxiliary is not None else set())
 
-    def forward(
-        self, source: dict[str, Tensor], row: Row, mixture: Mixture
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """The pairs (weight, feature map) whose products sum to the mixed operation of Eq. 1."""
+    def separable(self, row: Row) -> list[tuple[Separable, Tensor]]:
+        """The active separable convolutions with their weights."""
+        candidates = zip(self.columns, self.operations, strict=True)
+        return [
+            (operation, row.weights[column])
+            for column, operation in candidates
+            if column in row.active and isinstance(operation, Separable)
+        ]
+
+    def forward(self, source: dict[str, Tensor], row: Row, mixture: Mixture, node: Summands) -> None:
+        """Adds to a node what its active candidates give, separable convolutions aside."""
         for column, read, operation in zip(self.columns, self.reads, self.operations, strict=True):
-            if column in row.active:
-                out = operation(source[read])
-                if mixture.skip_dropout and column in self.skips:
-                    out = F.dropout(out, mixture.skip_dropout, self.training)
-                yield row.weights[column], out
+            if column not in row.active or isinstance(operation, Separable):
+                continue
+            y, weight = operation(source[read]), row.weights[column]
+            if mixture.skip_dropout and column in self.skips:
+                if isinstance(operation, Normed):
+                    y = sum_of_normed(operation, y, torch.ones_like(weight))
+                node.weighted.append((weight, F.dropout(y, mixture.skip_dropout, self.training)))
+            else:
+                node.add(operation, y, weight)
         if mixture.auxiliary and self.auxiliary is not None:
             whole = row.weights[0].new_ones(()) if row.edge is None else row.edge
-            yield mixture.auxiliary * whole, self.auxiliary(source["identity"])  # Eq. 4 of DARTS-
+            y = self.auxiliary(source[self._auxiliary_read()])
+            node.add(self.auxiliary, y, mixture.auxiliary * whole)  # Eq. 4 of DARTS-
+
+    def _auxiliary_read(self) -> str:
+        return "relu" if isinstance(self.auxiliary, Normed) else "identity"
 
 
 class Nodes(nn.Module):
@@ -149,12 +205,16 @@ class Nodes(nn.Module):
         leaving: dict[int, set[str]] = {}  # node -> the operations that read it; nodes come up in order
         for (_, source), operations in zip(space.edges, space.candidates(kind), strict=True):
             leaving.setdefault(source, set()).update(operations)
-            self.edges.append(SearchEdge(operations, channels, self.stride(source), shape.auxiliary))
+            self.edges.append(SearchEdge(operations, shape, self.stride(source)))
         self.sources = nn.ModuleList(
             [Source(o, channels, self.stride(n), space.family == "darts") for n, o in leaving.items()]
         )
         self.incoming = [
             [(edge, space.edges[edge][1]) for edge in space.incoming(node)] for node in space.nodes
+        ]
+        self.leaving = [
+            [(edge, target - self.inputs) for edge, (target, source) in enumerate(space.edges) if source == n]
+            for n in leaving
         ]
 
     def stride(self, source: int) -> int:
@@ -163,19 +223,37 @@ class Nodes(nn.Module):
 
     def forward(self, states: list[Tensor], rows: list[Row], mixture: Mixture) -> list[Tensor]:
         """The maps of the cell's inputs -> those and the maps of its nodes, each (N, C, H', W')."""
-        shared: list[dict[str, Tensor]] = []
-        reads = self._reads(rows, mixture)
-        for incoming in self.incoming:
-            for node in range(len(shared), len(states)):
-                shared.append(self.sources[node](self._through(states[node]), reads[node]))
-            terms = [
-                weight * output
-                for edge, source in incoming
-                for weight, output in self.edges[edge](shared[source], rows[edge], mixture)
-            ]
-            total = functools.reduce(torch.add, terms) if terms else self._nothing(states, incoming)  # Eq. 8
-            states = [*states, self._joined(total, states, incoming, rows)]
-        return states
+        reads, nodes = self._reads(rows, mixture), [Summands() for _ in self.incoming]
+        for source, leaving in enumerate(self.leaving):
+            if source >= self.inputs:
+                states = [*states, self._node(source - self.inputs, nodes, states, rows)]
+            shared = self.sources[source](self._through(states[source]), reads[source])
+            for edge, target in leaving:
+                self.edges[edge](shared, rows[edge], mixture, nodes[target])
+            self._send_separable(leaving, shared, rows, nodes)
+        return [*states, self._node(-1, nodes, states, rows)]
+
+    def _send_separable(
+        self, leaving: list[tuple[int, int]], shared: dict[str, Tensor], rows: list[Row], nodes: list[Summands]
+    ) -> None:
+        """Run the separable convolutions of all edges that leave a node."""
+        found = [
+            (target, candidate, weight)
+            for edge, target in leaving
+            for candidate, weight in cast(SearchEdge, self.edges[edge]).separable(rows[edge])
+        ]
+        if found:
+            maps = last_inputs([candidate for _, candidate, _ in found], shared["relu"])
+            for (target, candidate, weight), x in zip(found, maps, strict=True):
+                nodes[target].separable.append((candidate, x, weight))
+
+    def _node(
+        self, number: int, nodes: list[Summands], states: list[Tensor], rows: list[Row]
+    ) -> Tensor:
+        """The map of a node of which everything has arrived."""
+        total = nodes[number].total()
+        total = self._nothing(states, self.incoming[number]) if total is None else total
+        return self._joined(total, states, self.incoming[number], rows)
 
     def _reads(self, rows: list[Row], mixture: Mixture) -> list[set[str]]:
         """What of each source is read by any edge that leaves it."""
@@ -211,28 +289,3 @@ class Nodes(nn.Module):
             passed.append(by if weight is None else weight * by)
         node = torch.cat([total, functools.reduce(torch.add, passed)], dim=1)
         return F.channel_shuffle(node, self.partial.share) if self.partial.shuffle else node
-
-
-def _candidate(name: str, channels: int, stride: int) -> tuple[str, nn.Module]:
-    """What an operation is fed of its source, and the rest of it."""
-    if name in POOLS:
-        return name, nn.Identity()
-    operation = OPS[name](channels, stride, False)
-    if name == "noise" or isinstance(operation, nn.Identity):
-        return "identity", operation
-    if isinstance(operation, FactorizedReduce):
-        operation.add_module("relu", nn.Identity())  # its ReLU is shared
-        return "relu", operation
-    assert isinstance(operation, nn.Sequential) and isinstance(operation[0], nn.ReLU), operation
-    return "relu", operation[1:]
-
-
-def _auxiliary(kind: str, channels: int, stride: int) -> nn.Module | None:
-    """The auxiliary branch of DARTS-: a skip connection, or a 1x1 convolution that starts as the identity."""
-    if kind == "none":
-        return None
-    if kind == "skip" or stride == 2:
-        return skip_connect(channels, stride, False)
-    projection = nn.Conv2d(channels, channels, 1, bias=False)
-    nn.init.dirac_(projection.weight)
-    return projection

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from dots_zoo.cell import ResidualReduction
 from dots_zoo.errors import DotsZooError
 from dots_zoo.ops import FactorizedReduce, relu_conv_bn
+from dots_zoo.quicken import quicken
 
 from .mixed import WHOLE, Mixture, Nodes, NodeShape, Partial, Row, taken_apart
 from .space import SearchSpace
@@ -76,6 +77,7 @@ class SearchCell(nn.Module):
         )
         second = relu_conv_bn(in_chs[1], node.channels, 1, 1, affine=False)
         self.preprocess = nn.ModuleList([first, second])
+        quicken(self.preprocess)
         self.nodes = Nodes(space, kind, node)
 
     def forward(self, before: Tensor, last: Tensor, rows: list[Row], mixture: Mixture) -> Tensor:
