@@ -4,7 +4,7 @@ Source: DARTS (ICLR 2019), Sec. 3.2 (the operations); DOTS (CVPR 2021), Eq. 1 (t
 three sorts of them:
 
     Separable: depthwise and pointwise convolution and batch norm, once or twice. The weight scales the last
-        batch norm, and all that enter a node are summed as they are normalised (`pointwise_norm.py`).
+        batch norm, and those of an edge are summed as they are normalised (`pointwise_norm.py`).
     Normed: what else ends in a batch norm, whose scale is the mixture weight.
     anything else: a map that the mixture weight multiplies.
 
@@ -42,8 +42,8 @@ class Half(nn.Module):
 
 
 class Separable(nn.Module):
-    """One or two halves with a ReLU between them; those that leave a node, and those that enter one, are
-    computed together: `last_inputs`, `sum_of_separable`.
+    """One or two halves with a ReLU between them, without the last pointwise convolution: ReLU of the node
+    (N, C, H, W) -> (N, C, H', W'). `sum_of_separable` does the rest.
     """
 
     def __init__(self, halves: Sequence[Half], lean: bool) -> None:
@@ -51,27 +51,21 @@ class Separable(nn.Module):
         super().__init__()
         self.halves, self.lean = nn.ModuleList(halves), lean
 
-    def half(self, number: int) -> Half:
-        return cast(Half, self.halves[number])
+    @property
+    def last(self) -> Half:
+        return cast(Half, self.halves[-1])
+
+    def forward(self, x: Tensor) -> Tensor:
+        *before, last = [cast(Half, half) for half in self.halves]
+        for half in before:
+            x = norm_relu(half.depthwise(x), half.pair, self.lean)
+        out: Tensor = last.depthwise(x)
+        return out
 
 
-def last_inputs(candidates: Sequence[Separable], x: Tensor) -> list[Tensor]:
-    """What the last pointwise convolution of each reads, x (N, C, H, W) being the ReLU of the node."""
-    maps = [one.half(0).depthwise(x) for one in candidates]
-    twice = [number for number, one in enumerate(candidates) if len(one.halves) == 2]
-    if twice:
-        pairs = [candidates[number].half(0).pair for number in twice]
-        between = norm_relu([maps[number] for number in twice], pairs, candidates[0].lean)
-        for number, y in zip(twice, between, strict=True):
-            maps[number] = candidates[number].half(1).depthwise(y)
-    return maps
-
-
-def sum_of_separable(terms: Sequence[tuple[Separable, Tensor, Tensor]]) -> Tensor:
-    """sum_k w_k norm(P_k d_k), of candidates, what their last pointwise convolutions read, and weights."""
-    candidates, maps, weights = zip(*terms, strict=True)
-    pairs = [one.half(-1).pair for one in candidates]
-    return norm_sum(maps, pairs, torch.stack(weights), candidates[0].lean)
+def sum_of_separable(candidates: Sequence[Separable], maps: Sequence[Tensor], weights: Tensor) -> Tensor:
+    """sum_k w_k norm(P_k d_k) of the maps d_k (N, C, H, W) that they gave, weights (K,)."""
+    return norm_sum(maps, [one.last.pair for one in candidates], weights, candidates[0].lean)
 
 
 class Normed(nn.Module):

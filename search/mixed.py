@@ -29,7 +29,6 @@ from .candidates import (
     Separable,
     auxiliary_branch,
     candidate,
-    last_inputs,
     sum_of_normed,
     sum_of_separable,
     weighted_sum,
@@ -123,7 +122,6 @@ class Summands:
 
     def __init__(self) -> None:
         self.maps: list[Tensor] = []
-        self.separable: list[tuple[Separable, Tensor, Tensor]] = []  # with its last input and its weight
         self.weighted: list[tuple[Tensor, Tensor]] = []  # maps that are yet to be multiplied by a weight
 
     def add(self, module: nn.Module, y: Tensor, weight: Tensor) -> None:
@@ -136,8 +134,6 @@ class Summands:
     def total(self) -> Tensor | None:
         """Their sum, None of nothing."""
         maps = [*self.maps]
-        if self.separable:
-            maps.append(sum_of_separable(self.separable))
         if self.weighted:
             maps.append(weighted_sum(*zip(*self.weighted, strict=True)))
         return functools.reduce(torch.add, maps) if maps else None
@@ -164,27 +160,24 @@ class SearchEdge(nn.Module):
         reads = {read for column, read in zip(self.columns, self.reads, strict=True) if column in active}
         return reads | ({self._auxiliary_read()} if auxiliary and self.auxiliary is not None else set())
 
-    def separable(self, row: Row) -> list[tuple[Separable, Tensor]]:
-        """The active separable convolutions with their weights."""
-        candidates = zip(self.columns, self.operations, strict=True)
-        return [
-            (operation, row.weights[column])
-            for column, operation in candidates
-            if column in row.active and isinstance(operation, Separable)
-        ]
-
     def forward(self, source: dict[str, Tensor], row: Row, mixture: Mixture, node: Summands) -> None:
-        """Adds to a node what its active candidates give, separable convolutions aside."""
+        """Adds the mixed operation of Eq. 1 to a node."""
+        separable: list[tuple[Separable, Tensor, Tensor]] = []
         for column, read, operation in zip(self.columns, self.reads, self.operations, strict=True):
-            if column not in row.active or isinstance(operation, Separable):
+            if column not in row.active:
                 continue
             y, weight = operation(source[read]), row.weights[column]
-            if mixture.skip_dropout and column in self.skips:
+            if isinstance(operation, Separable):
+                separable.append((operation, y, weight))
+            elif mixture.skip_dropout and column in self.skips:
                 if isinstance(operation, Normed):
                     y = sum_of_normed(operation, y, torch.ones_like(weight))
                 node.weighted.append((weight, F.dropout(y, mixture.skip_dropout, self.training)))
             else:
                 node.add(operation, y, weight)
+        if separable:
+            candidates, maps, weights = zip(*separable, strict=True)
+            node.maps.append(sum_of_separable(candidates, maps, torch.stack(weights)))
         if mixture.auxiliary and self.auxiliary is not None:
             whole = row.weights[0].new_ones(()) if row.edge is None else row.edge
             y = self.auxiliary(source[self._auxiliary_read()])
@@ -230,22 +223,7 @@ class Nodes(nn.Module):
             shared = self.sources[source](self._through(states[source]), reads[source])
             for edge, target in leaving:
                 self.edges[edge](shared, rows[edge], mixture, nodes[target])
-            self._send_separable(leaving, shared, rows, nodes)
         return [*states, self._node(-1, nodes, states, rows)]
-
-    def _send_separable(
-        self, leaving: list[tuple[int, int]], shared: dict[str, Tensor], rows: list[Row], nodes: list[Summands]
-    ) -> None:
-        """Run the separable convolutions of all edges that leave a node."""
-        found = [
-            (target, candidate, weight)
-            for edge, target in leaving
-            for candidate, weight in cast(SearchEdge, self.edges[edge]).separable(rows[edge])
-        ]
-        if found:
-            maps = last_inputs([candidate for _, candidate, _ in found], shared["relu"])
-            for (target, candidate, weight), x in zip(found, maps, strict=True):
-                nodes[target].separable.append((candidate, x, weight))
 
     def _node(
         self, number: int, nodes: list[Summands], states: list[Tensor], rows: list[Row]

@@ -1,4 +1,4 @@
-"""Pointwise convolutions with the batch norm behind them, several at once, on statistics that cost little.
+"""A pointwise convolution and the batch norm behind it, on statistics that cost little.
 
 Batch norm (Ioffe and Szegedy, 2015) of y = P x, x being the C channels of a pixel. The mean over the batch is
 taken of x and goes into the bias of the convolution,
@@ -30,13 +30,15 @@ from torch.autograd.function import once_differentiable
 Pair = tuple[nn.Conv2d, nn.BatchNorm2d]  # 1x1, without bias; without affine
 
 
-def norm_relu(maps: Sequence[Tensor], pairs: Sequence[Pair], lean: bool) -> list[Tensor]:
-    """relu(norm(P x)) of every map (N, C, H, W) and its pair."""
-    if not by_batch(pairs[0][1]):
-        return [F.relu(norm(conv(x))) for x, (conv, norm) in zip(maps, pairs, strict=True)]
-    found = _NormRelu.apply(_matrices(pairs), pairs[0][1].eps, lean, *maps)
-    _track(pairs, *found[-2:], maps[0])
-    return list(found[:-2])
+def norm_relu(x: Tensor, pair: Pair, lean: bool) -> Tensor:
+    """relu(norm(P x)) of (N, C, H, W)."""
+    conv, norm = pair
+    if not by_batch(norm):
+        return F.relu(norm(conv(x)))
+    out: Tensor
+    out, means, variances = _NormRelu.apply(_matrices([pair]), norm.eps, lean, x)
+    _track([pair], means, variances, x)
+    return out
 
 
 def norm_sum(maps: Sequence[Tensor], pairs: Sequence[Pair], weights: Tensor, lean: bool) -> Tensor:
@@ -51,26 +53,27 @@ def norm_sum(maps: Sequence[Tensor], pairs: Sequence[Pair], weights: Tensor, lea
 
 
 class _NormRelu(torch.autograd.Function):
-    """(K, C', C), K maps -> K maps, and the means and variances (K, C') of the batch."""
+    """(1, C', C), a map -> a map, and the mean and variance (1, C') of the batch."""
 
     @staticmethod
-    def forward(ctx: Any, matrices: Tensor, eps: float, lean: bool, *maps: Tensor) -> tuple[Tensor, ...]:
-        ys, means, variances = _centred(maps, matrices)
-        inverse = (variances + eps).rsqrt()
-        outs = [_as_map((_rows(y) * s).relu_(), y) for y, s in zip(ys, _along_rows(inverse, ys), strict=True)]
-        _save(ctx, lean, ctx.needs_input_grad[0], maps, ys, matrices, means, inverse)
-        ctx.mark_non_differentiable(means, variances)
-        return *outs, means, variances
+    def forward(ctx: Any, matrix: Tensor, eps: float, lean: bool, x: Tensor) -> tuple[Tensor, ...]:
+        [y], mean, variance = _centred([x], matrix)
+        inverse = (variance + eps).rsqrt()
+        [scale] = _along_rows(inverse, [y])
+        _save(ctx, lean, ctx.needs_input_grad[0], [x], [y], matrix, mean, inverse)
+        ctx.mark_non_differentiable(mean, variance)
+        ctx.set_materialize_grads(False)
+        return _as_map((_rows(y) * scale).relu_(), y), mean, variance
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        maps, ys, (matrices, _, inverse) = _saved(ctx)
-        masked = [torch.ops.aten.threshold_backward(g, y, 0) for g, y in zip(grads, ys, strict=False)]
-        dots = _channel_sums(g * y for g, y in zip(masked, ys, strict=True))  # (K, C')
-        of_ys = _through_norm(masked, ys, inverse, inverse, _channel_sums(masked), dots)
-        of_matrices, of_maps = _through_product(ctx.needs_input_grad[0], of_ys, maps, matrices)
-        return of_matrices, None, None, *of_maps
+    def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        maps, [y], (matrix, _, inverse) = _saved(ctx)
+        masked = torch.ops.aten.threshold_backward(_dense(grad), y, 0)
+        sums, dots = _channel_sums([masked]), _channel_sums([masked * y])
+        of_ys = _through_norm([masked], [y], inverse, inverse, sums, dots)
+        of_matrix, [of_x] = _through_product(ctx.needs_input_grad[0], of_ys, maps, matrix)
+        return of_matrix, None, None, of_x
 
 
 class _NormSum(torch.autograd.Function):
@@ -88,12 +91,14 @@ class _NormSum(torch.autograd.Function):
             out.addcmul_(_rows(y), scale)
         _save(ctx, lean, ctx.needs_input_grad[1], maps, ys, matrices, means, inverse, weights)
         ctx.mark_non_differentiable(means, variances)
+        ctx.set_materialize_grads(False)
         return _as_map(out, ys[0]), means, variances
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         maps, ys, (matrices, _, inverse, weights) = _saved(ctx)
+        grad = _dense(grad)
         dots = _channel_sums(grad * y for y in ys)  # (K, C')
         sums, scale = _channel_sums([grad]), weights[:, None] * inverse
         of_ys = _through_norm([grad] * len(ys), ys, inverse, scale, sums, dots)
@@ -121,8 +126,8 @@ def _through_norm(
 ) -> Iterator[Tensor]:
     """dL/dy of every map, from the gradients of scale * y and their sums (K, C'), by themselves and times y."""
     count = ys[0].numel() // ys[0].shape[1]
-    of_grad, of_y = _along_rows(scale, ys), _along_rows(-scale * inverse * inverse * dots / count, ys)
-    constant = _along_rows(-scale * sums / count, ys)
+    mean, slope = scale * sums / -count, scale * inverse * inverse * dots / -count
+    constant, of_y, of_grad = (_along_rows(numbers, ys) for numbers in (mean, slope, scale))
     for g, y, s, a, c in zip(grads, ys, of_grad, of_y, constant, strict=True):
         yield _as_map(torch.addcmul(c, _rows(y), a).addcmul_(_rows(g), s), y)
 
@@ -163,16 +168,22 @@ def _saved(ctx: Any) -> tuple[Sequence[Tensor], Sequence[Tensor], Sequence[Tenso
 
 def _channel_sums(maps: Iterable[Tensor]) -> Tensor:
     """K maps (N, C, H, W) -> (K, C), in single precision at least."""
-    rows, width = [], 0
+    rows, width, dtype = [], 0, torch.float32
     for x in maps:
-        width = x.shape[3]
-        rows.append(_rows(x).sum(dim=0, dtype=torch.promote_types(x.dtype, torch.float32)))
+        width, dtype = x.shape[3], x.dtype if x.dtype == torch.float64 else dtype
+        rows.append(_rows(x).sum(dim=0, dtype=dtype))
     return torch.stack(rows).view(len(rows), width, -1).sum(dim=1)
 
 
 def _along_rows(numbers: Tensor, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
     """(K, C) -> K vectors for rows of W pixels."""
-    return numbers.repeat(1, maps[0].shape[3]).to(maps[0].dtype).unbind()
+    wide = numbers.to(maps[0].dtype)[:, None].expand(-1, maps[0].shape[3], -1)
+    return wide.flatten(1).unbind()
+
+
+def _dense(x: Tensor) -> Tensor:
+    """The same map in memory of its own, channels last."""
+    return x.contiguous(memory_format=torch.channels_last)
 
 
 def _rows(x: Tensor) -> Tensor:
