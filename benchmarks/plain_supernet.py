@@ -28,9 +28,7 @@ def candidate(name: str, channels: int, stride: int) -> nn.Module:
 class MixedOperation(nn.Module):
     """The candidates of one edge; `columns` are run, and weighted by the entries of their order."""
 
-    def __init__(
-        self, operations: Sequence[str], columns: Sequence[int], channels: int, stride: int
-    ) -> None:
+    def __init__(self, operations: Sequence[str], columns: Sequence[int], channels: int, stride: int) -> None:
         super().__init__()
         self.columns = tuple(columns)
         self.operations = nn.ModuleList([candidate(name, channels, stride) for name in operations])

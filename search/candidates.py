@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
@@ -32,8 +31,10 @@ POOLS = ("max_pool_3x3", "avg_pool_3x3")
 class Half(nn.Module):
     """A depthwise convolution, and the pointwise convolution and batch norm that follow it."""
 
-    def __init__(self, depthwise: nn.Conv2d, pointwise: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
+    def __init__(self, depthwise: nn.Module, pointwise: nn.Module, norm: nn.Module) -> None:
         super().__init__()
+        assert isinstance(depthwise, nn.Conv2d) and isinstance(pointwise, nn.Conv2d)
+        assert isinstance(norm, nn.BatchNorm2d)
         self.depthwise, self.pointwise, self.norm = DepthwiseConv(depthwise), pointwise, norm
 
     @property
@@ -71,8 +72,9 @@ def sum_of_separable(candidates: Sequence[Separable], maps: Sequence[Tensor], we
 class Normed(nn.Module):
     """Anything that ends in a batch norm."""
 
-    def __init__(self, body: nn.Module, norm: nn.BatchNorm2d) -> None:
+    def __init__(self, body: nn.Module, norm: nn.Module) -> None:
         super().__init__()
+        assert isinstance(norm, nn.BatchNorm2d)
         self.body, self.norm = body, norm
 
     def forward(self, x: Tensor) -> Tensor:
@@ -99,7 +101,8 @@ def candidate(name: str, channels: int, stride: int, lean: bool) -> tuple[str, n
 def factorized_reduce(operation: FactorizedReduce) -> Normed:
     """Behind a ReLU that is shared, and with its batch norm apart."""
     norm = operation.bn
-    operation.relu = operation.bn = nn.Identity()
+    for name in ("relu", "bn"):
+        setattr(operation, name, nn.Identity())
     return Normed(operation, norm)
 
 

@@ -205,10 +205,6 @@ class Nodes(nn.Module):
         self.incoming = [
             [(edge, space.edges[edge][1]) for edge in space.incoming(node)] for node in space.nodes
         ]
-        self.leaving = [
-            [(edge, target - self.inputs) for edge, (target, source) in enumerate(space.edges) if source == n]
-            for n in leaving
-        ]
 
     def stride(self, source: int) -> int:
         """Of the edges that leave this node."""
@@ -216,22 +212,18 @@ class Nodes(nn.Module):
 
     def forward(self, states: list[Tensor], rows: list[Row], mixture: Mixture) -> list[Tensor]:
         """The maps of the cell's inputs -> those and the maps of its nodes, each (N, C, H', W')."""
-        reads, nodes = self._reads(rows, mixture), [Summands() for _ in self.incoming]
-        for source, leaving in enumerate(self.leaving):
-            if source >= self.inputs:
-                states = [*states, self._node(source - self.inputs, nodes, states, rows)]
-            shared = self.sources[source](self._through(states[source]), reads[source])
-            for edge, target in leaving:
-                self.edges[edge](shared, rows[edge], mixture, nodes[target])
-        return [*states, self._node(-1, nodes, states, rows)]
-
-    def _node(
-        self, number: int, nodes: list[Summands], states: list[Tensor], rows: list[Row]
-    ) -> Tensor:
-        """The map of a node of which everything has arrived."""
-        total = nodes[number].total()
-        total = self._nothing(states, self.incoming[number]) if total is None else total
-        return self._joined(total, states, self.incoming[number], rows)
+        shared: list[dict[str, Tensor]] = []
+        reads = self._reads(rows, mixture)
+        for incoming in self.incoming:
+            for number in range(len(shared), len(states)):
+                shared.append(self.sources[number](self._through(states[number]), reads[number]))
+            node = Summands()
+            for edge, source in incoming:
+                self.edges[edge](shared[source], rows[edge], mixture, node)
+            total = node.total()
+            total = self._nothing(states, incoming) if total is None else total
+            states = [*states, self._joined(total, states, incoming, rows)]
+        return states
 
     def _reads(self, rows: list[Row], mixture: Mixture) -> list[set[str]]:
         """What of each source is read by any edge that leaves it."""

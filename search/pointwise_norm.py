@@ -20,12 +20,15 @@ Nothing but x and y is kept, and y not where `lean`: it is computed again.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn.grad import conv2d_weight
+
+from .statistics import by_batch, track
 
 Pair = tuple[nn.Conv2d, nn.BatchNorm2d]  # 1x1, without bias; without affine
 
@@ -35,9 +38,9 @@ def norm_relu(x: Tensor, pair: Pair, lean: bool) -> Tensor:
     conv, norm = pair
     if not by_batch(norm):
         return F.relu(norm(conv(x)))
-    out: Tensor
-    out, means, variances = _NormRelu.apply(_matrices([pair]), norm.eps, lean, x)
-    _track([pair], means, variances, x)
+    found: tuple[Tensor, Tensor, Tensor] = _NormRelu.apply(_matrices([pair]), norm.eps, lean, x)
+    out, means, variances = found
+    track([norm], means, variances, x.numel() // x.shape[1])
     return out
 
 
@@ -46,9 +49,11 @@ def norm_sum(maps: Sequence[Tensor], pairs: Sequence[Pair], weights: Tensor, lea
     if not by_batch(pairs[0][1]):
         terms = zip(weights, maps, pairs, strict=True)
         return torch.stack([w * norm(conv(x)) for w, x, (conv, norm) in terms]).sum(dim=0)
-    found = _NormSum.apply(weights, _matrices(pairs), pairs[0][1].eps, lean, *maps)
-    out: Tensor = found[0]
-    _track(pairs, *found[1:], maps[0])
+    found: tuple[Tensor, Tensor, Tensor] = _NormSum.apply(
+        weights, _matrices(pairs), pairs[0][1].eps, lean, *maps
+    )
+    out, means, variances = found
+    track([norm for _, norm in pairs], means, variances, maps[0].numel() // maps[0].shape[1])
     return out
 
 
@@ -124,7 +129,7 @@ def _products(maps: Sequence[Tensor], matrices: Tensor, means: Tensor) -> list[T
 def _through_norm(
     grads: Sequence[Tensor], ys: Sequence[Tensor], inverse: Tensor, scale: Tensor, sums: Tensor, dots: Tensor
 ) -> Iterator[Tensor]:
-    """dL/dy of every map, from the gradients of scale * y and their sums (K, C'), by themselves and times y."""
+    """dL/dy of every map; sums and dots (K, C'): of the gradients of scale * y, and of those times y."""
     count = ys[0].numel() // ys[0].shape[1]
     mean, slope = scale * sums / -count, scale * inverse * inverse * dots / -count
     constant, of_y, of_grad = (_along_rows(numbers, ys) for numbers in (mean, slope, scale))
@@ -135,16 +140,16 @@ def _through_norm(
 def _through_product(
     wanted: bool, of_ys: Iterator[Tensor], maps: Sequence[Tensor], matrices: Tensor
 ) -> tuple[Tensor | None, list[Tensor]]:
-    """dL/dP, (K, C', C), where it is wanted, and dL/dx of every map. A shift of y has no effect behind a norm,
-    so nothing comes from the mean.
+    """dL/dP, (K, C', C), where it is wanted, and dL/dx of every map. A shift of y has no effect behind a
+    norm, so nothing comes from the mean.
     """
-    of_maps, of_matrices = [], []
+    of_maps: list[Tensor] = []
+    of_matrices: list[Tensor] = []
     kernels = matrices.transpose(1, 2)[..., None, None].unbind()
     for k, (of_y, kernel) in enumerate(zip(of_ys, kernels, strict=True)):
         of_maps.append(F.conv2d(of_y, kernel.to(of_y.dtype)))
         if wanted:
-            shape = matrices.shape[1:] + (1, 1)
-            of_matrices.append(torch.nn.grad.conv2d_weight(maps[k], shape, of_y))
+            of_matrices.append(conv2d_weight(maps[k], [*matrices.shape[1:], 1, 1], of_y))
     return torch.stack(of_matrices).flatten(2).to(matrices.dtype) if wanted else None, of_maps
 
 
@@ -160,7 +165,8 @@ def _save(
 
 def _saved(ctx: Any) -> tuple[Sequence[Tensor], Sequence[Tensor], Sequence[Tensor]]:
     """x, none where it is not read, y, and the numbers: matrices, means and what else was kept."""
-    numbers, kept = ctx.saved_tensors[: ctx.numbers], ctx.saved_tensors[ctx.numbers :]
+    saved = ctx.saved_tensors
+    numbers, kept = saved[: ctx.numbers], saved[ctx.numbers :]
     if ctx.lean:
         return kept, _products(kept, numbers[0], numbers[1]), numbers
     return kept[: -ctx.count], kept[-ctx.count :], numbers
@@ -200,18 +206,3 @@ def _as_map(rows: Tensor, like: Tensor) -> Tensor:
 def _matrices(pairs: Sequence[Pair]) -> Tensor:
     """(K, C', C)"""
     return torch.stack([conv.weight for conv, _ in pairs]).flatten(2)
-
-
-def by_batch(norm: nn.BatchNorm2d) -> bool:
-    """Whether it normalises by the statistics of the batch."""
-    return norm.training or norm.running_mean is None
-
-
-def _track(pairs: Sequence[Pair], means: Tensor, variances: Tensor, x: Tensor) -> None:
-    """Move the running statistics, where they are kept."""
-    norms, count = [norm for _, norm in pairs], x.numel() // x.shape[1]
-    if norms[0].running_mean is not None:
-        rate, unbiased = norms[0].momentum or 0.0, variances * (count / max(1, count - 1))
-        torch._foreach_lerp_([cast(Tensor, norm.running_mean) for norm in norms], list(means), rate)
-        torch._foreach_lerp_([cast(Tensor, norm.running_var) for norm in norms], list(unbiased), rate)
-        torch._foreach_add_([cast(Tensor, norm.num_batches_tracked) for norm in norms], 1)
