@@ -48,7 +48,7 @@ class Separable(nn.Module):
     """
 
     def __init__(self, halves: Sequence[Half], lean: bool) -> None:
-        """lean: compute in the backward pass again what is in front of a batch norm, instead of keeping it."""
+        """lean: compute what is in front of a batch norm again in the backward pass instead of keeping it."""
         super().__init__()
         self.halves, self.lean = nn.ModuleList(halves), lean
 

@@ -72,8 +72,8 @@ class _NormRelu(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        maps, [y], (matrix, _, inverse) = _saved(ctx)
+    def backward(ctx: Any, grad: Tensor, *_: None) -> tuple[Tensor | None, ...]:
+        maps, [y], (matrix, _mean, inverse) = _saved(ctx)
         masked = torch.ops.aten.threshold_backward(_dense(grad), y, 0)
         sums, dots = _channel_sums([masked]), _channel_sums([masked * y])
         of_ys = _through_norm([masked], [y], inverse, inverse, sums, dots)
@@ -101,8 +101,8 @@ class _NormSum(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        maps, ys, (matrices, _, inverse, weights) = _saved(ctx)
+    def backward(ctx: Any, grad: Tensor, *_: None) -> tuple[Tensor | None, ...]:
+        maps, ys, (matrices, _means, inverse, weights) = _saved(ctx)
         grad = _dense(grad)
         dots = _channel_sums(grad * y for y in ys)  # (K, C')
         sums, scale = _channel_sums([grad]), weights[:, None] * inverse

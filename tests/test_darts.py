@@ -56,7 +56,7 @@ def turn():
 
 
 def brute_force(turn, rate):
-    """d L_val(w - rate * (momentum + gradient + decay), alpha) / d alpha, by central differences over alpha."""
+    """d L_val(w - rate * (momentum + gradient + decay), alpha) / d alpha, by central differences."""
     search, training = turn.search, turn.run.training.weights
     names, weights = zip(*search.supernet.named_parameters(), strict=True)
     supernet = copy.deepcopy(search.supernet)  # its running statistics may move
@@ -80,11 +80,11 @@ def brute_force(turn, rate):
         table = torch.zeros_like(logits)
         for place, value in enumerate(logits.flatten().tolist()):
             sides = []
-            for moved in (value + 1e-5, value - 1e-5):
+            for moved in (value + 1e-7, value - 1e-7):
                 logits.data.view(-1)[place] = moved
                 sides.append(loss_ahead())
             logits.data.view(-1)[place] = value
-            table.view(-1)[place] = (sides[0] - sides[1]) / 2e-5
+            table.view(-1)[place] = (sides[0] - sides[1]) / 2e-7
         found.append(table.detach())
     return found
 
