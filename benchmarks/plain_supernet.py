@@ -6,17 +6,17 @@ operations and sums their weighted feature maps, each node sums its edges. The t
 candidate of every edge as the operation stage does, and runs the two that survived.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dots_zoo.ops import OPS, FactorizedReduce, relu_conv_bn
+from dots_zoo.search.mixed import Mixture
 from dots_zoo.search.space import SearchSpace
 from dots_zoo.search.supernet import cell_kinds
-
-Weights = Mapping[str, Tensor]  # kind of cell -> (E, O)
 
 
 def candidate(name: str, channels: int, stride: int) -> nn.Module:
@@ -33,10 +33,16 @@ class MixedOperation(nn.Module):
         self.columns = tuple(columns)
         self.operations = nn.ModuleList([candidate(name, channels, stride) for name in operations])
 
-    def forward(self, x: Tensor, weights: Tensor) -> Tensor:
-        terms = [weight * self.operations[c](x) for weight, c in zip(weights, self.columns, strict=False)]
+    def forward(self, x: Tensor, weights: Tensor, active: frozenset[int]) -> Tensor:
+        """active: of the columns, those that are run; in the public code only DropNAS leaves any out."""
+        pairs = enumerate(zip(weights, self.columns, strict=False))
+        terms = [weight * self.operations[c](x) for n, (weight, c) in pairs if n in active]
         total: Tensor = sum(terms[1:], terms[0])
         return total
+
+    def run(self) -> Iterator[nn.Module]:
+        """The operations that are run."""
+        return (self.operations[column] for column in self.columns)
 
 
 class PlainCell(nn.Module):
@@ -66,11 +72,13 @@ class PlainCell(nn.Module):
             columns = [operations.index(name) for name in run]
             self.edges.append(MixedOperation(operations, columns, channels, stride))
 
-    def forward(self, before: Tensor, last: Tensor, weights: Tensor) -> Tensor:
+    def forward(
+        self, before: Tensor, last: Tensor, weights: Tensor, active: tuple[frozenset[int], ...]
+    ) -> Tensor:
         states = [self.preprocess0(before), self.preprocess1(last)]
         for node in self.space.nodes:
             terms = [
-                self.edges[edge](states[self.space.edges[edge][1]], weights[edge])
+                self.edges[edge](states[self.space.edges[edge][1]], weights[edge], active[edge])
                 for edge in self.space.incoming(node)
             ]
             states.append(sum(terms[1:], terms[0]))
@@ -78,7 +86,7 @@ class PlainCell(nn.Module):
 
 
 class PlainSupernet(nn.Module):
-    """Stem, cells, classifier: (N, 3, H, W) and weights -> (N, classes)."""
+    """Stem, cells, classifier: (N, 3, H, W) and a Mixture -> (N, classes)."""
 
     def __init__(
         self, space: SearchSpace, channels: int, cells: int, classes: int, full: SearchSpace | None = None
@@ -95,9 +103,20 @@ class PlainSupernet(nn.Module):
             in_chs, halve = (in_chs[1], space.intermediate * channels), kind == "reduce"
         self.classifier = nn.Linear(in_chs[1], classes)
 
-    def forward(self, images: Tensor, weights: Weights) -> Tensor:
+    def forward(self, images: Tensor, mixture: Mixture) -> Tensor:
         before = last = self.stem(images)
         for kind, cell in zip(self.kinds, self.cells, strict=True):
-            before, last = last, cell(before, last, weights[kind])
+            before, last = last, cell(before, last, mixture.operations[kind], mixture.active[kind])
         logits: Tensor = self.classifier(F.adaptive_avg_pool2d(last, 1).flatten(1))
         return logits
+
+    def used(self) -> Iterator[nn.Parameter]:
+        """The parameters that take part, in the order in which ours has its own."""
+        yield from self.stem.parameters()
+        for cell in self.cells:
+            plain = cast(PlainCell, cell)
+            yield from (*plain.preprocess0.parameters(), *plain.preprocess1.parameters())
+            for edge in plain.edges:
+                for operation in cast(MixedOperation, edge).run():
+                    yield from operation.parameters()
+        yield from self.classifier.parameters()
