@@ -55,6 +55,7 @@ def normalise(x: Tensor, norm: nn.BatchNorm2d, weight: Tensor, bias: Tensor | No
     """What the norm makes of (N, C, H, W), its own scale and shift replaced by weight and bias, (C,); running
     statistics are updated, or used, as ever.
     """
+    weight = weight.contiguous()  # the library reads an expanded one beyond its end
     bias = torch.zeros_like(weight) if bias is None else bias
     running = (norm.running_mean, norm.running_var)
     if not (norm.training or norm.running_mean is None):
