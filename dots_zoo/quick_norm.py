@@ -32,6 +32,7 @@ class _Normalise(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         x, weight, mean, inverse_std = ctx.saved_tensors
+        x, grad = x.to(weight.dtype), grad.to(weight.dtype)
         count, width = x.numel() // x.shape[1], x.shape[3]
         rows, grads = _rows(x), _rows(grad)  # (N * H, W * C)
         grad_bias = grads.sum(0).view(width, -1).sum(0)
@@ -77,7 +78,8 @@ class QuickNorm(nn.BatchNorm2d):
         self.train(norm.training)
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = x.new_ones(self.num_features) if self.weight is None else self.weight
+        precise = torch.promote_types(x.dtype, torch.float32)
+        weight = x.new_ones(self.num_features, dtype=precise) if self.weight is None else self.weight
         return normalise(x, self, weight, self.bias)
 
 

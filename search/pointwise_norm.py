@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.grad import conv2d_weight
 
-from .statistics import by_batch, track
+from .statistics import by_batch, precisely, track
 
 Pair = tuple[nn.Conv2d, nn.BatchNorm2d]  # 1x1, without bias; without affine
 
@@ -38,7 +38,8 @@ def norm_relu(x: Tensor, pair: Pair, lean: bool) -> Tensor:
     conv, norm = pair
     if not by_batch(norm):
         return F.relu(norm(conv(x)))
-    found: tuple[Tensor, Tensor, Tensor] = _NormRelu.apply(_matrices([pair]), norm.eps, lean, x)
+    with precisely(x.device):
+        found: tuple[Tensor, Tensor, Tensor] = _NormRelu.apply(_matrices([pair]), norm.eps, lean, x)
     out, means, variances = found
     track([norm], means, variances, x.numel() // x.shape[1])
     return out
@@ -49,9 +50,10 @@ def norm_sum(maps: Sequence[Tensor], pairs: Sequence[Pair], weights: Tensor, lea
     if not by_batch(pairs[0][1]):
         terms = zip(weights, maps, pairs, strict=True)
         return torch.stack([w * norm(conv(x)) for w, x, (conv, norm) in terms]).sum(dim=0)
-    found: tuple[Tensor, Tensor, Tensor] = _NormSum.apply(
-        weights, _matrices(pairs), pairs[0][1].eps, lean, *maps
-    )
+    with precisely(maps[0].device):
+        found: tuple[Tensor, Tensor, Tensor] = _NormSum.apply(
+            weights, _matrices(pairs), pairs[0][1].eps, lean, *maps
+        )
     out, means, variances = found
     track([norm for _, norm in pairs], means, variances, maps[0].numel() // maps[0].shape[1])
     return out

@@ -4,11 +4,18 @@ Source: Ioffe and Szegedy (2015), Sec. 3.1.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import cast
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+
+
+def precisely(device: torch.device) -> AbstractContextManager[Any]:
+    """Outside autocast: statistics and what is made of them are in single precision at least."""
+    if torch.amp.is_autocast_available(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()
 
 
 def by_batch(norm: nn.BatchNorm2d) -> bool:

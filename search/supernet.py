@@ -33,7 +33,7 @@ class Shape:
 
     partial and auxiliary: see `mixed.py`; stem: `imagenet` divides the resolution by 8 before the first cell.
     memory: what a training step keeps for its backward pass; `lean` computes what is in front of a batch norm
-    again, `checkpoint` every cell.
+    again, `checkpoint` every cell, which is lean then.
     """
 
     channels: int
@@ -200,4 +200,4 @@ def _conv_bn(in_chs: int, out_chs: int, stride: int) -> nn.Sequential:
 
 
 def _node_shape(shape: Shape, channels: int) -> NodeShape:
-    return NodeShape(channels, shape.partial, shape.auxiliary, shape.memory == "lean")
+    return NodeShape(channels, shape.partial, shape.auxiliary, shape.memory != "fast")
