@@ -9,10 +9,12 @@ measured by `benchmarks/quick_norm.py`.
 from typing import Any, TypeGuard
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 Numbers = tuple[float, float]  # momentum, eps
+Running = tuple[Tensor | None, Tensor | None]  # mean, variance
 
 
 class _Normalise(torch.autograd.Function):
@@ -20,7 +22,7 @@ class _Normalise(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, running: tuple[Tensor, Tensor], numbers: Numbers
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, running: Running, numbers: Numbers
     ) -> Tensor:
         out, mean, inverse_std = torch.native_batch_norm(x, weight, bias, *running, True, *numbers)
         ctx.save_for_backward(x, weight, mean, inverse_std)
@@ -30,6 +32,7 @@ class _Normalise(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         x, weight, mean, inverse_std = ctx.saved_tensors
+        x, grad = x.to(weight.dtype), grad.to(weight.dtype)
         count, width = x.numel() // x.shape[1], x.shape[3]
         rows, grads = _rows(x), _rows(grad)  # (N * H, W * C)
         grad_bias = grads.sum(0).view(width, -1).sum(0)
@@ -49,31 +52,37 @@ def _rows(x: Tensor) -> Tensor:
     return x.permute(0, 2, 3, 1).reshape(x.shape[0] * x.shape[2], -1)
 
 
+def normalise(x: Tensor, norm: nn.BatchNorm2d, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """What the norm makes of (N, C, H, W), its own scale and shift replaced by weight and bias, (C,); running
+    statistics are updated, or used, as ever.
+    """
+    weight = weight.contiguous()  # the library reads an expanded one beyond its end
+    bias = torch.zeros_like(weight) if bias is None else bias
+    running = (norm.running_mean, norm.running_var)
+    if not (norm.training or norm.running_mean is None):
+        return F.batch_norm(x, *running, weight, bias, False, 0.0, norm.eps)
+    if norm.num_batches_tracked is not None:
+        norm.num_batches_tracked.add_(1)
+    out: Tensor = _Normalise.apply(x, weight, bias, running, (norm.momentum, norm.eps))
+    return out
+
+
 class QuickNorm(nn.BatchNorm2d):
     """nn.BatchNorm2d with the fast backward pass, on the parameters and buffers of the layer it replaces."""
 
     def __init__(self, norm: nn.BatchNorm2d) -> None:
-        super().__init__(norm.num_features, norm.eps, norm.momentum)
+        super().__init__(norm.num_features, norm.eps, norm.momentum, norm.affine)
         self.weight, self.bias = norm.weight, norm.bias
         self.running_mean, self.running_var = norm.running_mean, norm.running_var
         self.num_batches_tracked = norm.num_batches_tracked
         self.train(norm.training)
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self.training:
-            return super().forward(x)
-        if self.num_batches_tracked is not None:
-            self.num_batches_tracked.add_(1)
-        running, numbers = (self.running_mean, self.running_var), (self.momentum, self.eps)
-        out: Tensor = _Normalise.apply(x, self.weight, self.bias, running, numbers)
-        return out
+        precise = torch.promote_types(x.dtype, torch.float32)
+        weight = x.new_ones(self.num_features, dtype=precise) if self.weight is None else self.weight
+        return normalise(x, self, weight, self.bias)
 
 
-def is_affine_norm(module: nn.Module) -> TypeGuard[nn.BatchNorm2d]:
-    """Whether QuickNorm can replace it: affine, with moving statistics."""
-    return (
-        type(module) is nn.BatchNorm2d
-        and module.affine
-        and module.track_running_stats
-        and module.momentum is not None
-    )
+def is_moving_norm(module: nn.Module) -> TypeGuard[nn.BatchNorm2d]:
+    """Whether QuickNorm can replace it: it has moving statistics."""
+    return type(module) is nn.BatchNorm2d and module.track_running_stats and module.momentum is not None

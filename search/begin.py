@@ -44,6 +44,7 @@ def fresh(
             stem=training.stem,
             partial=partial,
             auxiliary=auxiliary,
+            memory=training.memory,
         )
         with seeded(torch.device("cpu"), training.seed, "supernet", name):
             supernet = Supernet(found, shape)

@@ -9,7 +9,7 @@ from typing import Literal
 from dots_zoo.augment import Augmentation
 from dots_zoo.errors import DotsZooError
 
-from .supernet import Stem
+from .supernet import Memory, Stem
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,8 @@ class TrainingConfig:
             halve the images at random.
         stem: cifar keeps the resolution, imagenet divides it by 8 before the first cell.
         precision: "bf16" runs the supernet under autocast.
+        memory: what a step keeps for its backward pass. fast keeps what is dear to compute again, lean less,
+            checkpoint the outputs of the cells only; the results are the same.
         weights: SGD for the weights of the supernet.
         logits: Adam for the architecture logits.
     """
@@ -70,6 +72,7 @@ class TrainingConfig:
     class_fractions: tuple[float, float] | None = None
     stem: Stem = "cifar"
     precision: Literal["no", "bf16"] = "no"
+    memory: Memory = "fast"
     weights: WeightsConfig = field(default_factory=WeightsConfig)
     logits: LogitsConfig = field(default_factory=LogitsConfig)
 

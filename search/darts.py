@@ -21,8 +21,8 @@ from .config import LogitsConfig, TrainingConfig, check_span
 from .operation import operation_search
 from .space import SearchSpace
 from .stages import Batch, Figures, Stage, Turn
-from .steps import bilevel, classify, train_weights, update_logits
-from .validation import still_statistics
+from .statistics import still_statistics
+from .steps import bilevel, classify, constant, train_weights, update_logits
 
 EPSILON = 0.01  # how far the weights are moved for the finite difference (Sec. 2.3, footnote 2)
 
@@ -81,9 +81,9 @@ def train_logits_ahead(turn: Turn) -> Figures:
             accuracy, found = gradients(turn, turn.architecture_batch, [*weights, *logits])
         direction, direct = found[: len(weights)], found[len(weights) :]
         size = EPSILON / torch.stack([part.norm() for part in direction]).norm().clamp_min(1e-12)
-        with moved(weights, direction, size):
+        with moved(weights, direction, size), constant(turn.search.supernet):
             _, plus = gradients(turn, turn.batch, logits)
-        with moved(weights, direction, -size):
+        with moved(weights, direction, -size), constant(turn.search.supernet):
             _, minus = gradients(turn, turn.batch, logits)
     for tensor, own, p, m in zip(logits, direct, plus, minus, strict=True):
         tensor.grad = own - rate * (p - m) / (2 * size)

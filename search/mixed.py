@@ -5,13 +5,14 @@ Source: DOTS (CVPR 2021), Eq. 1 (mixed operation), Eq. 3 and Eq. 8 (nodes); PC-D
 (1x1 projection); P-DARTS (ICCV 2019), Sec. 3.3 (dropout behind a skip connection).
 
 A pooling with its affine-free batch norm, the identity, and the ReLU in front of an operation have no weights
-of their own, so all edges that leave a node with the same stride share one of each: the result is that of a
-module per edge and operation (`tests/reference_supernet.py`), running statistics included. `none` adds
-nothing and is not built. NAS-Bench-201 pools without a batch norm.
+of their own, so all edges that leave a node with the same stride share one of each; what remains of an edge
+is in `candidates.py`. The result is that of a module per edge and operation
+(`tests/reference_supernet.py`), running statistics included. `none` adds nothing and is not built.
+NAS-Bench-201 pools without a batch norm.
 """
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
 
@@ -19,11 +20,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dots_zoo.ops import OPS, FactorizedReduce, skip_connect
+from dots_zoo.ops import OPS
+from dots_zoo.quick_norm import QuickNorm
 
+from .candidates import (
+    POOLS,
+    Normed,
+    Separable,
+    auxiliary_branch,
+    candidate,
+    sum_of_normed,
+    sum_of_separable,
+    weighted_sum,
+)
 from .space import INPUTS, SearchSpace
 
-POOLS = ("max_pool_3x3", "avg_pool_3x3")
 Active = tuple[frozenset[int], ...]  # edge -> the columns of its candidates that are computed
 
 
@@ -58,11 +69,14 @@ WHOLE = Partial()  # no channel passes by
 
 @dataclass(frozen=True)
 class NodeShape:
-    """How the nodes of a cell are built: channels of a node, and which auxiliary branch an edge has."""
+    """How the nodes of a cell are built: channels of a node, which auxiliary branch an edge has, and whether
+    separable convolutions keep less than they could.
+    """
 
     channels: int
     partial: Partial
     auxiliary: str
+    lean: bool = False
 
 
 @dataclass(frozen=True)
@@ -94,7 +108,7 @@ class Source(nn.Module):
         self.pools = nn.ModuleDict()
         for name in POOLS:
             if name in operations:
-                after = nn.BatchNorm2d(channels, affine=False) if norm else nn.Identity()
+                after = QuickNorm(nn.BatchNorm2d(channels, affine=False)) if norm else nn.Identity()
                 self.pools[name] = nn.Sequential(OPS[name](channels, stride, False), after)
 
     def forward(self, x: Tensor, reads: set[str]) -> dict[str, Tensor]:
@@ -103,39 +117,74 @@ class Source(nn.Module):
         return found | {"identity": x} | ({"relu": F.relu(x)} if "relu" in reads else {})
 
 
+class Summands:
+    """What a node is the sum of (Eq. 8)."""
+
+    def __init__(self) -> None:
+        self.maps: list[Tensor] = []
+        self.weighted: list[tuple[Tensor, Tensor]] = []  # maps that are yet to be multiplied by a weight
+
+    def add(self, module: nn.Module, y: Tensor, weight: Tensor) -> None:
+        """What any candidate but a separable convolution gave."""
+        if isinstance(module, Normed):
+            self.maps.append(sum_of_normed(module, y, weight))
+        else:
+            self.weighted.append((weight, y))
+
+    def total(self) -> Tensor | None:
+        """Their sum, None of nothing."""
+        maps = [*self.maps]
+        if self.weighted:
+            maps.append(weighted_sum(*zip(*self.weighted, strict=True)))
+        return functools.reduce(torch.add, maps) if maps else None
+
+
 class SearchEdge(nn.Module):
     """The candidates of one edge: `columns[i]` is the i-th's column in (E, O), `reads[i]` what it is fed."""
 
-    def __init__(self, operations: tuple[str, ...], channels: int, stride: int, auxiliary: str) -> None:
+    def __init__(self, operations: tuple[str, ...], shape: NodeShape, stride: int) -> None:
         super().__init__()
         self.columns = [column for column, name in enumerate(operations) if name != "none"]
         self.skips = {column for column, name in enumerate(operations) if name == "skip_connect"}
         self.reads: list[str] = []
         self.operations = nn.ModuleList()
+        channels = shape.channels // shape.partial.share
         for column in self.columns:
-            read, module = _candidate(operations[column], channels, stride)
+            read, module = candidate(operations[column], channels, stride, shape.lean)
             self.reads.append(read)
             self.operations.append(module)
-        self.auxiliary = _auxiliary(auxiliary, channels, stride)
+        self.auxiliary = auxiliary_branch(shape.auxiliary, channels, stride)
 
     def read(self, active: frozenset[int], auxiliary: bool) -> set[str]:
         """What its active candidates are fed."""
         reads = {read for column, read in zip(self.columns, self.reads, strict=True) if column in active}
-        return reads | ({"identity"} if auxiliary else set())
+        return reads | ({self._auxiliary_read()} if auxiliary and self.auxiliary is not None else set())
 
-    def forward(
-        self, source: dict[str, Tensor], row: Row, mixture: Mixture
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """The pairs (weight, feature map) whose products sum to the mixed operation of Eq. 1."""
+    def forward(self, source: dict[str, Tensor], row: Row, mixture: Mixture, node: Summands) -> None:
+        """Adds the mixed operation of Eq. 1 to a node."""
+        separable: list[tuple[Separable, Tensor, Tensor]] = []
         for column, read, operation in zip(self.columns, self.reads, self.operations, strict=True):
-            if column in row.active:
-                out = operation(source[read])
-                if mixture.skip_dropout and column in self.skips:
-                    out = F.dropout(out, mixture.skip_dropout, self.training)
-                yield row.weights[column], out
+            if column not in row.active:
+                continue
+            y, weight = operation(source[read]), row.weights[column]
+            if isinstance(operation, Separable):
+                separable.append((operation, y, weight))
+            elif mixture.skip_dropout and column in self.skips:
+                if isinstance(operation, Normed):
+                    y = sum_of_normed(operation, y, torch.ones_like(weight))
+                node.weighted.append((weight, F.dropout(y, mixture.skip_dropout, self.training)))
+            else:
+                node.add(operation, y, weight)
+        if separable:
+            candidates, maps, weights = zip(*separable, strict=True)
+            node.maps.append(sum_of_separable(candidates, maps, torch.stack(weights)))
         if mixture.auxiliary and self.auxiliary is not None:
             whole = row.weights[0].new_ones(()) if row.edge is None else row.edge
-            yield mixture.auxiliary * whole, self.auxiliary(source["identity"])  # Eq. 4 of DARTS-
+            y = self.auxiliary(source[self._auxiliary_read()])
+            node.add(self.auxiliary, y, mixture.auxiliary * whole)  # Eq. 4 of DARTS-
+
+    def _auxiliary_read(self) -> str:
+        return "relu" if isinstance(self.auxiliary, Normed) else "identity"
 
 
 class Nodes(nn.Module):
@@ -149,7 +198,7 @@ class Nodes(nn.Module):
         leaving: dict[int, set[str]] = {}  # node -> the operations that read it; nodes come up in order
         for (_, source), operations in zip(space.edges, space.candidates(kind), strict=True):
             leaving.setdefault(source, set()).update(operations)
-            self.edges.append(SearchEdge(operations, channels, self.stride(source), shape.auxiliary))
+            self.edges.append(SearchEdge(operations, shape, self.stride(source)))
         self.sources = nn.ModuleList(
             [Source(o, channels, self.stride(n), space.family == "darts") for n, o in leaving.items()]
         )
@@ -166,14 +215,13 @@ class Nodes(nn.Module):
         shared: list[dict[str, Tensor]] = []
         reads = self._reads(rows, mixture)
         for incoming in self.incoming:
-            for node in range(len(shared), len(states)):
-                shared.append(self.sources[node](self._through(states[node]), reads[node]))
-            terms = [
-                weight * output
-                for edge, source in incoming
-                for weight, output in self.edges[edge](shared[source], rows[edge], mixture)
-            ]
-            total = functools.reduce(torch.add, terms) if terms else self._nothing(states, incoming)  # Eq. 8
+            for number in range(len(shared), len(states)):
+                shared.append(self.sources[number](self._through(states[number]), reads[number]))
+            node = Summands()
+            for edge, source in incoming:
+                self.edges[edge](shared[source], rows[edge], mixture, node)
+            total = node.total()
+            total = self._nothing(states, incoming) if total is None else total
             states = [*states, self._joined(total, states, incoming, rows)]
         return states
 
@@ -211,28 +259,3 @@ class Nodes(nn.Module):
             passed.append(by if weight is None else weight * by)
         node = torch.cat([total, functools.reduce(torch.add, passed)], dim=1)
         return F.channel_shuffle(node, self.partial.share) if self.partial.shuffle else node
-
-
-def _candidate(name: str, channels: int, stride: int) -> tuple[str, nn.Module]:
-    """What an operation is fed of its source, and the rest of it."""
-    if name in POOLS:
-        return name, nn.Identity()
-    operation = OPS[name](channels, stride, False)
-    if name == "noise" or isinstance(operation, nn.Identity):
-        return "identity", operation
-    if isinstance(operation, FactorizedReduce):
-        operation.add_module("relu", nn.Identity())  # its ReLU is shared
-        return "relu", operation
-    assert isinstance(operation, nn.Sequential) and isinstance(operation[0], nn.ReLU), operation
-    return "relu", operation[1:]
-
-
-def _auxiliary(kind: str, channels: int, stride: int) -> nn.Module | None:
-    """The auxiliary branch of DARTS-: a skip connection, or a 1x1 convolution that starts as the identity."""
-    if kind == "none":
-        return None
-    if kind == "skip" or stride == 2:
-        return skip_connect(channels, stride, False)
-    projection = nn.Conv2d(channels, channels, 1, bias=False)
-    nn.init.dirac_(projection.weight)
-    return projection

@@ -4,9 +4,12 @@ Source: DARTS (ICLR 2019), Algorithm 1, first order (`bilevel`); DOTS (CVPR 2021
 (`one_level`). Every step computes only the gradients that it uses, and reads nothing back from the device.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from .mixed import Mixture
 from .stages import Batch, Figures, Turn
@@ -35,8 +38,10 @@ def bilevel(turn: Turn) -> Figures:
 def train_logits(turn: Turn) -> Figures:
     """The logits alone, on the second batch: no gradient of a weight is computed."""
     assert turn.architecture_batch is not None, "a step that trains logits apart needs architecture_images"
-    loss, accuracy = classify(turn, turn.architecture_batch, turn.mixture())
-    turn.run.accelerator.backward(loss, inputs=list(turn.search.logits.values()))
+    with constant(turn.search.supernet):
+        loss, accuracy = classify(turn, turn.architecture_batch, turn.mixture())
+        if loss.requires_grad:  # not where a sampled cell has nothing but `none`
+            turn.run.accelerator.backward(loss)
     update_logits(turn)
     return {"architecture_loss": loss.detach(), "architecture_accuracy": accuracy}
 
@@ -59,6 +64,19 @@ def classify(turn: Turn, batch: Batch, mixture: Mixture) -> tuple[Tensor, Tensor
     loss = F.cross_entropy(precise, labels)
     accuracy = (logits.argmax(dim=1) == labels).float().mean()
     return loss, accuracy
+
+
+@contextmanager
+def constant(network: nn.Module) -> Iterator[None]:
+    """Inside: forward and backward passes compute no gradient of a weight."""
+    weights = [weight for weight in network.parameters() if weight.requires_grad]
+    for weight in weights:
+        weight.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for weight in weights:
+            weight.requires_grad_()
 
 
 def update_weights(turn: Turn) -> None:

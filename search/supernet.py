@@ -5,21 +5,26 @@ Source: DARTS (ICLR 2019), Sec. 2 and its macro-architectures; DOTS (CVPR 2021),
 It holds no architecture parameters. The cells are in `mixed.py`.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from dots_zoo.cell import ResidualReduction
 from dots_zoo.errors import DotsZooError
 from dots_zoo.ops import FactorizedReduce, relu_conv_bn
+from dots_zoo.quicken import quicken
 
 from .mixed import WHOLE, Mixture, Nodes, NodeShape, Partial, Row, taken_apart
 from .space import SearchSpace
+from .statistics import still_statistics
 
 Stem = Literal["cifar", "imagenet"]
 Auxiliary = Literal["none", "skip", "projection"]
+Memory = Literal["fast", "lean", "checkpoint"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +32,8 @@ class Shape:
     """Of a supernet: channels of the first cells, depth, classes, input channels, and how it begins.
 
     partial and auxiliary: see `mixed.py`; stem: `imagenet` divides the resolution by 8 before the first cell.
+    memory: what a training step keeps for its backward pass; `lean` computes what is in front of a batch norm
+    again, `checkpoint` every cell, which is lean then.
     """
 
     channels: int
@@ -36,6 +43,7 @@ class Shape:
     stem: Stem = "cifar"
     partial: Partial = WHOLE
     auxiliary: Auxiliary = "none"
+    memory: Memory = "fast"
 
 
 def cell_kinds(cells: int) -> tuple[str, ...]:
@@ -76,6 +84,7 @@ class SearchCell(nn.Module):
         )
         second = relu_conv_bn(in_chs[1], node.channels, 1, 1, affine=False)
         self.preprocess = nn.ModuleList([first, second])
+        quicken(self.preprocess)
         self.nodes = Nodes(space, kind, node)
 
     def forward(self, before: Tensor, last: Tensor, rows: list[Row], mixture: Mixture) -> Tensor:
@@ -109,6 +118,7 @@ class Supernet(nn.Module):
         self.kinds, self.stem, cells, self.norm, width = build(space, shape)
         self.cells = nn.ModuleList(cells)
         self.classifier = nn.Linear(width, shape.classes)
+        self.memory = shape.memory
 
     def forward(self, images: Tensor, mixture: Mixture) -> Tensor:
         # Taken apart once for all cells: an index in a cell would write an (E, O) gradient for its scalar.
@@ -118,9 +128,23 @@ class Supernet(nn.Module):
             if kind == "":
                 before, last = last, cell(before, last)
             else:
-                before, last = last, cell(before, last, rows[kind], mixture)
+                before, last = last, self._search_cell(cell, before, last, rows[kind], mixture)
         logits: Tensor = self.classifier(self.norm(last).mean(dim=(2, 3)))
         return logits
+
+    def _search_cell(
+        self, cell: nn.Module, before: Tensor, last: Tensor, rows: list[Row], mixture: Mixture
+    ) -> Tensor:
+        """The output of a cell, which the backward pass computes again where memory is `checkpoint`."""
+        if self.memory != "checkpoint" or not torch.is_grad_enabled():
+            out: Tensor = cell(before, last, rows, mixture)
+            return out
+
+        def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+            return nullcontext(), still_statistics(cell)
+
+        out = checkpoint(cell, before, last, rows, mixture, use_reentrant=False, context_fn=contexts)
+        return out
 
     def _begin(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """The two maps that the first cell reads."""
@@ -176,4 +200,4 @@ def _conv_bn(in_chs: int, out_chs: int, stride: int) -> nn.Sequential:
 
 
 def _node_shape(shape: Shape, channels: int) -> NodeShape:
-    return NodeShape(channels, shape.partial, shape.auxiliary)
+    return NodeShape(channels, shape.partial, shape.auxiliary, shape.memory != "fast")

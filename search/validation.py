@@ -10,12 +10,12 @@ from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from dots_zoo.randomness import seeded
 
 from .mixed import Mixture
 from .stages import Moment, Relaxation, Run, Search
+from .statistics import still_statistics
 from .supernet import Supernet
 
 
@@ -60,18 +60,3 @@ def batch_statistics(supernet: Supernet) -> Iterator[None]:
             yield
     finally:
         supernet.train(training)
-
-
-@contextmanager
-def still_statistics(supernet: Supernet) -> Iterator[None]:
-    """Inside: batch norm by the batch, whatever the mode; the running statistics do not move."""
-    norms = [module for module in supernet.modules() if isinstance(module, nn.BatchNorm2d)]
-    kept = [(norm, norm.running_mean, norm.running_var) for norm in norms]
-    counts = [norm.num_batches_tracked for norm in norms]
-    for norm in norms:  # without running statistics, batch norm uses those of the batch
-        norm.running_mean = norm.running_var = norm.num_batches_tracked = None
-    try:
-        yield
-    finally:
-        for (norm, mean, variance), count in zip(kept, counts, strict=True):
-            norm.running_mean, norm.running_var, norm.num_batches_tracked = mean, variance, count

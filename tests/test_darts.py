@@ -56,24 +56,37 @@ def turn():
 
 
 def brute_force(turn, rate):
-    """d L_val(w - rate * (momentum + gradient + decay), alpha) / d alpha, by autograd through the step."""
+    """d L_val(w - rate * (momentum + gradient + decay), alpha) / d alpha, by central differences."""
     search, training = turn.search, turn.run.training.weights
     names, weights = zip(*search.supernet.named_parameters(), strict=True)
-    logits = list(search.logits.values())
+    supernet = copy.deepcopy(search.supernet)  # its running statistics may move
 
     def loss(values, batch):
         table = dict(zip(names, values, strict=True))
-        supernet = copy.deepcopy(search.supernet)  # its running statistics may move
         out = torch.func.functional_call(supernet, table, (batch[0], turn.mixture()))
         return F.cross_entropy(out, batch[1])
 
-    gradient = torch.autograd.grad(loss(weights, turn.batch), weights, create_graph=True)
-    ahead = [
-        w - rate * (training.momentum * search.weights_optimiser.state[w]["momentum_buffer"] + g
-                    + training.weight_decay * w)
-        for w, g in zip(weights, gradient, strict=True)
-    ]  # fmt: skip
-    return torch.autograd.grad(loss(ahead, turn.architecture_batch), logits)
+    def loss_ahead():
+        gradient = torch.autograd.grad(loss(weights, turn.batch), weights)
+        ahead = [
+            w - rate * (training.momentum * search.weights_optimiser.state[w]["momentum_buffer"] + g
+                        + training.weight_decay * w)
+            for w, g in zip(weights, gradient, strict=True)
+        ]  # fmt: skip
+        return loss(ahead, turn.architecture_batch).item()
+
+    found = []
+    for logits in search.logits.values():
+        table = torch.zeros_like(logits)
+        for place, value in enumerate(logits.flatten().tolist()):
+            sides = []
+            for moved in (value + 1e-7, value - 1e-7):
+                logits.data.view(-1)[place] = moved
+                sides.append(loss_ahead())
+            logits.data.view(-1)[place] = value
+            table.view(-1)[place] = (sides[0] - sides[1]) / 2e-7
+        found.append(table.detach())
+    return found
 
 
 def taken(turn, monkeypatch):

@@ -57,7 +57,7 @@ def test_the_cell_is_derived_by_the_products():
 def test_one_in_k_channels_goes_through_the_operations(share):
     supernet = first_turn("pc_darts", TWO, share=share).turn.search.supernet
     through = supernet.cells[0].nodes.edges[0].operations[1]
-    assert through[0].in_channels == 4 // share  # its ReLU is shared
+    assert through.last.pointwise.in_channels == 4 // share
 
 
 def test_the_shuffle_is_an_option():

@@ -248,3 +248,34 @@ def test_channels_that_partial_channels_do_not_divide_are_refused():
 def test_a_nas_bench_201_supernet_has_three_equal_stages_and_the_cifar_stem(changes):
     with pytest.raises(DotsZooError, match="divisible by 3, for three equal stages, and the stem"):
         Supernet(NASBENCH201, shape(**changes))
+
+
+@pytest.mark.parametrize("memory", ["lean", "checkpoint"])
+def test_what_is_computed_again_changes_nothing(memory):
+    """Neither the logits, nor a gradient, nor the running statistics: those move once."""
+    space, images = darts_space(("max_pool_3x3", "skip_connect", "sep_conv_3x3", "dil_conv_5x5"), 2), None
+    found = []
+    for kept in ("fast", memory):
+        torch.manual_seed(0)
+        supernet = Supernet(space, shape(cells=3, memory=kept)).double()
+        images = torch.randn(2, 3, 9, 7).double() if images is None else images
+        mixture = mixture_for(space, torch.double)
+        logits = supernet(images, mixture)
+        logits.square().sum().backward()
+        gradients = [p.grad for p in (*supernet.parameters(), *mixture.operations.values())]
+        found.append([logits, *gradients, *(buffer.double() for buffer in supernet.buffers())])
+    for fast, again in zip(*found, strict=True):
+        assert torch.equal(fast, again)
+
+
+def test_less_is_kept_where_memory_is_lean_or_checkpointed():
+    space, sizes = darts_space(("sep_conv_3x3", "dil_conv_3x3"), 2), {}
+    for memory in ("fast", "lean", "checkpoint"):
+        supernet, seen = Supernet(space, shape(cells=3, memory=memory)), {}
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda t, seen=seen: seen.setdefault(t.untyped_storage().data_ptr(), t), lambda t: t
+        ):
+            supernet(torch.randn(2, 3, 16, 16), mixture_for(space))
+        sizes[memory] = sum(t.numel() for t in seen.values())
+    assert sizes["lean"] < 0.75 * sizes["fast"]
+    assert sizes["checkpoint"] < 0.5 * sizes["lean"]

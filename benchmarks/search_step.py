@@ -1,0 +1,288 @@
+"""What a step of a search costs, ours against the plain formulation of the public kind (`plain_supernet.py`).
+
+python benchmarks/search_step.py [--quick] [--json out.json] [--plot out.png] [--repetitions 3]
+
+Both take the same steps on the same images in turn, in one process, so that what else the machine does is
+the same for both; a ratio is that of the minima, in CPU seconds of the process. A pair is the step of the
+logits and that of the weights, optimisers included; the plain one computes all gradients in both. Peak
+memory is that of a process of its own, over what it holds before the step. Before anything is timed the two
+must agree on the loss.
+"""
+
+import argparse
+import json
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from plain_supernet import PlainSupernet
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import dots_zoo
+from dots_zoo.allocator import keep_freed_memory
+from dots_zoo.datasets import ImageData
+from dots_zoo.search.begin import fresh, sgd
+from dots_zoo.search.config import TrainingConfig
+from dots_zoo.search.darts import unrolled
+from dots_zoo.search.discretise import survivors
+from dots_zoo.search.dots import group_relaxation
+from dots_zoo.search.dropnas import DropnasConfig, train_dropped
+from dots_zoo.search.operation import operation_choices, softmax_relaxation
+from dots_zoo.search.spaces import GROUP_V2, named_space
+from dots_zoo.search.stages import Figures, Moment, Run, Turn
+from dots_zoo.search.steps import bilevel, classify, one_level, update_logits, update_weights
+from dots_zoo.search.topology import TopologyConfig, topology_choices, topology_relaxation
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is varied."""
+
+    batch: int = 32
+    cells: int = 8
+    threads: int = 1
+    memory: Any = "fast"
+
+
+def plain_bilevel(turn: Turn) -> Figures:
+    """As public code has it: both backward passes compute every gradient."""
+    assert turn.architecture_batch is not None
+    for batch, update in ((turn.architecture_batch, update_logits), (turn.batch, update_weights)):
+        turn.search.logits_optimiser.zero_grad()
+        turn.search.weights_optimiser.zero_grad()
+        loss, accuracy = classify(turn, batch, turn.mixture())
+        loss.backward()
+        update(turn)
+    turn.search.logits_optimiser.zero_grad()
+    return {"loss": loss.detach(), "accuracy": accuracy}
+
+
+def turns(step: str, setting: Setting) -> tuple[Turn, Turn]:
+    """The same turn of ours and of the plain search: same weights, logits, images. Logits are drawn: zeros
+    would make every edge `none` and a 3x3 convolution.
+    """
+    torch.manual_seed(0)
+    draws = torch.Generator().manual_seed(1)
+    training = TrainingConfig(batch_size=setting.batch, memory=setting.memory)
+    images = torch.randint(256, (8, 3, 32, 32), generator=draws).to(torch.uint8)
+    labels = torch.arange(8) % 10
+    data = ImageData("random", images, labels, images, labels, 10, (0.5,) * 3, (0.25,) * 3, False, {})
+    run = Run(training, data, {}, Accelerator(cpu=True))
+    full = named_space("S0")
+    alphas = {kind: torch.randn(14, 8, generator=draws) for kind in full.kinds}
+    if step == "topology":
+        space = survivors(full, alphas, GROUP_V2, 1)
+        choices: Any = partial(topology_choices, "pairs")
+        relax: Any = partial(topology_relaxation, "pairs", TopologyConfig(), 0)
+    else:
+        space, choices = full, operation_choices
+        relax = partial(group_relaxation, GROUP_V2) if step == "pair" else softmax_relaxation
+    ours = fresh("benchmark", setting.cells, lambda before: space, choices)(run, None, Moment(0, 0))
+    for logits in ours.logits.values():
+        logits.data.copy_(torch.randn(logits.shape, generator=draws))
+    plain = PlainSupernet(space, training.channels, setting.cells, 10, full)
+    for mine, theirs in zip(ours.supernet.parameters(), plain.used(), strict=True):
+        theirs.data.copy_(mine.data)
+    other: Any = plain
+    logits = {name: torch.nn.Parameter(value.detach().clone()) for name, value in ours.logits.items()}
+    theirs_search = replace(
+        ours,
+        supernet=other,
+        logits=logits,
+        weights_optimiser=sgd(other, training),
+        logits_optimiser=torch.optim.Adam(logits.values(), 1e-4, weight_decay=1e-3),
+    )
+    batches = [
+        (torch.randn(setting.batch, 3, 32, 32, generator=draws), torch.arange(setting.batch) % 10)
+        for _ in range(2)
+    ]
+    last = [(x.contiguous(memory_format=torch.channels_last), y) for x, y in batches]
+    return (
+        Turn(run, ours, relax(ours), Moment(0, 30), last[0], last[1]),
+        Turn(run, theirs_search, relax(theirs_search), Moment(0, 30), batches[0], batches[1]),
+    )
+
+
+def step_of(step: str, plain: bool) -> Callable[[Turn], Figures]:
+    if step == "pair":
+        return plain_bilevel if plain else bilevel
+    return {
+        "topology": one_level,
+        "second order": unrolled,
+        "dropnas": partial(train_dropped, DropnasConfig()),
+    }[step]
+
+
+def assert_same_loss(ours: Turn, plain: Turn) -> None:
+    losses = []
+    for turn in (ours, plain):
+        with torch.no_grad():
+            losses.append(classify(turn, turn.batch, turn.mixture())[0].item())
+    assert abs(losses[0] - losses[1]) < 1e-3 * abs(losses[1]), f"the losses differ: {losses}"
+
+
+def timed(step: Callable[[Turn], Figures], turn: Turn) -> tuple[float, float]:
+    """Wall and CPU seconds."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    step(turn)
+    return time.perf_counter() - wall, time.process_time() - cpu
+
+
+def compare(step: str, setting: Setting, repetitions: int) -> dict[str, Any]:
+    """Times of both in turn, behind one step of each that is not counted."""
+    torch.set_num_threads(setting.threads)
+    ours, plain = turns(step, setting)
+    assert_same_loss(ours, plain)
+    seen: dict[str, list[tuple[float, float]]] = {"ours": [], "plain": []}
+    for repetition in range(repetitions + 1):
+        for name, turn in (("plain", plain), ("ours", ours)):
+            figures = timed(step_of(step, name == "plain"), turn)
+            if repetition:
+                seen[name].append(figures)
+    found: dict[str, Any] = {"step": step, **vars(setting)}
+    for name, figures in seen.items():
+        for kind, column in zip(("wall", "cpu"), zip(*figures, strict=True), strict=True):
+            found[f"{name}_{kind}_min"] = min(column)
+            found[f"{name}_{kind}_median"] = statistics.median(column)
+    for kind in ("wall", "cpu"):
+        found[f"{kind}_ratio"] = found[f"plain_{kind}_min"] / found[f"ours_{kind}_min"]
+    return found
+
+
+class Calls(TorchDispatchMode):
+    """Counts the operators that are called; `detach` is the counting's own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += "detach" not in str(func)
+        return func(*args, **(kwargs or {}))
+
+
+def operator_calls() -> dict[str, int]:
+    """Of one forward and backward pass of the operation search, all gradients; whatever the batch."""
+    found = {}
+    for name, turn in zip(("ours", "plain"), turns("pair", Setting(batch=2)), strict=True):
+        with Calls() as calls:
+            classify(turn, turn.batch, turn.mixture())[0].backward()
+        found[name] = calls.count
+    return found
+
+
+def weights_step(turn: Turn) -> None:
+    """What peak memory is measured of: the step of the weights, or of both where one step trains both."""
+    loss, _ = classify(turn, turn.batch, turn.mixture())
+    loss.backward()
+
+
+def peak_of_this_process(step: str, memory: str) -> int:
+    """Bytes over what is held before the step."""
+    ours, plain = turns(step, Setting(memory="fast" if memory == "plain" else memory))
+    turn = plain if memory == "plain" else ours
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    weights_step(turn)
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+
+
+def peaks(step: str) -> dict[str, int]:
+    """Peak bytes of the plain one and of every memory option of ours."""
+    found = {}
+    for memory in ("plain", "fast", "lean", "checkpoint"):
+        command = [sys.executable, __file__, "--peak", step, memory]
+        found[memory] = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return found
+
+
+def machine() -> dict[str, str]:
+    return {
+        "machine": platform.machine(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "dots_zoo": dots_zoo.__version__,
+    }
+
+
+def settings(quick: bool) -> list[tuple[str, Setting]]:
+    """One axis at a time."""
+    if quick:
+        return [("pair", Setting()), ("topology", Setting())]
+    varied = [
+        Setting(),
+        *(Setting(batch=batch) for batch in (16, 64)),
+        *(Setting(cells=cells) for cells in (14, 20)),
+        Setting(threads=2),
+        *(Setting(memory=memory) for memory in ("lean", "checkpoint")),
+    ]
+    rows = [(step, setting) for step in ("pair", "topology") for setting in varied]
+    return rows + [(step, Setting()) for step in ("second order", "dropnas")]
+
+
+def plot(rows: list[dict[str, Any]], path: str) -> None:
+    """Seconds of a pair against the number of cells and the batch."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    for axes, key in zip(figure.subplots(1, 2), ("cells", "batch"), strict=True):
+        base = vars(Setting())
+        same = [
+            row for row in rows
+            if row["step"] == "pair" and all(row[k] == v for k, v in base.items() if k != key)
+        ]  # fmt: skip
+        same.sort(key=lambda row: row[key])
+        for name in ("plain", "ours"):
+            axes.plot([row[key] for row in same], [row[f"{name}_cpu_min"] for row in same], "o-", label=name)
+        axes.set(xlabel=key, ylabel="CPU seconds a pair of steps", ylim=(0, None))
+        axes.legend()
+    figure.savefig(path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--json")
+    parser.add_argument("--plot")
+    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--peak", nargs=2, help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    if chosen.peak:
+        print(peak_of_this_process(*chosen.peak))
+        return
+    memory = {step: peaks(step) for step in ("pair", "topology")}
+    keep_freed_memory()
+    rows = []
+    for step, setting in settings(chosen.quick):
+        rows.append(compare(step, setting, 2 if chosen.quick else chosen.repetitions))
+        print(json.dumps(rows[-1]), flush=True)
+    found = {
+        **machine(),
+        "pair_ratio": rows[0]["cpu_ratio"],
+        "topology_ratio": next(row for row in rows if row["step"] == "topology")["cpu_ratio"],
+        "memory_ratio": memory["pair"]["fast"] / memory["pair"]["plain"],
+        "topology_memory_ratio": memory["topology"]["fast"] / memory["topology"]["plain"],
+        "operator_calls": operator_calls(),
+        "peak_bytes": memory,
+        "rows": rows,
+    }
+    print(json.dumps({key: value for key, value in found.items() if key != "rows"}, indent=2))
+    if chosen.json:
+        with open(chosen.json, "w") as file:
+            json.dump(found, file, indent=2)
+    if chosen.plot:
+        plot(rows, chosen.plot)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""By which statistics a batch norm normalises, and whether they move.
+
+Source: Ioffe and Szegedy (2015), Sec. 3.1.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+
+def precisely(device: torch.device) -> AbstractContextManager[Any]:
+    """Outside autocast: statistics and what is made of them are in single precision at least."""
+    if torch.amp.is_autocast_available(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()
+
+
+def by_batch(norm: nn.BatchNorm2d) -> bool:
+    """Whether it normalises by the statistics of the batch."""
+    return norm.training or norm.running_mean is None
+
+
+def track(norms: Sequence[nn.BatchNorm2d], means: Tensor, variances: Tensor, count: int) -> None:
+    """Move the running statistics, where they are kept: means and variances (K, C) of `count` pixels each."""
+    if norms[0].running_mean is not None:
+        rate, unbiased = norms[0].momentum or 0.0, variances * (count / max(1, count - 1))
+        torch._foreach_lerp_([cast(Tensor, norm.running_mean) for norm in norms], list(means), rate)
+        torch._foreach_lerp_([cast(Tensor, norm.running_var) for norm in norms], list(unbiased), rate)
+        torch._foreach_add_([cast(Tensor, norm.num_batches_tracked) for norm in norms], 1)
+
+
+@contextmanager
+def still_statistics(network: nn.Module) -> Iterator[None]:
+    """Inside: batch norm by the batch, whatever the mode; the running statistics do not move."""
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    kept = [(norm, norm.running_mean, norm.running_var) for norm in norms]
+    counts = [norm.num_batches_tracked for norm in norms]
+    for norm in norms:  # without running statistics, batch norm uses those of the batch
+        norm.running_mean = norm.running_var = norm.num_batches_tracked = None
+    try:
+        yield
+    finally:
+        for (norm, mean, variance), count in zip(kept, counts, strict=True):
+            norm.running_mean, norm.running_var, norm.num_batches_tracked = mean, variance, count

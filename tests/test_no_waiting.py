@@ -1,0 +1,89 @@
+"""A step of a search reads nothing back from the device: it runs on the meta device, where reading raises."""
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from dots_zoo.search import gdas
+from dots_zoo.search.begin import sgd
+from dots_zoo.search.methods import METHODS, Derivation, plan
+from dots_zoo.search.mixed import everything
+from dots_zoo.search.space import CellSpace, SearchSpace
+from dots_zoo.search.spaces import darts_space
+from dots_zoo.search.stages import Moment, Run, Turn
+from dots_zoo.search.topology import TopologyConfig
+from toy_search import toy_config, toy_data, toy_training
+
+SPACE = darts_space(("none", "max_pool_3x3", "skip_connect", "sep_conv_3x3", "dil_conv_5x5"), 2)
+NASBENCH201 = SearchSpace(3, (CellSpace("cell", (("skip_connect", "nor_conv_3x3"),) * 6),), "nasbench201")
+CASES = [
+    *((name, {}) for name in METHODS if name not in ("random_search", "gdas")),
+    ("random_search", {"epochs": 1}),
+    ("darts", {"order": "second"}),
+    ("pc_darts", {"share": 2}),
+    ("dots", {"training": toy_training(memory="lean")}),
+    ("dots", {"training": toy_training(memory="checkpoint")}),
+    ("darts", {"training": toy_training(stem="imagenet")}),
+]
+
+
+def on_meta(search):
+    """A copy of the search of which a step's tensors are on the meta device."""
+    supernet = copy.deepcopy(search.supernet).to("meta")
+    logits = {name: nn.Parameter(value.detach().to("meta")) for name, value in search.logits.items()}
+    adam = torch.optim.Adam(logits.values())
+    return replace(
+        search,
+        supernet=supernet,
+        logits=logits,
+        weights_optimiser=sgd(supernet, toy_training()),
+        logits_optimiser=adam,
+    )
+
+
+def run_on_meta(method, changes, space, derivation):
+    """One step of every stage, the decisions of SGAS aside, which read what earlier epochs left behind."""
+    stages = plan(method, toy_config(method, **changes), derivation, space)
+    run, search, steps, epoch = Run(toy_training(), toy_data(8), {}, Accelerator()), None, 0, 0
+    for stage in stages[: 1 if method == "sgas" else None]:
+        search = stage.begin(run, search, Moment(0, 0)) if stage.name != "best epoch" else search
+        if stage.epochs:
+            moved = on_meta(search)
+            batch = torch.empty(4, 1, 32, 32, device="meta"), torch.zeros(4, dtype=torch.long, device="meta")
+            figures = stage.step(Turn(run, moved, stage.relax(moved), Moment(0, epoch), batch, batch))
+            assert all(figure.device.type == "meta" for figure in figures.values())
+            steps, epoch = steps + 1, epoch + stage.epochs
+    assert steps
+
+
+@pytest.mark.parametrize(("method", "changes"), CASES)
+def test_no_step_of_an_operation_search_waits_for_the_device(method, changes):
+    topology = "pairs" if method == "dots" else "none"
+    run_on_meta(method, changes, SPACE, Derivation(topology, topology_search=TopologyConfig(2, 3)))
+
+
+@pytest.mark.parametrize("topology", ["any", "edge_weights", "edge_sigmoid"])
+def test_no_step_of_a_topology_search_waits_for_the_device(topology):
+    run_on_meta(
+        "darts",
+        {"epochs": 1, "warm_up": 0},
+        SPACE,
+        Derivation(topology, topology_search=TopologyConfig(2, 3)),
+    )
+
+
+@pytest.mark.parametrize("method", ["darts", "dropnas"])
+def test_no_step_in_nas_bench_201_waits_for_the_device(method):
+    run_on_meta(method, {}, NASBENCH201, Derivation())
+
+
+def test_gdas_waits_for_what_it_drew_and_for_nothing_else(monkeypatch):
+    """It has to know which operations to leave out; told so, it waits no longer."""
+    with pytest.raises(RuntimeError, match="[Mm]eta"):
+        run_on_meta("gdas", {}, SPACE, Derivation())
+    monkeypatch.setattr(gdas, "active_where", lambda mask: everything(SPACE, "normal"))
+    run_on_meta("gdas", {}, SPACE, Derivation())
