@@ -17,4 +17,10 @@ files = importlib.metadata.files("dots-zoo") or []
 tops = {Path(str(file)).parts[0] for file in files if ".." not in str(file)}
 assert tops == {"dots_zoo", f"dots_zoo-{dots_zoo.__version__}.dist-info"}, tops
 assert len(dots_zoo.bundled_names()) == 107
+shipped = {Path(str(file)).name for file in files}
+for config in (
+    "retinanet_dots_imagenet_fpn_1x_coco",
+    "bisenetv1_dots_imagenet_4xb4-160k_cityscapes-1024x1024",
+):
+    assert f"{config}.py" in shipped, config
 print(f"wheel: dots_zoo {dots_zoo.__version__} imports from an empty folder, dots_imagenet builds")
