@@ -57,7 +57,14 @@ def _cells(graph: fx.GraphModule) -> Iterator[list[fx.Node]]:
             found = [entry for entry in found if entry not in joined]
             members = [member for entry in joined for member in entry[1]]
             found.append((roots.union(*(entry[0] for entry in joined)), [*members, node]))
-    return iter([members for _, members in found])
+    return iter([sorted(members, key=lambda node: _place(graph, node)) for _, members in found])
+
+
+def _place(graph: fx.GraphModule, last: fx.Node) -> int:
+    """Where a node of a cell stands in the cell's concatenation: merged in that order, none is sliced."""
+    end = _end(graph, last)
+    places = [cat_inputs(user).index(end) for user in end.users if kind(graph, user) == "cat"]
+    return min(places, default=-1)
 
 
 def _roots(graph: fx.GraphModule, last: fx.Node) -> set[fx.Node]:

@@ -42,8 +42,10 @@ class OutputParity:
 
     max_difference: max |onnx - torch|; mean_difference: the mean of it over all elements. movement: the
     largest difference between the torch outputs of two test images of one size at one element. largest: max
-    |torch|. cosine: the smallest cosine between the two outputs for one image. agreement: the share of
-    images whose largest element is the same one, for outputs of one row an image, None for maps.
+    |torch|. mean_movement: the mean of |torch - its mean over the test images of one size|, which the mean
+    difference comes to in a graph that ignores its input. cosine: the smallest cosine between the two outputs
+    for one image. agreement: the share of images whose largest element is the same one, for outputs of one
+    row an image, None for maps.
     """
 
     name: str
@@ -51,12 +53,15 @@ class OutputParity:
     movement: float
     largest: float
     mean_difference: float
+    mean_movement: float
     cosine: float
     agreement: float | None
 
     def error(self, judged: Judged) -> float:
-        """The largest or the mean difference as a fraction of the movement."""
-        return (self.max_difference if judged == "max" else self.mean_difference) / self.movement
+        """The largest difference as a share of the movement, or the mean one as one of the mean movement."""
+        if judged == "mean":
+            return self.mean_difference / self.mean_movement
+        return self.max_difference / self.movement
 
 
 @dataclass(frozen=True)
@@ -104,11 +109,21 @@ def run_torch(model: nn.Module, batches: Sequence[Tensor]) -> list[list[Tensor]]
 
 def spread(batches: Sequence[Tensor]) -> tuple[float, float]:
     """(movement, largest magnitude) of one output over all batches; outputs of one shape are compared."""
-    by_shape: dict[torch.Size, list[Tensor]] = {}
-    for y in batches:
-        by_shape.setdefault(y.shape[1:], []).append(y)
-    alike = [torch.cat(group) for group in by_shape.values()]
+    alike = _by_shape(batches)
     return max(float((y.amax(0) - y.amin(0)).max()) for y in alike), max(float(y.abs().max()) for y in alike)
+
+
+def mean_movement(batches: Sequence[Tensor]) -> float:
+    """The mean distance of an element from its mean over the images, in outputs of one shape."""
+    distances = [(y - y.mean(0)).abs().flatten() for y in _by_shape(batches)]
+    return float(torch.cat(distances).double().mean())
+
+
+def _by_shape(batches: Sequence[Tensor]) -> list[Tensor]:
+    groups: dict[torch.Size, list[Tensor]] = {}
+    for y in batches:
+        groups.setdefault(y.shape[1:], []).append(y)
+    return [torch.cat(group) for group in groups.values()]
 
 
 def moves(movement: float, largest: float) -> bool:
@@ -238,6 +253,7 @@ def _compared(name: str, got: Sequence[Tensor], expected: Sequence[Tensor], wher
         movement=movement,
         largest=largest,
         mean_difference=float(differences.double().mean()),
+        mean_movement=mean_movement(expected),
         cosine=cosine,
         agreement=float(same.mean()) if expected[0].ndim == 2 else None,
     )
@@ -249,11 +265,12 @@ def _judge(y: OutputParity, tolerance: float, judged: Judged, where: str) -> Non
             f"{where}: output {y.name} moves by {y.movement:.3g} between test images, less than "
             f"{MIN_MOVEMENT:g} of its largest value {y.largest:.3g}: too little to tell right from wrong"
         )
-    difference = y.max_difference if judged == "max" else y.mean_difference
-    if not difference <= tolerance * y.movement:
-        mean = "" if judged == "max" else " on average"
+    if not y.error(judged) <= tolerance:
+        difference, movement, mean = y.max_difference, y.movement, ""
+        if judged == "mean":
+            difference, movement, mean = y.mean_difference, y.mean_movement, " on average"
         raise ParityError(
             f"{where}: output {y.name} differs from torch by {difference:.3g}{mean}, {y.error(judged):.3g} "
-            f"of the {y.movement:.3g} it moves between test images; {tolerance:g} is allowed: "
+            f"of the {movement:.3g} it moves{mean} between test images; {tolerance:g} is allowed: "
             "the graph is wrong"
         )

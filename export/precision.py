@@ -35,11 +35,12 @@ Target = Literal["cpu", "cuda", "tensorrt"]
 
 # (share of the movement of the outputs, whether the largest or the mean difference is held to it). fp32:
 # rounding. fp16: half has 11 bits, and errors add up over the depth. int8: 8 bits err by a lot on a single
-# element now and then, so that the mean is judged; a graph that ignores its input is off by 0.2 and more.
+# element now and then, so that the mean is judged; a graph that ignores its input is off by 1. A deep network
+# that was never trained amplifies every rounding and can come near that: then there is no proof, and no file.
 TOLERANCES: dict[Precision, tuple[float, Judged]] = {
     "fp32": (TOLERANCE, "max"),
     "fp16": (2e-2, "max"),
-    "int8": (1e-1, "mean"),
+    "int8": (0.5, "mean"),
 }
 
 WEIGHED = ("Conv", "Gemm", "MatMul", "ConvTranspose")

@@ -89,8 +89,8 @@ def test_int8_for_the_cpu(int8: Exported):
         assert stored.dtype == np.int8 and scale.shape == (stored.shape[0],)
     assert json.loads(int8.metadata["float_layers"])[0] == convs[0].name
     assert (int8.metadata["quantised_for"], int8.metadata["calibration_images"]) == ("cpu", "12")
-    assert (int8.parity.judged, int8.parity.tolerance) == ("mean", 1e-1)
-    assert int8.parity.batches == (3, 1) and 0 < int8.parity.error <= 1e-1  # the four that were held out
+    assert (int8.parity.judged, int8.parity.tolerance) == ("mean", 0.5)
+    assert int8.parity.batches == (3, 1) and 0 < int8.parity.error <= 0.5  # the four that were held out
 
 
 def test_int8_keeps_every_relu(int8: Exported):
@@ -115,7 +115,7 @@ def test_int8_for_a_gpu_is_signed_and_symmetric(model: nn.Module, folder: Path, 
     points = [weights[n.input[2]] for n in graph.node if n.op_type == "QuantizeLinear"]
     assert points and all(point.dtype == np.int8 and not point.any() for point in points)
     assert not [node for node in graph.node if node.op_type == "Max"]
-    assert done.metadata["quantised_for"] == target and 0 < done.parity.error <= 1e-1
+    assert done.metadata["quantised_for"] == target and 0 < done.parity.error <= 0.5
 
 
 @pytest.mark.parametrize("fuse", [False, True])
@@ -183,7 +183,7 @@ def test_an_int8_graph_that_is_wrong_leaves_no_file(
         return graph, ()
 
     monkeypatch.setattr(to_onnx, "to_int8", without_relus)
-    with pytest.raises(ParityError, match=r"differs from torch by .* on average, .* 0\.1 is allowed"):
+    with pytest.raises(ParityError, match=r"differs from torch by .* on average, .* 0\.5 is allowed"):
         export(model, tmp_path / "m.onnx", precision="int8", calibration=folder)
     assert list(tmp_path.iterdir()) == []
 

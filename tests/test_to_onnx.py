@@ -201,7 +201,11 @@ def test_parity_figures_by_hand():
     assert found.max_difference == pytest.approx(0.3) and found.mean_difference == pytest.approx(0.4 / 6)
     assert (found.movement, found.largest, found.agreement) == (1.0, 1.0, 0.5)
     assert found.cosine == pytest.approx(0.04 / (0.2 * 0.13**0.5))  # 0.2 * 0.2 over both lengths
-    assert found.error("max") == found.max_difference and found.error("mean") == found.mean_difference
+    assert found.mean_movement == pytest.approx(
+        (0.5 + 0.1) / 3
+    )  # each image is that far from the mean of both
+    assert found.error("max") == found.max_difference
+    assert found.error("mean") == pytest.approx((0.4 / 6) / 0.2)
 
 
 def test_a_fixed_batch(model: nn.Module, tmp_path: Path):
