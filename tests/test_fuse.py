@@ -1,5 +1,8 @@
 """A rewritten network computes what it computed, to float64's rounding, with fewer operations."""
 
+import json
+from pathlib import Path
+
 import pytest
 import timm
 import torch
@@ -68,13 +71,17 @@ def test_features_are_taken_before_any_relu():
     assert fused.feature_info.channels() == model.feature_info.channels()
 
 
-def test_nodes_that_read_nodes_of_their_cell():
-    """They cannot be computed side by side with what they read."""
-    chain = [("sep_conv_3x3", 0), ("sep_conv_3x3", 1)]
-    for node in (2, 3, 4):
-        chain += [("sep_conv_3x3", node), ("sep_conv_3x3", 0)]
-    text = f"Genotype(normal={chain}, normal_concat=[2, 3, 4, 5], reduce={chain}, reduce_concat=[3, 4, 5])"
-    model = scattered(timm.create_model("cell_cifar", genotype=text, **SMALL))
+def test_nodes_that_read_nodes_of_their_cell(tmp_path: Path):
+    """They cannot be computed side by side with what they read, though all of them read one input as well."""
+    edges = [[2, 0, "sep_conv_3x3"], [2, 1, "sep_conv_3x3"], [2, 1, "skip_connect"]]
+    for node in (3, 4, 5):
+        edges += [[node, node - 1, "sep_conv_3x3"], [node, 0, "sep_conv_3x3"], [node, 1, "skip_connect"]]
+    cell = {"edges": edges, "concat": [2, 3, 4, 5]}
+    file = tmp_path / "genotype.json"
+    file.write_text(
+        json.dumps({"schema": 1, "name": "deep", "space": "darts", "normal": cell, "reduce": cell})
+    )
+    model = scattered(timm.create_model("cell_cifar", genotype=str(file), **SMALL))
     assert_equal(model, fuse(model, ALL))
 
 
