@@ -10,7 +10,7 @@ from dots_zoo.quicken import quicken
 
 
 def test_a_model_keeps_its_parameters_and_names() -> None:
-    inner = nn.Sequential(nn.BatchNorm2d(4, affine=False))
+    inner = nn.Sequential(nn.BatchNorm2d(4, track_running_stats=False))
     depthwise = nn.Conv2d(4, 4, 3, groups=4, bias=False)
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), inner, depthwise)
     model.eval()

@@ -1,6 +1,7 @@
 """A search that stops goes on and ends with the same bits: stopped in process, told to end, killed."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -97,7 +98,8 @@ def test_processes_that_are_killed_at_random_moments_go_on() -> None:
 
 def test_sigterm_ends_the_step_keeps_it_and_exits_with_143(tmp_path: Path) -> None:
     out, whole = tmp_path / "told", tmp_path / "whole"
-    process = subprocess.Popen([sys.executable, "-m", "dots_zoo", *COMMAND, "--out", str(out)])
+    words = [sys.executable, "-m", "dots_zoo", *COMMAND, "--out", str(out)]
+    process = subprocess.Popen(words, env={**os.environ, "OMP_NUM_THREADS": "1"})  # as many as here
     while not (out / "checkpoint").is_dir() or not any((out / "checkpoint").iterdir()):
         assert process.poll() is None
         time.sleep(0.01)
