@@ -107,3 +107,11 @@ def normalise(images: Tensor, data: Statistics) -> Tensor:
     """uint8 (N, C, H, W) to float32 with zero mean and unit variance per channel, channels last."""
     mean, std = (torch.tensor(value).view(1, -1, 1, 1).to(images.device) for value in (data.mean, data.std))
     return ((images.float() / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
+
+
+def shrunk(images: Tensor, side: int) -> Tensor:
+    """(N, C, H, W) float to (N, C, side, side), each new pixel a mean over the old ones beneath it."""
+    if images.shape[-1] == side:
+        return images
+    small = F.interpolate(images, (side, side), mode="bilinear", antialias=True)
+    return small.contiguous(memory_format=torch.channels_last)

@@ -31,6 +31,9 @@ class Recipe:
         mixup: strength of mixup (the alpha of its Beta distribution); 0 leaves it out.
         cutmix: strength of CutMix; 0 leaves it out. With both, each batch gets one of them.
         ema_decay: of the moving average of the weights that is evaluated and kept; 0 keeps the weights.
+        first_size: side in pixels that training images are shrunk to in the first epoch, from where it grows
+            to their own; 0 trains at their own throughout.
+        growing_epochs: over which it grows.
         precision: bf16 computes under autocast.
         validation: training images at the end of the published order that are held out and evaluated in
             place of the test images.
@@ -55,6 +58,8 @@ class Recipe:
     mixup: float = 0.0
     cutmix: float = 0.0
     ema_decay: float = 0.0
+    first_size: int = 0
+    growing_epochs: float = 0.0
     precision: Literal["no", "bf16"] = "no"
     validation: int = 0
     evaluate_every: int = 1
@@ -76,6 +81,8 @@ class Recipe:
             ("mixup", 0, math.inf, "0 or more"),
             ("cutmix", 0, math.inf, "0 or more"),
             ("ema_decay", 0, math.nextafter(1, 0), "0 to below 1"),
+            ("first_size", 0, math.inf, "0 pixels or more"),
+            ("growing_epochs", 0, self.epochs, f"0 to the number of epochs, {self.epochs}"),
             ("validation", 0, math.inf, "0 or more"),
             ("evaluate_every", 0, math.inf, "0 or more"),
         ):
@@ -84,6 +91,11 @@ class Recipe:
                 raise DotsZooError(f"{name}: expected {expected}, got {value}")
         if self.nesterov and not self.momentum:
             raise DotsZooError("nesterov: expected a momentum above 0 with it, got momentum 0")
+        if bool(self.first_size) != bool(self.growing_epochs):
+            raise DotsZooError(
+                f"first_size and growing_epochs: expected both or neither, got {self.first_size} and "
+                f"{self.growing_epochs}"
+            )
 
 
 def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
@@ -97,3 +109,15 @@ def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
 def drop_path_rate(recipe: Recipe, epoch: int) -> float:
     """Of an epoch: linear from zero to its rate in the last one."""
     return recipe.drop_path_rate * epoch / max(1, recipe.epochs - 1)
+
+
+def image_side(recipe: Recipe, epoch: int, full: int) -> int:
+    """Side of the training images of an epoch, in pixels: linear from first_size to `full`, by fours.
+
+    Small images first (progressive learning, EfficientNetV2, ICML 2021, Sec. 4): such an epoch costs less, as
+    it has fewer pixels. At the end the network sees what it will be used on.
+    """
+    if epoch >= recipe.growing_epochs:
+        return full
+    grown = (full - recipe.first_size) * epoch / recipe.growing_epochs
+    return min(full, recipe.first_size + 4 * round(grown / 4))

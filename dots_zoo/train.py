@@ -23,14 +23,14 @@ from torch import Tensor
 from torchvision.transforms import v2
 from tqdm import tqdm
 
-from .augment import shuffled
+from .augment import shrunk, shuffled
 from .datasets import Data
 from .errors import DotsZooError
 from .evaluate import evaluate
 from .interrupt import STATUS
 from .network import CellNet
 from .randomness import generator, seeded
-from .recipe import Recipe, drop_path_rate, learning_rate
+from .recipe import Recipe, drop_path_rate, image_side, learning_rate
 from .train_state import Row, State, fresh_state, go_on, keep
 
 T = TypeVar("T")
@@ -119,6 +119,10 @@ def training_part(data: Data, recipe: Recipe, processes: int = 1) -> Tensor:
             f"training: expected {recipe.batch_size} images (batch_size) or more, and a batch that "
             f"{processes} processes can share, got {max(0, count)} images; change batch_size"
         )
+    if recipe.first_size > data.size:
+        raise DotsZooError(
+            f"first_size: expected the side of the images or less, {data.size}, got {recipe.first_size}"
+        )
     for labels in (data.labels[:count], data.labels[count:]):
         if recipe.validation and len(labels.unique()) < data.classes:
             raise DotsZooError(
@@ -181,6 +185,7 @@ def _batches(run: _Run, epoch: int, first: int) -> Iterator[tuple[Tensor, Tensor
         if step >= first:
             draws = generator(recipe.seed, "augment", epoch, step, rank)
             images = run.data.train_batch(chosen[rank], recipe.augmentation, draws)
+            images = shrunk(images, image_side(recipe, epoch, run.data.size))
             yield images, run.data.labels[chosen[rank].to(run.data.labels.device)]
 
 

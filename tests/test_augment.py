@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from dots_zoo.augment import Augmentation, cutout, normalise, random_crop, random_flip, shuffled
+from dots_zoo.augment import Augmentation, cutout, normalise, random_crop, random_flip, shrunk, shuffled
 from dots_zoo.datasets import DataOptions, load_data
 from dots_zoo.errors import DotsZooError
 
@@ -95,3 +95,13 @@ def test_augmentation_draws_from_its_generator_alone(draw):
     first = draw(images, draws(1))
     assert torch.equal(first, draw(images, draws(1))) and not torch.equal(first, draw(images, draws(2)))
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_shrunk_image_is_made_of_means():
+    images = torch.tensor([[0.0, 0, 4, 4], [0, 0, 4, 4], [8, 8, 2, 2], [8, 8, 2, 2]]).view(1, 1, 4, 4)
+    flat = torch.full((2, 3, 8, 8), 5.0)
+    torch.testing.assert_close(shrunk(flat, 4), torch.full((2, 3, 4, 4), 5.0))
+    # Half the side: a triangle two pixels wide on either side, shares 1 3 3 1 of 8, cut off at the border.
+    left = torch.tensor([3.0, 3, 1, 0]) / 7
+    assert shrunk(images, 2)[0, 0, 0, 0].item() == pytest.approx(float(left @ images[0, 0] @ left))
+    assert shrunk(images, 4) is images

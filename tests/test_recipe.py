@@ -9,7 +9,7 @@ import yaml
 
 from dots_zoo.errors import DotsZooError
 from dots_zoo.options import preset, preset_names
-from dots_zoo.recipe import Recipe, drop_path_rate, learning_rate
+from dots_zoo.recipe import Recipe, drop_path_rate, image_side, learning_rate
 from dots_zoo.train_commands import PRESETS, train_main, train_parser
 
 
@@ -26,6 +26,23 @@ def test_drop_path_reaches_its_rate_in_the_last_epoch() -> None:
     rates = [drop_path_rate(Recipe(epochs=3, drop_path_rate=0.4), epoch) for epoch in range(3)]
     assert rates == pytest.approx([0.0, 0.2, 0.4])
     assert drop_path_rate(Recipe(epochs=1), 0) == 0
+
+
+def test_images_grow_linearly_by_fours() -> None:
+    recipe = Recipe(epochs=6, first_size=16, growing_epochs=4)
+    assert [image_side(recipe, epoch, 32) for epoch in range(6)] == [16, 20, 24, 28, 32, 32]
+    slow = Recipe(epochs=6, first_size=16, growing_epochs=5)  # 19.2, 22.4, 25.6, 28.8 pixels
+    assert [image_side(slow, epoch, 32) for epoch in range(6)] == [16, 20, 24, 24, 28, 32]
+    assert image_side(Recipe(), 0, 32) == 32
+    odd = Recipe(first_size=15, growing_epochs=4)  # 15 and 4.5, 9, 13.5 more
+    assert [image_side(odd, epoch, 33) for epoch in range(5)] == [15, 19, 23, 27, 33]
+    assert image_side(Recipe(first_size=30, growing_epochs=4), 3, 33) == 33  # never above their own
+
+
+@pytest.mark.parametrize("numbers", [{"first_size": 16}, {"growing_epochs": 2}])
+def test_images_grow_from_a_size_over_epochs(numbers: dict[str, int]) -> None:
+    with pytest.raises(DotsZooError, match="first_size and growing_epochs: expected both or neither"):
+        Recipe(**numbers)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

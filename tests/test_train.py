@@ -91,6 +91,14 @@ def test_every_image_is_used_once_an_epoch_and_never_one_that_is_held_out(
     assert state.history[-1]["held_loss"] == pytest.approx(score.loss, rel=1e-5)
 
 
+def test_the_network_sees_growing_images_and_is_evaluated_on_whole_ones() -> None:
+    model, seen = net(), []
+    model.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].shape[-1]))
+    fit(model, stripes(), replace(PLAIN, epochs=3, first_size=4, growing_epochs=2), progress=False)
+    trained, evaluated = [4, 4, 8], 8  # fours: two pixels more are none yet
+    assert seen == [side for epoch in trained for side in [epoch] * 4 + [evaluated]]
+
+
 def test_the_auxiliary_loss_is_weighted() -> None:
     model, data = net(aux_head=True).train(), stripes()
     images, labels = data.plain_batch(torch.arange(16)), data.labels[:16]
@@ -216,6 +224,7 @@ def test_a_training_that_is_told_to_end_keeps_its_step_and_goes_on(tmp_path: Pat
         ({"batch_size": 65}, 2, "expected 65 images .* got 64 images"),
         ({"validation": 60}, 2, "expected 16 images .* got 4 images"),
         ({"validation": 80}, 2, "got 0 images"),
+        ({"first_size": 9, "growing_epochs": 1}, 2, "the side of the images or less, 8, got 9"),
         ({"validation": 1}, 2, "expected images of all 2 classes among the last 1 training .* got 1"),
     ],
 )
