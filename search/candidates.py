@@ -4,7 +4,7 @@ Source: DARTS (ICLR 2019), Sec. 3.2 (the operations); DOTS (CVPR 2021), Eq. 1 (t
 three sorts of them:
 
     Separable: depthwise and pointwise convolution and batch norm, once or twice. The weight scales the last
-        batch norm, and those of an edge are summed as they are normalised (`pointwise_norm.py`).
+        pointwise convolution, and those of an edge are summed as they are computed (`pointwise_norm.py`).
     Normed: what else ends in a batch norm, whose scale is the mixture weight.
     anything else: a map that the mixture weight multiplies.
 
@@ -47,10 +47,9 @@ class Separable(nn.Module):
     (N, C, H, W) -> (N, C, H', W'). `sum_of_separable` does the rest.
     """
 
-    def __init__(self, halves: Sequence[Half], lean: bool) -> None:
-        """lean: compute what is in front of a batch norm again in the backward pass instead of keeping it."""
+    def __init__(self, halves: Sequence[Half]) -> None:
         super().__init__()
-        self.halves, self.lean = nn.ModuleList(halves), lean
+        self.halves = nn.ModuleList(halves)
 
     @property
     def last(self) -> Half:
@@ -59,14 +58,14 @@ class Separable(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         *before, last = [cast(Half, half) for half in self.halves]
         for half in before:
-            x = norm_relu(half.depthwise(x), half.pair, self.lean)
+            x = norm_relu(half.depthwise(x), half.pair)
         out: Tensor = last.depthwise(x)
         return out
 
 
-def sum_of_separable(candidates: Sequence[Separable], maps: Sequence[Tensor], weights: Tensor) -> Tensor:
-    """sum_k w_k norm(P_k d_k) of the maps d_k (N, C, H, W) that they gave, weights (K,)."""
-    return norm_sum(maps, [one.last.pair for one in candidates], weights, candidates[0].lean)
+def sum_of_separable(candidates: Sequence[Separable], x: Tensor, weights: Tensor) -> Tensor:
+    """The weighted sum of separable convolutions, weights (K,), of the ReLU of a node (N, C, H, W)."""
+    return norm_sum([one(x) for one in candidates], [one.last.pair for one in candidates], weights)
 
 
 class Normed(nn.Module):
@@ -82,7 +81,7 @@ class Normed(nn.Module):
         return out
 
 
-def candidate(name: str, channels: int, stride: int, lean: bool) -> tuple[str, nn.Module]:
+def candidate(name: str, channels: int, stride: int) -> tuple[str, nn.Module]:
     """What an operation reads of its node, and the rest of it."""
     if name in POOLS:
         return name, nn.Identity()
@@ -94,7 +93,7 @@ def candidate(name: str, channels: int, stride: int, lean: bool) -> tuple[str, n
     assert isinstance(operation, nn.Sequential) and isinstance(operation[0], nn.ReLU), operation
     if "sep_conv" in name or "dil_conv" in name:
         parts = [layer for layer in operation if not isinstance(layer, nn.ReLU)]
-        return "relu", Separable([Half(*parts[i : i + 3]) for i in range(0, len(parts), 3)], lean)
+        return "relu", Separable([Half(*parts[i : i + 3]) for i in range(0, len(parts), 3)])
     return "relu", Normed(operation[1:-1], operation[-1])
 
 
@@ -111,7 +110,7 @@ def auxiliary_branch(kind: str, channels: int, stride: int) -> nn.Module | None:
     if kind == "none":
         return None
     if kind == "skip" or stride == 2:
-        _, branch = candidate("skip_connect", channels, stride, lean=False)
+        _, branch = candidate("skip_connect", channels, stride)
         return branch
     projection = nn.Conv2d(channels, channels, 1, bias=False)
     nn.init.dirac_(projection.weight)

@@ -12,7 +12,7 @@ NAS-Bench-201 pools without a batch norm.
 """
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -34,6 +34,7 @@ from .candidates import (
     weighted_sum,
 )
 from .space import INPUTS, SearchSpace
+from .statistics import computed_again
 
 Active = tuple[frozenset[int], ...]  # edge -> the columns of its candidates that are computed
 
@@ -70,7 +71,7 @@ WHOLE = Partial()  # no channel passes by
 @dataclass(frozen=True)
 class NodeShape:
     """How the nodes of a cell are built: channels of a node, which auxiliary branch an edge has, and whether
-    separable convolutions keep less than they could.
+    the separable convolutions of an edge are computed again in the backward pass.
     """
 
     channels: int
@@ -150,10 +151,11 @@ class SearchEdge(nn.Module):
         self.operations = nn.ModuleList()
         channels = shape.channels // shape.partial.share
         for column in self.columns:
-            read, module = candidate(operations[column], channels, stride, shape.lean)
+            read, module = candidate(operations[column], channels, stride)
             self.reads.append(read)
             self.operations.append(module)
         self.auxiliary = auxiliary_branch(shape.auxiliary, channels, stride)
+        self.lean = shape.lean
 
     def read(self, active: frozenset[int], auxiliary: bool) -> set[str]:
         """What its active candidates are fed."""
@@ -162,26 +164,33 @@ class SearchEdge(nn.Module):
 
     def forward(self, source: dict[str, Tensor], row: Row, mixture: Mixture, node: Summands) -> None:
         """Adds the mixed operation of Eq. 1 to a node."""
-        separable: list[tuple[Separable, Tensor, Tensor]] = []
+        separable: list[tuple[Separable, Tensor]] = []
         for column, read, operation in zip(self.columns, self.reads, self.operations, strict=True):
             if column not in row.active:
                 continue
-            y, weight = operation(source[read]), row.weights[column]
+            weight = row.weights[column]
             if isinstance(operation, Separable):
-                separable.append((operation, y, weight))
-            elif mixture.skip_dropout and column in self.skips:
+                separable.append((operation, weight))
+                continue
+            y = operation(source[read])
+            if mixture.skip_dropout and column in self.skips:
                 if isinstance(operation, Normed):
                     y = sum_of_normed(operation, y, torch.ones_like(weight))
                 node.weighted.append((weight, F.dropout(y, mixture.skip_dropout, self.training)))
             else:
                 node.add(operation, y, weight)
         if separable:
-            candidates, maps, weights = zip(*separable, strict=True)
-            node.maps.append(sum_of_separable(candidates, maps, torch.stack(weights)))
+            candidates, weights = zip(*separable, strict=True)
+            node.maps.append(self._sum(candidates, source["relu"], torch.stack(weights)))
         if mixture.auxiliary and self.auxiliary is not None:
             whole = row.weights[0].new_ones(()) if row.edge is None else row.edge
             y = self.auxiliary(source[self._auxiliary_read()])
             node.add(self.auxiliary, y, mixture.auxiliary * whole)  # Eq. 4 of DARTS-
+
+    def _sum(self, candidates: Sequence[Separable], x: Tensor, weights: Tensor) -> Tensor:
+        if not self.lean or not torch.is_grad_enabled():
+            return sum_of_separable(candidates, x, weights)
+        return computed_again(self, sum_of_separable, candidates, x, weights)
 
     def _auxiliary_read(self) -> str:
         return "relu" if isinstance(self.auxiliary, Normed) else "identity"

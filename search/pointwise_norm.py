@@ -16,7 +16,7 @@ weighted map is ever written, and the gradient of w_k is a sum over channels of 
     dot = sum of g * y over all n pixels,   dL/dw_k = sum over channels of dot / sqrt(var_k + eps),
     dL/dy = s * (g - mean(g) - y * dot / (n * (var + eps))).
 
-Nothing but x and y is kept, and y not where `lean`: it is computed again.
+Nothing but x and y is kept.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -33,26 +33,26 @@ from .statistics import by_batch, precisely, track
 Pair = tuple[nn.Conv2d, nn.BatchNorm2d]  # 1x1, without bias; without affine
 
 
-def norm_relu(x: Tensor, pair: Pair, lean: bool) -> Tensor:
+def norm_relu(x: Tensor, pair: Pair) -> Tensor:
     """relu(norm(P x)) of (N, C, H, W)."""
     conv, norm = pair
     if not by_batch(norm):
         return F.relu(norm(conv(x)))
     with precisely(x.device):
-        found: tuple[Tensor, Tensor, Tensor] = _NormRelu.apply(_matrices([pair]), norm.eps, lean, x)
+        found: tuple[Tensor, Tensor, Tensor] = _NormRelu.apply(_matrices([pair]), norm.eps, x)
     out, means, variances = found
     track([norm], means, variances, x.numel() // x.shape[1])
     return out
 
 
-def norm_sum(maps: Sequence[Tensor], pairs: Sequence[Pair], weights: Tensor, lean: bool) -> Tensor:
+def norm_sum(maps: Sequence[Tensor], pairs: Sequence[Pair], weights: Tensor) -> Tensor:
     """sum_k w_k norm(P_k x_k) of maps (N, C, H, W), their pairs, and weights (K,)."""
     if not by_batch(pairs[0][1]):
         terms = zip(weights, maps, pairs, strict=True)
         return torch.stack([w * norm(conv(x)) for w, x, (conv, norm) in terms]).sum(dim=0)
     with precisely(maps[0].device):
         found: tuple[Tensor, Tensor, Tensor] = _NormSum.apply(
-            weights, _matrices(pairs), pairs[0][1].eps, lean, *maps
+            weights, _matrices(pairs), pairs[0][1].eps, *maps
         )
     out, means, variances = found
     track([norm for _, norm in pairs], means, variances, maps[0].numel() // maps[0].shape[1])
@@ -63,11 +63,11 @@ class _NormRelu(torch.autograd.Function):
     """(1, C', C), a map -> a map, and the mean and variance (1, C') of the batch."""
 
     @staticmethod
-    def forward(ctx: Any, matrix: Tensor, eps: float, lean: bool, x: Tensor) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, matrix: Tensor, eps: float, x: Tensor) -> tuple[Tensor, ...]:
         [y], mean, variance = _centred([x], matrix)
         inverse = (variance + eps).rsqrt()
         [scale] = _along_rows(inverse, [y])
-        _save(ctx, lean, ctx.needs_input_grad[0], [x], [y], matrix, mean, inverse)
+        _save(ctx, ctx.needs_input_grad[0], [x], [y], matrix, inverse)
         ctx.mark_non_differentiable(mean, variance)
         ctx.set_materialize_grads(False)
         return _as_map((_rows(y) * scale).relu_(), y), mean, variance
@@ -75,28 +75,26 @@ class _NormRelu(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, *_: None) -> tuple[Tensor | None, ...]:
-        maps, [y], (matrix, _mean, inverse) = _saved(ctx)
+        maps, [y], (matrix, inverse) = _saved(ctx)
         masked = torch.ops.aten.threshold_backward(_dense(grad), y, 0)
         sums, dots = _channel_sums([masked]), _channel_sums([masked * y])
         of_ys = _through_norm([masked], [y], inverse, inverse, sums, dots)
         of_matrix, [of_x] = _through_product(ctx.needs_input_grad[0], of_ys, maps, matrix)
-        return of_matrix, None, None, of_x
+        return of_matrix, None, of_x
 
 
 class _NormSum(torch.autograd.Function):
     """(K,), (K, C', C), K maps -> their sum, and the means and variances (K, C') of the batch."""
 
     @staticmethod
-    def forward(
-        ctx: Any, weights: Tensor, matrices: Tensor, eps: float, lean: bool, *maps: Tensor
-    ) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, weights: Tensor, matrices: Tensor, eps: float, *maps: Tensor) -> tuple[Tensor, ...]:
         ys, means, variances = _centred(maps, matrices)
         inverse = (variances + eps).rsqrt()
         scales = _along_rows(weights[:, None] * inverse, ys)
         out = _rows(ys[0]) * scales[0]
         for y, scale in zip(ys[1:], scales[1:], strict=True):
             out.addcmul_(_rows(y), scale)
-        _save(ctx, lean, ctx.needs_input_grad[1], maps, ys, matrices, means, inverse, weights)
+        _save(ctx, ctx.needs_input_grad[1], maps, ys, matrices, inverse, weights)
         ctx.mark_non_differentiable(means, variances)
         ctx.set_materialize_grads(False)
         return _as_map(out, ys[0]), means, variances
@@ -104,14 +102,14 @@ class _NormSum(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, *_: None) -> tuple[Tensor | None, ...]:
-        maps, ys, (matrices, _means, inverse, weights) = _saved(ctx)
+        maps, ys, (matrices, inverse, weights) = _saved(ctx)
         grad = _dense(grad)
         dots = _channel_sums(grad * y for y in ys)  # (K, C')
         sums, scale = _channel_sums([grad]), weights[:, None] * inverse
         of_ys = _through_norm([grad] * len(ys), ys, inverse, scale, sums, dots)
         of_matrices, of_maps = _through_product(ctx.needs_input_grad[1], of_ys, maps, matrices)
         of_weights = (dots * inverse).sum(dim=1) if ctx.needs_input_grad[0] else None
-        return of_weights, of_matrices, None, None, *of_maps
+        return of_weights, of_matrices, None, *of_maps
 
 
 def _centred(maps: Sequence[Tensor], matrices: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
@@ -155,23 +153,16 @@ def _through_product(
     return torch.stack(of_matrices).flatten(2).to(matrices.dtype) if wanted else None, of_maps
 
 
-def _save(
-    ctx: Any, lean: bool, wanted: bool, maps: Sequence[Tensor], ys: Sequence[Tensor], *numbers: Tensor
-) -> None:
-    """Keep y unless lean, and x where the backward pass reads it."""
-    ctx.lean, ctx.count = lean, len(maps)
-    kept = [*(maps if lean or wanted else ()), *(() if lean else ys)]
-    ctx.save_for_backward(*numbers, *kept)
-    ctx.numbers = len(numbers)
+def _save(ctx: Any, wanted: bool, maps: Sequence[Tensor], ys: Sequence[Tensor], *numbers: Tensor) -> None:
+    """Keep y, and x where the backward pass reads it."""
+    ctx.count, ctx.numbers = len(ys), len(numbers)
+    ctx.save_for_backward(*numbers, *(maps if wanted else ()), *ys)
 
 
 def _saved(ctx: Any) -> tuple[Sequence[Tensor], Sequence[Tensor], Sequence[Tensor]]:
-    """x, none where it is not read, y, and the numbers: matrices, means and what else was kept."""
+    """x, none where it is not read, y, and the numbers."""
     saved = ctx.saved_tensors
-    numbers, kept = saved[: ctx.numbers], saved[ctx.numbers :]
-    if ctx.lean:
-        return kept, _products(kept, numbers[0], numbers[1]), numbers
-    return kept[: -ctx.count], kept[-ctx.count :], numbers
+    return saved[ctx.numbers : -ctx.count], saved[-ctx.count :], saved[: ctx.numbers]
 
 
 def _channel_sums(maps: Iterable[Tensor]) -> Tensor:

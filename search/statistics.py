@@ -3,12 +3,13 @@
 Source: Ioffe and Szegedy (2015), Sec. 3.1.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 
 def precisely(device: torch.device) -> AbstractContextManager[Any]:
@@ -45,3 +46,19 @@ def still_statistics(network: nn.Module) -> Iterator[None]:
     finally:
         for (norm, mean, variance), count in zip(kept, counts, strict=True):
             norm.running_mean, norm.running_var, norm.num_batches_tracked = mean, variance, count
+
+
+def computed_again(
+    network: nn.Module, function: Callable[..., Tensor], *inputs: Any, draws: bool = False
+) -> Tensor:
+    """function(*inputs), of which nothing is kept: the backward pass computes it again, with the running
+    statistics of `network` held still. draws: whether anything in it is random.
+    """
+
+    def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        return nullcontext(), still_statistics(network)
+
+    out: Tensor = checkpoint(
+        function, *inputs, use_reentrant=False, preserve_rng_state=draws, context_fn=contexts
+    )
+    return out

@@ -5,13 +5,11 @@ Source: DARTS (ICLR 2019), Sec. 2 and its macro-architectures; DOTS (CVPR 2021),
 It holds no architecture parameters. The cells are in `mixed.py`.
 """
 
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from dots_zoo.cell import ResidualReduction
 from dots_zoo.errors import DotsZooError
@@ -20,7 +18,7 @@ from dots_zoo.quicken import quicken
 
 from .mixed import WHOLE, Mixture, Nodes, NodeShape, Partial, Row, taken_apart
 from .space import SearchSpace
-from .statistics import still_statistics
+from .statistics import computed_again
 
 Stem = Literal["cifar", "imagenet"]
 Auxiliary = Literal["none", "skip", "projection"]
@@ -32,8 +30,8 @@ class Shape:
     """Of a supernet: channels of the first cells, depth, classes, input channels, and how it begins.
 
     partial and auxiliary: see `mixed.py`; stem: `imagenet` divides the resolution by 8 before the first cell.
-    memory: what a training step keeps for its backward pass; `lean` computes what is in front of a batch norm
-    again, `checkpoint` every cell, which is lean then.
+    memory: what a training step keeps for its backward pass; `lean` computes the separable convolutions of an
+    edge again, `checkpoint` every cell, which is lean then.
     """
 
     channels: int
@@ -136,14 +134,9 @@ class Supernet(nn.Module):
         self, cell: nn.Module, before: Tensor, last: Tensor, rows: list[Row], mixture: Mixture
     ) -> Tensor:
         """The output of a cell, which the backward pass computes again where memory is `checkpoint`."""
-        if self.memory != "checkpoint" or not torch.is_grad_enabled():
-            out: Tensor = cell(before, last, rows, mixture)
-            return out
-
-        def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-            return nullcontext(), still_statistics(cell)
-
-        out = checkpoint(cell, before, last, rows, mixture, use_reentrant=False, context_fn=contexts)
+        if self.memory == "checkpoint" and torch.is_grad_enabled():
+            return computed_again(cell, cell, before, last, rows, mixture, draws=True)
+        out: Tensor = cell(before, last, rows, mixture)
         return out
 
     def _begin(self, images: Tensor) -> tuple[Tensor, Tensor]:

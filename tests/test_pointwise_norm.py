@@ -42,24 +42,22 @@ def both(shape, ours, theirs, train=True, **layout):
 
 
 @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
-@pytest.mark.parametrize("lean", [False, True])
 @pytest.mark.parametrize("train", [False, True])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_the_weighted_sum_of_norms_is_that_of_the_modules(shape, train, lean, layout):
+def test_the_weighted_sum_of_norms_is_that_of_the_modules(shape, train, layout):
     def plain(xs, pairs, weights):
         return sum(w * norm(conv(x)) for x, (conv, norm), w in zip(xs, pairs, weights, strict=True))
 
-    found = both(shape, lambda xs, p, w: norm_sum(xs, p, w, lean), plain, train, layout=layout)
+    found = both(shape, lambda xs, p, w: norm_sum(xs, p, w), plain, train, layout=layout)
     for ours, theirs in zip(*found, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("lean", [False, True])
 @pytest.mark.parametrize("train", [False, True])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_norm_and_relu_are_those_of_the_modules(shape, train, lean):
+def test_norm_and_relu_are_those_of_the_modules(shape, train):
     def fast(xs, pairs, weights):
-        return sum(w * norm_relu(x, p, lean) for x, p, w in zip(xs, pairs, weights, strict=True))
+        return sum(w * norm_relu(x, p) for x, p, w in zip(xs, pairs, weights, strict=True))
 
     def plain(xs, pairs, weights):
         return sum(w * F.relu(norm(conv(x))) for x, (conv, norm), w in zip(xs, pairs, weights, strict=True))
@@ -75,7 +73,7 @@ def test_in_single_precision_the_error_is_that_of_the_library():
     x = torch.randn(8, 16, 16, 16, generator=torch.Generator().manual_seed(1)) * 0.01 + 10
     truth = norm.double()(conv.double()(x.double()))
     conv, norm = pair(16, 0)
-    ours, library = norm_sum([x], [(conv, norm)], torch.ones(1), False), norm(conv(x))
+    ours, library = norm_sum([x], [(conv, norm)], torch.ones(1)), norm(conv(x))
     for name, found in (("ours", ours), ("library", library)):
         errors[name] = (found.double() - truth).abs().max().item()
     assert errors["ours"] < 2 * errors["library"] < 0.1
@@ -84,7 +82,7 @@ def test_in_single_precision_the_error_is_that_of_the_library():
 def test_the_statistics_of_a_batch_move_only_where_they_are_kept():
     conv, norm = pair(4, 0)
     norm.running_mean = norm.running_var = norm.num_batches_tracked = None
-    out = norm_relu(maps((2, 4, 3, 3), 1, torch.float)[0], (conv, norm), False)
+    out = norm_relu(maps((2, 4, 3, 3), 1, torch.float)[0], (conv, norm))
     assert out.isfinite().all() and norm.running_mean is None
 
 

@@ -277,5 +277,5 @@ def test_less_is_kept_where_memory_is_lean_or_checkpointed():
         ):
             supernet(torch.randn(2, 3, 16, 16), mixture_for(space))
         sizes[memory] = sum(t.numel() for t in seen.values())
-    assert sizes["lean"] < 0.75 * sizes["fast"]
-    assert sizes["checkpoint"] < 0.5 * sizes["lean"]
+    assert sizes["lean"] < 0.4 * sizes["fast"]
+    assert sizes["checkpoint"] < 0.6 * sizes["lean"]
