@@ -12,8 +12,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +30,7 @@ from .errors import DotsZooError
 from .evaluate import evaluate
 from .interrupt import STATUS
 from .network import CellNet
+from .processes import ALONE, Processes, processes_of
 from .randomness import generator, seeded
 from .recipe import Recipe, drop_path_rate, image_side, learning_rate
 from .train_state import Row, State, fresh_state, go_on, keep
@@ -61,6 +63,7 @@ class _Run:
     part: Tensor  # the training images that are trained on
     checkpoint: Checkpoint | None
     bar: Any
+    processes: Processes = ALONE
 
     @property
     def steps(self) -> int:
@@ -84,17 +87,19 @@ def fit(
     not finite; SystemExit with 143 where it is told to stop, once the step is kept.
     """
     accelerator = accelerator or Accelerator(mixed_precision=recipe.precision)
-    part = training_part(data, recipe, accelerator.num_processes)
+    processes = processes_of(accelerator)
+    part = training_part(data, recipe, processes.count)
     network.to(accelerator.device).to(memory_format=torch.channels_last)
     state = fresh_state(network, recipe)
     if checkpoint is not None:
-        go_on(state, checkpoint.folder, _identity(checkpoint, recipe))
+        go_on(state, checkpoint.folder, _identity(checkpoint, recipe), processes)
     steps = len(part) // recipe.batch_size
     done = state.epoch * steps + state.step
-    with tqdm(total=recipe.epochs * steps, initial=done, unit="step", disable=_hidden(progress)) as bar:
+    hidden = _hidden(progress and processes.first)
+    with tqdm(total=recipe.epochs * steps, initial=done, unit="step", disable=hidden) as bar:
         wrapped = accelerator.prepare_model(network) if accelerator.num_processes > 1 else network
         data = data.to(accelerator.device)
-        run = _Run(network, wrapped, data, recipe, accelerator, part, checkpoint, bar)
+        run = _Run(network, wrapped, data, recipe, accelerator, part, checkpoint, bar, processes)
         while state.epoch < recipe.epochs:
             _train_epoch(run, state)
             state.history.append(_row(run, state))
@@ -102,8 +107,7 @@ def fit(
             state.epoch, state.step, state.seconds = state.epoch + 1, 0, 0.0
             state.totals.zero_()
             _keep(run, state)
-            if accelerator.is_main_process:
-                on_epoch(state.history)
+            processes.first_does(partial(on_epoch, state.history))
     return state
 
 
@@ -166,13 +170,13 @@ def _train_epoch(run: _Run, state: State) -> None:
             state.step,
             run.accelerator.process_index,
         ):
-            state.totals += _step(run, state, images, labels)
+            state.totals += run.processes.summed(_step(run, state, images, labels))
         state.step += 1
         run.bar.update()
         now = time.perf_counter()
         state.seconds = before + now - began
         if run.checkpoint is not None and state.step < run.steps:
-            if now - kept >= run.checkpoint.seconds or run.checkpoint.stop():
+            if run.processes.any(now - kept >= run.checkpoint.seconds or run.checkpoint.stop()):
                 _keep(run, state)
                 kept = now
 
@@ -240,9 +244,9 @@ def loss_of(model: torch.nn.Module, images: Tensor, targets: Tensor, recipe: Rec
 def _row(run: _Run, state: State) -> Row:
     """The figures of the epoch that ends. Raises DotsZooError where the loss was not finite."""
     recipe, epoch = run.recipe, state.epoch
-    loss, hits, count = run.accelerator.reduce(state.totals).tolist()
+    loss, hits, count = state.totals.tolist()
     if not math.isfinite(loss):
-        raise _not_finite(run, state)
+        _end_as_not_finite(run, state)
     row = {
         "epoch": epoch,
         "loss": loss / count,
@@ -260,23 +264,23 @@ def _row(run: _Run, state: State) -> Row:
 
 
 def _keep(run: _Run, state: State) -> None:
-    """Write where it stands. Raises SystemExit where the process has been told to end."""
+    """Write where it stands. Raises SystemExit where a process has been told to end."""
     if run.checkpoint is None:
         return
-    if run.accelerator.is_main_process:
-        if not math.isfinite(state.totals[0]):
-            raise _not_finite(run, state)
-        keep(state, run.checkpoint.folder, _identity(run.checkpoint, run.recipe))
-    if run.checkpoint.stop():
+    if not math.isfinite(state.totals[0]):
+        _end_as_not_finite(run, state)
+    identity = _identity(run.checkpoint, run.recipe)
+    run.processes.first_does(partial(keep, state, run.checkpoint.folder, identity, run.processes.count))
+    if run.processes.any(run.checkpoint.stop()):
         raise SystemExit(STATUS)
 
 
-def _not_finite(run: _Run, state: State) -> DotsZooError:
+def _end_as_not_finite(run: _Run, state: State) -> NoReturn:
     kept = (
         run.checkpoint
         and run.checkpoint.folder.is_dir()
         and f"; the last checkpoint is in {run.checkpoint.folder}"
     )
-    return DotsZooError(
+    run.processes.end(
         f"training: the loss was not finite in epoch {state.epoch}; lower learning_rate or clip{kept or ''}"
     )

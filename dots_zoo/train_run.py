@@ -9,6 +9,7 @@ file but those of TensorBoard is whole or absent.
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from .files import write_file
 from .interrupt import noted
 from .macs import count
 from .model_card import card
+from .processes import processes_of
 from .recipe import Recipe
 from .surroundings import surroundings
 from .train import Checkpoint, fit, training_part
@@ -50,18 +52,16 @@ def train(
     SIGTERM, once the step is kept.
     """
     accelerator = Accelerator(mixed_precision=recipe.precision)
-    training_part(data, recipe, accelerator.num_processes)  # refused before a folder is made
+    processes = processes_of(accelerator)
+    training_part(data, recipe, processes.count)  # refused before a folder is made
     made = build(model, options, data, recipe)
     if options.pretrained:
         data = as_trained(data, made.network)
     settings = _plain({"model": model, **data.options, **asdict(options), **asdict(recipe)})
     identity = _plain({"model": model, **asdict(options), "data": dict(data.options)})
-    if accelerator.is_main_process:
-        _make_folder(out, resume)
-        if not (out / "checkpoint").is_dir():  # else it has to be the same training's
-            header = "# dots-zoo train --config config.yaml --out FOLDER\n"
-            write_file(out / "config.yaml", (header + yaml.safe_dump(settings, sort_keys=False)).encode())
-    accelerator.wait_for_everyone()
+    if not processes.agree(json.dumps(settings, sort_keys=True)):
+        processes.end("training: expected the same options in all processes")
+    processes.first_does(partial(_begin, out, resume, settings))
     with noted() as stop:
         state = fit(
             made.network,
@@ -69,12 +69,17 @@ def train(
             recipe,
             accelerator=accelerator,
             checkpoint=Checkpoint(out / "checkpoint", checkpoint_seconds, identity, stop),
-            on_epoch=_log_to(out, recipe.epochs) if accelerator.is_main_process else lambda history: None,
+            on_epoch=_log_to(out, recipe.epochs) if processes.first else lambda history: None,
             progress=progress,
         )
-    if not accelerator.is_main_process:
-        return {}
-    return _finish(out, made, data, recipe, state, settings)
+    return _finish(out, made, data, recipe, state, settings) if processes.first else {}
+
+
+def _begin(out: Path, resume: bool, settings: Mapping[str, Any]) -> None:
+    _make_folder(out, resume)
+    if not (out / "checkpoint").is_dir():  # else it has to be the same training's
+        header = "# dots-zoo train --config config.yaml --out FOLDER\n"
+        write_file(out / "config.yaml", (header + yaml.safe_dump(settings, sort_keys=False)).encode())
 
 
 def _log_to(out: Path, epochs: int) -> Callable[[list[Row]], None]:

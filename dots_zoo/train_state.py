@@ -13,6 +13,7 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from .errors import DotsZooError
+from .processes import ALONE, Processes
 from .recipe import Recipe
 from .run_state import load_state, save_state
 
@@ -51,9 +52,12 @@ def fresh_state(model: nn.Module, recipe: Recipe) -> State:
     return State(model, optimiser, ema, torch.zeros(3, device=next(model.parameters()).device))
 
 
-def keep(state: State, folder: Path, identity: Mapping[str, Any]) -> None:
-    """Write a checkpoint, whole or not at all. identity: what a training has to share to go on from it."""
+def keep(state: State, folder: Path, identity: Mapping[str, Any], processes: int = 1) -> None:
+    """Write a checkpoint, whole or not at all. identity and processes: what a training has to share to go on
+    from it.
+    """
     facts = {
+        "processes": processes,
         "epoch": state.epoch,
         "step": state.step,
         "seconds": state.seconds,
@@ -62,15 +66,18 @@ def keep(state: State, folder: Path, identity: Mapping[str, Any]) -> None:
     save_state(folder, _tensors(state), facts, identity)
 
 
-def go_on(state: State, folder: Path, identity: Mapping[str, Any]) -> None:
+def go_on(state: State, folder: Path, identity: Mapping[str, Any], processes: Processes = ALONE) -> None:
     """Set a fresh state to the last checkpoint's, where there is one; damaged files are told of.
 
     Raises DotsZooError where it is of another training, and where all are damaged.
     """
     saved = load_state(folder, identity)
+    if not processes.agree(saved.path.name if saved else ""):
+        processes.end(f"{folder}: expected the same folder in all processes")
     if saved is None:
         return
-    for sentence in saved.damaged:
+    processes.refuse_another_number(saved.path, saved.facts)
+    for sentence in saved.damaged if processes.first else ():
         print(f"{sentence}; going on from {saved.path}")
     for parameter in state.model.parameters():  # SGD makes its buffers in its first step
         if state.optimiser.defaults["momentum"]:

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from accelerate import PartialState  # type: ignore[import-untyped]
+
 from dots_zoo.allocator import keep_freed_memory
 from dots_zoo.datasets import load_data
 from dots_zoo.errors import DotsZooError
@@ -26,10 +28,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     how |= {"checkpoint_seconds": chosen.checkpoint_seconds}
     if chosen.seeds > 1:
         first = chosen.config.training.seed
-        print(line(search_seeds(range(first, first + chosen.seeds), *what, **how), chosen.out))
-        return
-    print(to_text(search(*what, **how)))
-    print(f"written to {chosen.out}: genotype.json, report.html, run.json, config.yaml, metrics.jsonl, plots")
+        told = line(search_seeds(range(first, first + chosen.seeds), *what, **how), chosen.out)
+    else:
+        found = search(*what, **how)
+        files = "genotype.json, report.html, run.json, config.yaml, metrics.jsonl, plots"
+        told = f"{to_text(found)}\nwritten to {chosen.out}: {files}"
+    processes = PartialState()
+    if processes.is_main_process:
+        print(told)
+    processes.destroy_process_group()
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 
 from dots_zoo.errors import DotsZooError
 from dots_zoo.interrupt import STATUS
+from dots_zoo.processes import ALONE, Processes
 from dots_zoo.run_state import Saved, load_state, save_state
 
 from .begin import adam, sgd
@@ -54,37 +55,42 @@ class Keeper:
     """Keeps where a search stands in `folder`: after every round, and within it after a step that is due.
 
     seconds: between two files; 0 keeps every step. identity: what a search has to share to go on. stop:
-    whether the process has been told to end; it does so behind the step, once that is kept. writes: whether
-    this process does, the first of several.
+    whether the process has been told to end; it does so behind the step, once that is kept. Of several
+    processes the first writes, and all end where one is told to.
     """
 
     folder: Path
     seconds: float = 300.0
     identity: Mapping[str, Any] = field(default_factory=dict)
     stop: Callable[[], bool] = lambda: False
-    writes: bool = True
     last: Path | None = None
     kept_at: float = field(default_factory=time.monotonic)
 
-    def saved(self) -> Saved | None:
+    def saved(self, processes: Processes = ALONE) -> Saved | None:
         """Of the run before; damaged files are told of. Raises DotsZooError where none can be used."""
         found = load_state(self.folder, self.identity)
-        self.last = found.path if found else None
-        for sentence in found.damaged if found else ():
+        if found is None:
+            return None
+        processes.refuse_another_number(found.path, found.facts)
+        self.last = found.path
+        for sentence in found.damaged if processes.first else ():
             print(f"{sentence}; going on from {self.last}")
         return found
 
-    def keep(self, standing: Standing) -> None:
-        """Write it. Raises SystemExit where the process has been told to end."""
-        if self.writes:
-            self.last = save_state(self.folder, tensors_of(standing), facts_of(standing), self.identity)
+    def keep(self, standing: Standing, processes: Processes) -> None:
+        """Write it. Raises SystemExit where a process has been told to end."""
+        processes.first_does(lambda: self._write(standing, processes.count))
         self.kept_at = time.monotonic()
-        if self.stop():
+        if processes.any(self.stop()):
             raise SystemExit(STATUS)
 
-    def is_due(self) -> bool:
+    def _write(self, standing: Standing, processes: int) -> None:
+        facts = {**facts_of(standing), "processes": processes}
+        self.last = save_state(self.folder, tensors_of(standing), facts, self.identity)
+
+    def is_due(self, processes: Processes) -> bool:
         """Whether the step that ends is one to keep."""
-        return self.stop() or time.monotonic() - self.kept_at >= self.seconds
+        return processes.any(self.stop() or time.monotonic() - self.kept_at >= self.seconds)
 
 
 def tensors_of(standing: Standing) -> dict[str, Tensor]:

@@ -92,11 +92,15 @@ def train_logits_ahead(turn: Turn) -> Figures:
 
 
 def gradients(turn: Turn, batch: Batch, inputs: Sequence[Tensor]) -> tuple[Figures, list[Tensor]]:
-    """Loss and accuracy of a batch, and the gradient of its loss; zero where an input takes no part."""
+    """Loss and accuracy of a batch, and the gradient of its loss; zero where an input takes no part.
+
+    Of several processes the means, so that all move the weights alike.
+    """
     loss, accuracy = classify(turn, batch, turn.mixture())
     found = torch.autograd.grad(loss, list(inputs), allow_unused=True)
     gradient = [torch.zeros_like(t) if g is None else g for t, g in zip(inputs, found, strict=True)]
-    return {"architecture_loss": loss.detach(), "architecture_accuracy": accuracy}, gradient
+    loss, accuracy, *gradient = turn.run.processes.averaged([loss.detach(), accuracy, *gradient])
+    return {"architecture_loss": loss, "architecture_accuracy": accuracy}, gradient
 
 
 def ahead(optimiser: Optimizer, weights: Sequence[Tensor], gradient: Sequence[Tensor]) -> list[Tensor]:

@@ -40,7 +40,7 @@ from .sampling import active_where
 from .space import SearchSpace
 from .spaces import GROUP_V2
 from .stages import Figures, Search, Stage, Turn
-from .steps import classify, update_logits, update_weights
+from .steps import backward, classify, update_logits, update_weights
 
 Kept = Mapping[str, Tensor]  # name of the logits -> bool (E, O) on the CPU: what a step does not drop
 CPU = torch.device("cpu")
@@ -166,12 +166,11 @@ def dropped(config: DropnasConfig, turn: Turn, kept: Kept) -> Mixture:
 
 def descend(config: DropnasConfig, turn: Turn, mixture: Mixture) -> Figures:
     """The gradient of one batch, and one step of the weights along it."""
-    loss, accuracy = classify(turn, turn.batch, mixture)
-    turn.run.accelerator.backward(loss)
+    loss, accuracy = backward(turn, *classify(turn, turn.batch, mixture))
     for weight in turn.search.supernet.parameters() if not config.partial_decay else ():
         weight.grad = torch.zeros_like(weight) if weight.grad is None else weight.grad
     update_weights(turn)
-    return {"loss": loss.detach(), "accuracy": accuracy}
+    return {"loss": loss, "accuracy": accuracy}
 
 
 def update_kept_logits(config: DropnasConfig, turn: Turn, kept: Kept) -> None:

@@ -3,6 +3,10 @@
 Source: DARTS (ICLR 2019), Algorithm 1. It is deterministic: order, augmentation and all other draws of a step
 depend on the seed, the epoch and the step (`dots_zoo.randomness`), and the caller's random state is left
 alone.
+
+Several processes take a share each of every batch. What is drawn of the architecture (the order of the
+images, Gumbel noise, dropped operations, shaken weights, decisions) is the same in all of them; what is drawn
+of their images (augmentation, dropout behind skip connections, `noise`) each draws for itself.
 """
 
 import math
@@ -18,7 +22,7 @@ from tqdm import tqdm
 
 from dots_zoo.augment import shuffled
 from dots_zoo.datasets import Data
-from dots_zoo.errors import DotsZooError
+from dots_zoo.processes import processes_of
 from dots_zoo.randomness import generator, seeded
 from dots_zoo.run_state import Saved
 
@@ -46,8 +50,8 @@ def run_stages(
     """Train through all stages, giving an Epoch after each epoch; the last one's cells are what was found.
 
     keeper: keeps where the search stands. saved: where it stood; it goes on from there, and gives no Epoch
-    again that was kept. Raises DotsZooError at once where a part of the images does not fill one batch, or
-    what was saved cannot be used, and on the way where a loss is not finite.
+    again that was kept. Raises DotsZooError at once where a part of the images does not fill one batch, the
+    processes cannot share it, or what was saved cannot be used, and on the way where a loss is not finite.
     """
     accelerator = Accelerator(mixed_precision=training.precision)
     device = accelerator.device
@@ -56,10 +60,12 @@ def run_stages(
         data=data.to(device),
         parts=split(data.labels, training.class_fractions, generator(training.seed, "halves")),
         accelerator=accelerator,
+        processes=processes_of(accelerator),
     )
     steps = [stage.epochs * steps_of(stage, run) for stage in stages]
     standing = None if saved is None else standing_of(saved, run)
-    return _epochs(stages, run, standing, keeper, tqdm(total=sum(steps), disable=not progress, unit="step"))
+    hidden = not (progress and run.processes.first)
+    return _epochs(stages, run, standing, keeper, tqdm(total=sum(steps), disable=hidden, unit="step"))
 
 
 def _epochs(
@@ -91,7 +97,7 @@ def _epochs(
                 epoch = place.epoch + bool(stage.epochs)
                 place = Place(stage=number, done=done + 1, epoch=epoch, told=place.told + 1)
                 if keeper is not None:
-                    keeper.keep(Standing(place, search))
+                    keeper.keep(Standing(place, search), run.processes)
 
 
 def _steps_before(stages: Sequence[Stage], run: Run, place: Place) -> int:
@@ -103,13 +109,18 @@ def _steps_before(stages: Sequence[Stage], run: Run, place: Place) -> int:
 
 def steps_of(stage: Stage, run: Run) -> int:
     """Steps of an epoch; an incomplete last batch is left out."""
-    count = len(run.parts[stage.images])
-    if count < stage.batch_size:
-        raise DotsZooError(
-            f"search, stage {stage.name!r}: expected at least one batch of {stage.batch_size} images, "
-            f"got {count}; lower the batch size"
+    count, size, processes = len(run.parts[stage.images]), stage.batch_size, run.processes
+    if count < size:
+        processes.end(
+            f"search, stage {stage.name!r}: expected at least one batch of {size} images, got {count}; lower "
+            "the batch size"
         )
-    return count // stage.batch_size
+    if size % processes.count:
+        processes.end(
+            f"search, stage {stage.name!r}: expected a batch that {processes.count} processes can share, got "
+            f"{size} images; change the batch size, which is that of all processes together"
+        )
+    return count // size
 
 
 def train_epoch(
@@ -129,14 +140,15 @@ def train_epoch(
     for step, (batch, architecture_batch) in enumerate(zip(first, second, strict=False), place.step):
         moment = Moment(seed, epoch, step)
         turn = Turn(run, search, relaxation, moment, batch, architecture_batch)
-        with seeded(run.accelerator.device, seed, "step", epoch, step):
+        with seeded(run.accelerator.device, seed, run.processes.own("step"), epoch, step):
             seen.append(stage.step(turn))
         bar.update()
-        if keeper is not None and step < last and keeper.is_due():
-            read_figures(stage, epoch, seen, keeper)  # what is not finite is not kept
+        if keeper is not None and step < last and keeper.is_due(run.processes):
+            read_figures(stage, run, epoch, seen, keeper)  # what is not finite is not kept
             seconds = time.perf_counter() - began
-            keeper.keep(Standing(replace(place, step=step + 1, seconds=seconds), search, seen))
-    figures = read_figures(stage, epoch, seen, keeper)
+            here = replace(place, step=step + 1, seconds=seconds)
+            keeper.keep(Standing(here, search, seen), run.processes)
+    figures = read_figures(stage, run, epoch, seen, keeper)
     if stage.validate:
         figures |= validate(run, search, relaxation, Moment(seed, epoch), stage.batch_size)
     return figures | {"learning_rate": rate, "seconds": time.perf_counter() - began}
@@ -164,18 +176,21 @@ def describe(
 
 
 def batches(stage: Stage, part: Part, run: Run, epoch: int, start: int = 0) -> Iterator[Batch]:
-    """The augmented batches of an epoch from step `start` on; order and draws depend on the seed, the epoch
-    and the part alone.
+    """The augmented batches of an epoch from step `start` on, this process's share of each; order and draws
+    depend on the seed, the epoch and the part alone.
     """
-    size, steps, seed = stage.batch_size, steps_of(stage, run), run.training.seed
-    order = shuffled(run.parts[part], steps * size, Moment(seed, epoch).generator(f"order {part}"))
-    for step, chosen in enumerate(order.to(run.accelerator.device).view(steps, size)[start:], start):
-        draws = Moment(seed, epoch, step).generator(f"augment {part}")
+    steps, seed, processes = steps_of(stage, run), run.training.seed, run.processes
+    order = shuffled(
+        run.parts[part], steps * stage.batch_size, Moment(seed, epoch).generator(f"order {part}")
+    )
+    shares = order.to(run.accelerator.device).view(steps, processes.count, -1)[:, processes.rank]
+    for step, chosen in enumerate(shares[start:], start):
+        draws = Moment(seed, epoch, step).generator(processes.own(f"augment {part}"))
         yield run.data.train_batch(chosen, run.training.augmentation, draws), run.data.labels[chosen]
 
 
 def read_figures(
-    stage: Stage, epoch: int, seen: Sequence[Figures], keeper: Keeper | None
+    stage: Stage, run: Run, epoch: int, seen: Sequence[Figures], keeper: Keeper | None
 ) -> dict[str, float]:
     """Means over an epoch's steps, read from the device at once. Raises DotsZooError where not finite."""
     names = list(seen[0])
@@ -185,7 +200,7 @@ def read_figures(
         for name, value in zip(names, row, strict=True):
             if not math.isfinite(value):
                 kept = f"; the last checkpoint is {keeper.last}" if keeper and keeper.last else ""
-                raise DotsZooError(
+                run.processes.end(
                     f"search, stage {stage.name!r}, epoch {epoch}, step {step}: expected a finite {name}, "
                     f"got {value}; lower the learning rates of training.weights or training.logits{kept}"
                 )

@@ -11,10 +11,12 @@ import hashlib
 import json
 import subprocess
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml  # type: ignore[import-untyped]
+from accelerate import Accelerator  # type: ignore[import-untyped]
 from torch.utils.tensorboard import SummaryWriter
 
 import dots_zoo
@@ -23,6 +25,7 @@ from dots_zoo.errors import DotsZooError
 from dots_zoo.files import write_file
 from dots_zoo.genotype import Genotype, load_genotype, save_genotype
 from dots_zoo.interrupt import noted
+from dots_zoo.processes import processes_of
 from dots_zoo.surroundings import surroundings
 
 from .checkpoint import Keeper
@@ -53,9 +56,10 @@ def search(
 
     config: of the method, `METHODS[method].config`. table: of NAS-Bench-201, in which the cell of every epoch
     is looked up (`lookup.py`). resume: go on from the checkpoint in `out`, or begin where there is none.
-    checkpoint_seconds: between two checkpoints; 0 keeps every step. Raises DotsZooError where `out` holds
-    something and resume is not set, the configuration cannot be used, or a loss is not finite; and SystemExit
-    with 143 after SIGTERM, once the step is kept.
+    checkpoint_seconds: between two checkpoints; 0 keeps every step. Of several processes all return what was
+    found, and the first writes. Raises DotsZooError where `out` holds something and resume is not set, the
+    configuration cannot be used, or a loss is not finite; and SystemExit with 143 after SIGTERM, once the
+    step is kept.
     """
     searched = named_space(space) if isinstance(space, str) else space
     stages = plan(method, config, derivation, searched)
@@ -72,55 +76,74 @@ def search(
         "seed": config.training.seed,
         "config_sha256": hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest(),
     }
+    processes = processes_of(Accelerator(mixed_precision=config.training.precision))
     with noted() as stop:
         keeper = Keeper(out / "checkpoint", checkpoint_seconds, identity, stop)
-        saved = keeper.saved() if resume else None
+        saved = keeper.saved(processes) if resume else None
+        if not processes.agree(json.dumps([identity, saved.path.name if saved else None], sort_keys=True)):
+            processes.end("search: expected the same options and the same folder in all processes")
         epochs = run_stages(stages, config.training, data, keeper=keeper, saved=saved, progress=progress)
-        _make_folder(out, resume)
-        log = _Log(out, saved.facts["place"]["told"] if saved else 0)
-        if not log.lines:
-            _write_settings(out, method, identity)
+        folder = _Folder(out, saved.facts["place"]["told"] if saved else 0)
+        processes.first_does(partial(folder.begin, resume, identity))
+        found: Genotype | None = None
         for epoch in epochs:
             found = Genotype(f"{method}_{data.name}_seed{config.training.seed}", searched.family, epoch.cells)
             figures = dict(epoch.figures)
             if table is not None and rows is not None:
                 figures |= {f"table.{key}": value for key, value in find(rows, found, table).items()}
             found = dataclasses.replace(found, provenance={**provenance, "metrics": figures})
-            save_genotype(found, out / "genotypes" / f"{len(log.lines):03d}.json")
-            log.add(epoch, figures)
-    plot_weights(out / "metrics.jsonl", out / "plots")
-    found = load_genotype(out / "genotypes" / f"{len(log.lines) - 1:03d}.json")
-    save_genotype(found, out / "genotype.json")
-    write_file(out / "run.json", json.dumps(_facts(provenance, log.lines), indent=2).encode())
-    write_story(out)
+            processes.first_does(partial(folder.add, epoch, figures, found))
+    if found is None:  # nothing was left to do
+        found = load_genotype(folder.genotype(folder.told - 1))
+    processes.first_does(partial(folder.end, found, provenance))
     return found
 
 
-class _Log:
-    """metrics.jsonl and TensorBoard: a line an epoch. told: the lines of a search that goes on which stay."""
+class _Folder:
+    """What a run writes: a line of metrics.jsonl and TensorBoard and a cell an epoch, the rest at the end.
+
+    told: the epochs of a search that goes on which stay.
+    """
 
     def __init__(self, out: Path, told: int) -> None:
+        self.out, self.told = out, told
         self.path = out / "metrics.jsonl"
-        written = self.path.read_text("utf-8").splitlines() if told and self.path.is_file() else []
-        if len(written) < told:
-            raise DotsZooError(
-                f"{self.path}: expected the {told} lines of the search so far, got {len(written)}"
-            )
-        self.lines = [json.loads(line) for line in written[:told]]
-        step = self.lines[-1]["epoch"] + 1 if self.lines else 0
-        self.board = SummaryWriter(str(out / "tensorboard"), purge_step=step)
+        self.lines: list[dict[str, Any]] = []
 
-    def add(self, epoch: Epoch, figures: Mapping[str, float]) -> None:
+    def genotype(self, number: int) -> Path:
+        return self.out / "genotypes" / f"{number:03d}.json"
+
+    def begin(self, resume: bool, settings: Mapping[str, Any]) -> None:
+        _make_folder(self.out, resume)
+        written = self.path.read_text("utf-8").splitlines() if self.told and self.path.is_file() else []
+        if len(written) < self.told:
+            raise DotsZooError(
+                f"{self.path}: expected the {self.told} lines of the search so far, got {len(written)}"
+            )
+        self.lines = [json.loads(line) for line in written[: self.told]]
+        step = self.lines[-1]["epoch"] + 1 if self.lines else 0
+        self.board = SummaryWriter(str(self.out / "tensorboard"), purge_step=step)
+        if not self.lines:
+            _write_settings(self.out, settings)
+
+    def add(self, epoch: Epoch, figures: Mapping[str, float], found: Genotype) -> None:
+        save_genotype(found, self.genotype(len(self.lines)))
         self.lines.append({"stage": epoch.stage, "epoch": epoch.epoch, **figures, "weights": epoch.weights})
         write_file(self.path, "".join(json.dumps(line) + "\n" for line in self.lines).encode())
         for key, value in figures.items():
             self.board.add_scalar(key, value, epoch.epoch)
         self.board.flush()
 
+    def end(self, found: Genotype, provenance: Mapping[str, Any]) -> None:
+        plot_weights(self.path, self.out / "plots")
+        save_genotype(found, self.out / "genotype.json")
+        write_file(self.out / "run.json", json.dumps(_facts(provenance, self.lines), indent=2).encode())
+        write_story(self.out)
 
-def _write_settings(out: Path, method: str, settings: Mapping[str, Any]) -> None:
+
+def _write_settings(out: Path, settings: Mapping[str, Any]) -> None:
     plain = {name: value for name, value in settings.items() if name != "method"}
-    header = f"# dots-zoo search {method} --config config.yaml --out FOLDER\n"
+    header = f"# dots-zoo search {settings['method']} --config config.yaml --out FOLDER\n"
     write_file(out / "config.yaml", (header + yaml.safe_dump(plain, sort_keys=False)).encode())
 
 

@@ -11,6 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState  # type: ignore[import-untyped]
+
 from dots_zoo.datasets import Data
 from dots_zoo.files import write_file
 from dots_zoo.genotype import Genotype
@@ -53,7 +55,8 @@ def search_seeds(
         "edges_agree": agreement(found),
         "runs": [f"seed{seed}" for seed in seeds],
     }
-    write_file(out / "seeds.json", json.dumps(summary, indent=2).encode())
+    if PartialState().is_main_process:
+        write_file(out / "seeds.json", json.dumps(summary, indent=2).encode())
     return summary
 
 

@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 
 from dots_zoo.datasets import Data
 from dots_zoo.genotype import CellGenotype
+from dots_zoo.processes import ALONE, Processes
 from dots_zoo.randomness import generator
 
 from .config import TrainingConfig
@@ -33,7 +34,7 @@ Figures = dict[str, Tensor]  # name -> scalar; stays on the device until the epo
 
 @dataclass(frozen=True)
 class Moment:
-    """Where a run stands: epoch and step from 0, epochs counted over all stages."""
+    """Where a run stands: epoch and step from 0, epochs counted over all stages; all processes draw alike."""
 
     seed: int
     epoch: int
@@ -71,6 +72,7 @@ class Run:
     data: Data  # on the accelerator's device
     parts: Mapping[Part, Tensor]
     accelerator: Accelerator
+    processes: Processes = ALONE
 
 
 @dataclass(frozen=True)
