@@ -41,7 +41,7 @@ class Setting:
     image: int = 16
 
 
-AXES = {"cells": (5, 8, 14, 20), "channels": (4, 8, 16), "batch": (8, 16, 32), "image": (8, 16, 32)}
+AXES = {"cells": (5, 8, 14), "channels": (4, 8, 16), "batch": (8, 16, 32), "image": (8, 16, 32)}
 
 
 def turn(setting: Setting) -> Turn:

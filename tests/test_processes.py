@@ -192,6 +192,10 @@ def test_what_cannot_be_done_ends_both_with_one_message(scenario: str, message: 
     assert message in told and nothing == []
 
 
+def test_what_they_agree_about_has_a_group_of_its_own_on_gpus(ran: Path) -> None:
+    assert told(ran, "apart", "told") == [["gloo", True, True, False, True, False]] * 2
+
+
 def test_a_training_in_two_processes_writes_one_folder_and_goes_on_with_the_same_bits(ran: Path) -> None:
     assert statuses(ran, "training") == [[0, 0]] and statuses(ran, "training stopped") == [[143, 143], [0, 0]]
     whole, stopped = ran / "training" / "run", ran / "training stopped" / "run"

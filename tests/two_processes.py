@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -165,6 +166,16 @@ def full(rank: int, folder: Path) -> None:
     list(run_stages(stages, training, toy_data(64), keeper=Keeper(folder / "checkpoint"), progress=False))
 
 
+def apart(rank: int, folder: Path) -> None:
+    """On a GPU nccl cannot send what lies on the CPU, which goes by gloo."""
+    Accelerator()
+    gpu: Any = SimpleNamespace(num_processes=2, process_index=rank, device=torch.device("cuda"))
+    processes = processes_of(gpu)
+    told = [processes.any(rank == 1), processes.any(False), processes.agree("a"), processes.agree(str(rank))]
+    found = [torch.distributed.get_backend(processes.group), processes.group is not None, *told]
+    (folder / f"told{rank}.json").write_text(json.dumps(found))
+
+
 def training(stop: int | None, rank: int, folder: Path) -> None:
     """A training that draws all it can; the second process is told to end behind a step."""
     original, taken = loop._step, []
@@ -191,6 +202,7 @@ SCENARIOS: dict[str, Sequence[Act]] = {
     "wild": [wild],
     "unshared": [unshared],
     "full": [full],
+    "apart": [apart],
     "training": [partial(training, None)],
     "training stopped": [partial(training, 3), partial(training, None)],
 }
