@@ -240,7 +240,7 @@ def test_accelerate_launch_searches_in_two_processes_that_print_and_write_once(t
         command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, cwd=TESTS.parent
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("written to") == 1 and done.stdout.count("normal") == 1
+    assert done.stdout.count("written to") == 1 and done.stdout.count("Genotype(") == 1
     assert {path.name for path in (tmp_path / "run" / "genotypes").iterdir()} == {"000.json"}
     assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 1
     assert len(list((tmp_path / "run" / "tensorboard").iterdir())) == 1
