@@ -1,6 +1,7 @@
 """Several processes that train one network: what they average, what they agree about, and which one writes.
 
-`accelerate launch` starts them, and Accelerate connects them: gloo on CPUs, nccl on GPUs. Each takes its
+`accelerate launch --multi_gpu` or torchrun starts them, and Accelerate connects them: gloo on CPUs, nccl on
+GPUs. Each takes its
 share of every batch, and normalises by the statistics of that share. Gradients, figures and running
 statistics are averaged in one message, so that behind every step all processes hold the same numbers, and
 what the first one writes is where all of them stand.
@@ -112,13 +113,20 @@ ALONE = Processes()
 def processes_of(accelerator: Accelerator) -> Processes:
     """Those that Accelerate has connected; every call has to be made by all of them.
 
-    Raises DotsZooError where this process was started as one of several that are not connected.
+    Raises DotsZooError where this process was started as one of several that are not connected, and where
+    several were asked for and the launcher started one.
     """
+    several = {"MASTER_ADDR", "ACCELERATE_MIXED_PRECISION"} <= os.environ.keys()  # of accelerate launch
+    if several and "WORLD_SIZE" not in os.environ:
+        raise DotsZooError(
+            "accelerate launch --cpu starts one process, whatever --num_processes says; expected "
+            "ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes N"
+        )
     count, started = accelerator.num_processes, int(os.environ.get("WORLD_SIZE", "1"))
     if count < started:
         raise DotsZooError(
             f"expected {started} connected processes, as WORLD_SIZE says, got {count}: without a GPU for "
-            f"each start them with accelerate launch --cpu --num_processes {started}"
+            "each set ACCELERATE_USE_CPU=true"
         )
     if count == 1:
         return ALONE

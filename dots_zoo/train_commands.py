@@ -35,7 +35,7 @@ examples:
       --data_root photos --out runs/photos
   dots-zoo train dots_cifar10 --preset small_cpu --epochs 5 --print_config > mine.yaml
   dots-zoo train dots_cifar10 --config mine.yaml --out runs/mine --resume
-  accelerate launch --num_processes 8 -m dots_zoo train dots_imagenet --preset imagenet_250ep \\
+  accelerate launch --multi_gpu --num_processes 8 -m dots_zoo train dots_imagenet --preset imagenet_250ep \\
       --data_root imagenet --out runs/imagenet
   dots-zoo eval local-dir:runs/mine --pretrained --data cifar10 --data_root data"""
 

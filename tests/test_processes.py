@@ -3,6 +3,7 @@
 import copy
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -215,7 +216,14 @@ def test_a_training_does_not_go_on_in_another_number_of_processes(ran: Path) -> 
 
 def test_a_process_that_is_not_connected_to_the_others_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(DotsZooError, match="expected 2 connected processes.* accelerate launch --cpu"):
+    with pytest.raises(DotsZooError, match="expected 2 connected processes.* set ACCELERATE_USE_CPU=true"):
+        processes_of(Accelerator())
+
+
+def test_a_launcher_that_started_one_process_of_several_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"MASTER_ADDR": "127.0.0.1", "ACCELERATE_MIXED_PRECISION": "no"}.items():
+        monkeypatch.setenv(name, value)  # as accelerate launch --cpu --num_processes 2 does
+    with pytest.raises(DotsZooError, match="starts one process, whatever --num_processes says"):
         processes_of(Accelerator())
 
 
@@ -233,13 +241,14 @@ def test_each_takes_its_share_of_every_batch() -> None:
 
 
 def test_accelerate_launch_searches_in_two_processes_that_print_and_write_once(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
     command += ["-m", "dots_zoo", "search", "dropnas", "--space", "S2", "--epochs", "1", "--cells", "3"]
     command += ["--training.channels", "2", "--training.batch_size", "720", "--out", str(tmp_path / "run")]
-    done = subprocess.run(
-        command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, cwd=TESTS.parent
-    )
+    on_cpu = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    done = subprocess.run(command, capture_output=True, text=True, env=on_cpu, cwd=TESTS.parent)
     assert done.returncode == 0, done.stderr
+    kept = [path.read_bytes() for path in (tmp_path / "run" / "checkpoint").iterdir()]
+    assert kept and all(re.search(rb'"processes\\?": 2', content) for content in kept)
     assert done.stdout.count("written to") == 1 and done.stdout.count("Genotype(") == 1
     assert {path.name for path in (tmp_path / "run" / "genotypes").iterdir()} == {"000.json"}
     assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 1
