@@ -15,6 +15,7 @@ EPILOG = """examples:
   dots-zoo list                                          the registered models, their cost and origin
   dots-zoo draw dots_imagenet -o cell.svg                a cell as a picture
   dots-zoo search dots --data digits --out runs/digits   find a cell
+  dots-zoo explain hessian runs/digits                   look at a search that has ended
   dots-zoo train runs/digits/genotype.json --preset small_cpu --data digits --out runs/net
                                                          train it; timm loads local-dir:runs/net
   dots-zoo eval local-dir:runs/net --pretrained --data digits
@@ -40,6 +41,7 @@ BENCHMARKS = {
 EXTRAS = {
     "accelerate": "search",
     "sklearn": "search",
+    "scipy": "search",
     "tensorboard": "search",
     "matplotlib": "search",
     "tqdm": "search",
@@ -61,6 +63,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             from dots_zoo.search.__main__ import main as search
 
             search(argv[1:])
+            return 0
+        if argv[:1] == ["explain"]:  # theirs from the analyses'
+            from dots_zoo.search.explain import main as explain
+
+            explain(argv[1:])
             return 0
         if argv[:1] in (["train"], ["eval"]):  # theirs from the recipe and the data set
             from .train_commands import eval_main, train_main
@@ -116,6 +123,7 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("-o", "--output", type=Path, required=True, help="cell.svg or cell.png")
 
     commands.add_parser("search", help="search for a cell: dots-zoo search dots --help", add_help=False)
+    commands.add_parser("explain", help="look at a search: dots-zoo explain --help", add_help=False)
     commands.add_parser("train", help="train a network: dots-zoo train --help", add_help=False)
     commands.add_parser("eval", help="evaluate a network: dots-zoo eval --help", add_help=False)
 

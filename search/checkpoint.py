@@ -6,7 +6,9 @@ The supernet is built again from its space and its shape, which later stages cho
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,13 +58,15 @@ class Keeper:
 
     seconds: between two files; 0 keeps every step. identity: what a search has to share to go on. stop:
     whether the process has been told to end; it does so behind the step, once that is kept. Of several
-    processes the first writes, and all end where one is told to.
+    processes the first writes, and all end where one is told to. aside: the folder for searches as a stage
+    left them, which stay.
     """
 
     folder: Path
     seconds: float = 300.0
     identity: Mapping[str, Any] = field(default_factory=dict)
     stop: Callable[[], bool] = lambda: False
+    aside: Path | None = None
     last: Path | None = None
     kept_at: float = field(default_factory=time.monotonic)
 
@@ -87,6 +91,16 @@ class Keeper:
     def _write(self, standing: Standing, processes: int) -> None:
         facts = {**facts_of(standing), "processes": processes}
         self.last = save_state(self.folder, tensors_of(standing), facts, self.identity)
+
+    def keep_aside(self, name: str, standing: Standing, processes: Processes) -> None:
+        """Write it under a name, beside the last two that `keep` has written."""
+        if self.aside is not None:
+            processes.first_does(partial(self._write_aside, self.aside / name, standing))
+
+    def _write_aside(self, folder: Path, standing: Standing) -> None:
+        with suppress(OSError):  # save_state says what is wrong
+            folder.parent.mkdir(exist_ok=True)
+        save_state(folder, tensors_of(standing), facts_of(standing), self.identity)
 
     def is_due(self, processes: Processes) -> bool:
         """Whether the step that ends is one to keep."""

@@ -98,6 +98,8 @@ def _epochs(
                 place = Place(stage=number, done=done + 1, epoch=epoch, told=place.told + 1)
                 if keeper is not None:
                     keeper.keep(Standing(place, search), run.processes)
+            if stage.kept and keeper is not None:
+                keeper.keep_aside(stage.kept, Standing(place, search), run.processes)
 
 
 def _steps_before(stages: Sequence[Stage], run: Run, place: Place) -> int:

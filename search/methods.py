@@ -10,7 +10,7 @@ random search that trains no weights, since it judges by them.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -147,7 +147,9 @@ def _grouped(config: Any) -> bool:
 
 
 def plan(method: str, config: Any, derivation: Derivation, space: SearchSpace) -> tuple[Stage, ...]:
-    """All stages of a search. Raises DotsZooError where the parts cannot be combined."""
+    """All stages of a search; the last of its operation search and of its topology search are `kept` by these
+    names. Raises DotsZooError where the parts cannot be combined.
+    """
     reason = refusal(method, config, derivation, space)
     if reason:
         raise DotsZooError(f"search {method}: {reason}")
@@ -158,6 +160,7 @@ def plan(method: str, config: Any, derivation: Derivation, space: SearchSpace) -
     after = 0 if rule == "none" else derivation.topology_search.epochs
     stages = found.stages(config, space, after)
     narrowed = partial(found.narrowed, config)
+    ends = {len(stages): "operation"}
     if rule != "none":
         epochs = sum(stage.epochs for stage in stages)
 
@@ -165,9 +168,11 @@ def plan(method: str, config: Any, derivation: Derivation, space: SearchSpace) -
             return found.surviving(config, derivation.keep, narrowed(search))
 
         stages += topology_search(rule, derivation.topology_search, config.training, epochs, survivors)
-    if derivation.selection == "magnitude":
-        return stages
-    return stages + _selection(stages, config, derivation, space, narrowed)
+        ends[len(stages)] = "topology"
+    if derivation.selection != "magnitude":
+        stages += _selection(stages, config, derivation, space, narrowed)
+    ends.pop(len(stages), None)  # where the search ends is in its checkpoint
+    return tuple(replace(stage, kept=ends.get(number, "")) for number, stage in enumerate(stages, 1))
 
 
 def _selection(

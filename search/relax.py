@@ -36,7 +36,7 @@ def sigmoid_weights(logits: Tensor, members: Tensor, temperature: float = 1.0) -
 
 def edge_weights(combination_weights: Tensor, membership: Tensor) -> Tensor:
     """gamma of Eq. 7, (E,), from beta, (nodes, C), and `edge_membership`, (nodes, C, E)."""
-    return torch.einsum("nc,nce->e", combination_weights, membership)
+    return torch.einsum("nc,nce->e", combination_weights, membership.to(combination_weights.dtype))
 
 
 def temperature(epoch: int, epochs: int, start: float, end: float) -> float:

@@ -2,8 +2,8 @@
 
 The folder holds `config.yaml` (a search with `--config` of it is the same search), `metrics.jsonl` (a line an
 epoch: figures, weights), `tensorboard/`, `genotypes/` (the cell after every epoch), `plots/`, `report.html`,
-`genotype.json`, `run.json`, and `checkpoint/`, from which it goes on. Every file but TensorBoard's is whole
-or absent.
+`genotype.json`, `run.json`, `checkpoint/`, from which it goes on, and `stages/`, the search as a stage left
+it for another. Every file but TensorBoard's is whole or absent.
 """
 
 import dataclasses
@@ -78,7 +78,7 @@ def search(
     }
     processes = processes_of(Accelerator(mixed_precision=config.training.precision))
     with noted() as stop:
-        keeper = Keeper(out / "checkpoint", checkpoint_seconds, identity, stop)
+        keeper = Keeper(out / "checkpoint", checkpoint_seconds, identity, stop, aside=out / "stages")
         saved = keeper.saved(processes) if resume else None
         if not processes.agree(json.dumps([identity, saved.path.name if saved else None], sort_keys=True)):
             processes.end("search: expected the same options and the same folder in all processes")

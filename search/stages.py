@@ -124,7 +124,7 @@ class Stage:
     images that makes an epoch; architecture_images: the part that a step gets a second batch from. relax:
     what the logits of a search mean. derive: weights -> cells. learning_rate: of the weights, by epoch of the
     run. validate: measure the accuracy on half B after every epoch. after: what is kept of an epoch, from its
-    figures.
+    figures. kept: the name by which the search is kept as this stage leaves it, where others follow.
     """
 
     name: str
@@ -139,6 +139,7 @@ class Stage:
     learning_rate: Callable[[int], float]
     validate: bool = False
     after: Callable[[Search, Moment, Mapping[str, float]], Search] = unchanged
+    kept: str = ""
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ def test_a_run_is_a_folder_that_says_what_was_found_and_how(tmp_path):
     validate(found)
     assert sorted(path.name for path in out.iterdir()) == [
         *("checkpoint", "config.yaml", "genotype.json", "genotypes", "metrics.jsonl", "plots"),
-        *("report.html", "run.json", "tensorboard"),
+        *("report.html", "run.json", "stages", "tensorboard"),
     ]
     provenance = load_genotype(out / "genotype.json").provenance
     assert provenance["method"] == "dots" and provenance["dataset"] == "toy" and provenance["seed"] == 0
