@@ -7,5 +7,6 @@ step trains), `loop` (the one training loop), `operation` (what operation search
 shortest method). `topology` is the second half of DOTS, `darts_pt` the selection, `methods` puts the three
 together. `config` holds the numbers that all share, `data` the halves, `validation` the supernet's accuracy;
 `run` writes the folder of a run, `plots` draws it, `lookup` asks NAS-Bench-201, `options` and `__main__` are
-the command. `docs/search.md` says how to add a method.
+the command. `explain` looks at a search that has ended (`finished` reads it back), a file an analysis.
+`docs/search.md` says how to add a method.
 """

@@ -53,7 +53,7 @@ def explain(finished: Finished, config: ShuffleConfig, progress: bool) -> dict[s
 
 
 def shuffled(look: Look, config: ShuffleConfig, done: Callable[[], Any] = lambda: None) -> dict[str, Any]:
-    """Loss and accuracy before, and of every draw. Raises DotsZooError where no two edges are exchangeable."""
+    """Loss and accuracy before, and of every draw. Raises DotsZooError where no edges are exchangeable."""
     cells, space, mixture = searched_cells(look), look.search.space, look.mixture()
     pairs = {kind: exchangeable(look, kind) for kind in space.kinds}
     titles = [f"{node}<-{source}" for node, source in space.edges]
