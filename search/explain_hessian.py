@@ -9,14 +9,13 @@ the other end of the spectrum, so both `largest` (the curvature that the papers 
 known. For a symmetric matrix some eigenvalue lies within ||H v - lambda v|| of lambda, so this residual is a
 bound of the error.
 
-alpha is all of it, of every kind of cell, as one vector. The product H v is the central difference
-(g(alpha + e v) - g(alpha - e v)) / (2 e) of the gradient g, everything in double precision: the supernet's
-backward pass is written by hand and has no derivative of its own. Batch norm is by the batch.
+alpha is all of it, of every kind of cell, as one vector. The product H v is exact, the derivative of g . v of
+the gradient g, on a supernet of plain operations (`plain.py`) in double precision. A difference of gradients
+will not do: a ReLU that changes sides between the two points adds a jump. Batch norm is by the batch.
 """
 
-import copy
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -29,10 +28,9 @@ from dots_zoo.randomness import seeded
 
 from .config import least
 from .finished import Finished, Look
+from .plain import plain
 from .statistics import still_statistics
 from .steps import constant
-
-STEP = 1e-4  # e: the truncation is of the order of its square, the rounding of 1e-16 / e
 
 Product = Callable[[Tensor], Tensor]  # v -> H v
 
@@ -76,11 +74,11 @@ def explain(finished: Finished, config: HessianConfig, progress: bool) -> dict[s
 
 def spectrum(look: Look, config: HessianConfig, done: Callable[[], Any] = lambda: None) -> dict[str, Any]:
     """Both ends of the spectrum, and how well they are known."""
-    point, gradient = gradient_over_alpha(look)
+    point, derivative = derivatives(look)
 
     def product(v: Tensor) -> Tensor:
         done()
-        return (gradient(point + STEP * v) - gradient(point - STEP * v)) / (2 * STEP)
+        return derivative(v)
 
     draws = torch.Generator().manual_seed(config.seed)
     start = torch.randn(len(point), generator=draws, dtype=torch.float64).to(point.device)
@@ -98,7 +96,7 @@ def spectrum(look: Look, config: HessianConfig, done: Callable[[], Any] = lambda
         "history": {"dominant": list(first.history), "other": list(other.history)},
         "alphas": len(point),
         "images": len(look.run.parts["b"]),
-        "gradient_norm": gradient(point).norm().item(),
+        "gradient_norm": derivative(None).norm().item(),
     }
 
 
@@ -119,32 +117,32 @@ def power_iteration(product: Product, start: Tensor, config: HessianConfig, shif
         vector = moved / moved.norm()
 
 
-def gradient_over_alpha(look: Look) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-    """alpha as one vector (n,), and the gradient of the mean loss on half B at such a vector; float64."""
+def derivatives(look: Look) -> tuple[Tensor, Callable[[Tensor | None], Tensor]]:
+    """alpha as one vector (n,), and v -> H v of the mean loss on half B, None -> its gradient; float64."""
     search = look.search
-    supernet = copy.deepcopy(search.supernet).double().eval()
+    supernet = plain(search.supernet).double()
     names = [f"alpha.{kind}" for kind in search.space.kinds]
-    sizes = [search.logits[name].numel() for name in names]
     fixed = {name: tensor.detach().double() for name, tensor in search.logits.items()}
-    relaxation = look.stage.relax(replace(search, logits=dict(fixed)))  # type: ignore[arg-type]
-    device, part = look.run.accelerator.device, look.run.parts["b"]
+    point = torch.cat([fixed[name].flatten() for name in names])
+    sizes = [fixed[name].numel() for name in names]
+    device, part, relaxation = look.run.accelerator.device, look.run.parts["b"], look.relaxation
     parts = part.to(device).tensor_split(max(1, round(len(part) / look.stage.batch_size)))
 
-    def gradient(point: Tensor) -> Tensor:
-        leaf = point.clone().requires_grad_()
+    def derivative(v: Tensor | None) -> Tensor:
+        leaf, total = point.clone().requires_grad_(), torch.zeros_like(point)
         pieces = dict(zip(names, leaf.split(sizes), strict=True))
         logits = {**fixed, **{name: piece.view_as(fixed[name]) for name, piece in pieces.items()}}
-        total = torch.zeros_like(point)
-        draws = seeded(device, look.moment.seed, "hessian")  # the same noise at every point
+        draws = seeded(device, look.moment.seed, "hessian")  # the same noise for every vector
         with constant(supernet), still_statistics(supernet), draws:
             for chosen in parts:
                 mixture = relaxation.mix(relaxation.weigh(logits, look.moment), look.moment)
                 answers = supernet(look.run.data.plain_batch(chosen).double(), mixture)
                 loss = F.cross_entropy(answers, look.run.data.labels[chosen], reduction="sum")
-                total += torch.autograd.grad(loss, leaf)[0]
+                [found] = torch.autograd.grad(loss, leaf, create_graph=v is not None)
+                total += found.detach() if v is None else torch.autograd.grad(found, leaf, v)[0]
         return total / len(part)
 
-    return torch.cat([fixed[name].flatten() for name in names]), gradient
+    return point, derivative
 
 
 def draw(figures: dict[str, Any]) -> Figure:

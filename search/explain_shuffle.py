@@ -58,7 +58,7 @@ def shuffled(look: Look, config: ShuffleConfig, done: Callable[[], Any] = lambda
     pairs = {kind: exchangeable(look, kind) for kind in space.kinds}
     titles = [f"{node}<-{source}" for node, source in space.edges]
     loss, accuracy = look.measure(mixture)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for number in range(config.draws):
         chosen = []
         for place, (kind, _) in enumerate(cells):

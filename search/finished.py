@@ -86,7 +86,8 @@ class Finished:
 
     @cached_property
     def derivation(self) -> Derivation:
-        return _built(self.folder, Derivation, self.settings)
+        found: Derivation = _built(self.folder, Derivation, self.settings)
+        return found
 
     @cached_property
     def stages(self) -> tuple[Stage, ...]:

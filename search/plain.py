@@ -1,0 +1,71 @@
+"""A supernet of plain torch operations, which can be differentiated twice.
+
+The supernet's own backward passes are written by hand (`pointwise_norm.py`, `candidates.py`, `quick_norm.py`
+of dots_zoo) and have no derivative. Here every operation of an edge, its batch norm and its weight are
+computed one by one, on the same weights; the result is the same, the time is not.
+"""
+
+import copy
+from typing import cast
+
+from torch import Tensor, nn
+
+from dots_zoo.quick_norm import QuickNorm
+
+from .candidates import Half, Normed, Separable
+from .mixed import Mixture, Nodes, Row, SearchEdge, Summands
+from .supernet import Supernet
+
+
+def plain(supernet: Supernet) -> Supernet:
+    """A copy that computes the same, for batch norm by the batch and no dropout."""
+    found = copy.deepcopy(supernet).eval()
+    found.memory = "fast"
+    for module in list(found.modules()):
+        if isinstance(module, Nodes):
+            module.edges = nn.ModuleList([_Edge(cast(SearchEdge, edge)) for edge in module.edges])
+    for module in list(found.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, QuickNorm):
+                setattr(module, name, _norm(child))
+    return found
+
+
+class _Edge(nn.Module):
+    """What a SearchEdge adds to its node, an operation at a time (Eq. 1 of DOTS, Eq. 4 of DARTS-)."""
+
+    def __init__(self, edge: SearchEdge) -> None:
+        super().__init__()
+        self.edge = edge
+
+    def read(self, active: frozenset[int], auxiliary: bool) -> set[str]:
+        return self.edge.read(active, auxiliary)
+
+    def forward(self, source: dict[str, Tensor], row: Row, mixture: Mixture, node: Summands) -> None:
+        edge = self.edge
+        for column, read, operation in zip(edge.columns, edge.reads, edge.operations, strict=True):
+            if column in row.active:
+                node.maps.append(row.weights[column] * _value(operation, source[read]))
+        if mixture.auxiliary and edge.auxiliary is not None:
+            read = "relu" if isinstance(edge.auxiliary, Normed) else "identity"
+            weight = mixture.auxiliary if row.edge is None else mixture.auxiliary * row.edge
+            node.maps.append(weight * _value(edge.auxiliary, source[read]))
+
+
+def _value(operation: nn.Module, x: Tensor) -> Tensor:
+    """What an operation gives at a weight of one, of what it reads of its node."""
+    if isinstance(operation, Separable):
+        for number, half in enumerate(cast(Half, half) for half in operation.halves):
+            x = half.norm(half.pointwise(half.depthwise(x.relu() if number else x)))
+        return x
+    out: Tensor = operation.norm(operation(x)) if isinstance(operation, Normed) else operation(x)
+    return out
+
+
+def _norm(quick: QuickNorm) -> nn.BatchNorm2d:
+    """torch's, on the same weights and statistics."""
+    norm = nn.BatchNorm2d(quick.num_features, quick.eps, quick.momentum, quick.affine)
+    norm.weight, norm.bias = quick.weight, quick.bias
+    norm.running_mean, norm.running_var = quick.running_mean, quick.running_var
+    norm.num_batches_tracked = quick.num_batches_tracked
+    return norm.eval()
