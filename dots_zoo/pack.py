@@ -1,8 +1,8 @@
 """Convolutions whose weights lie as the CPU's convolution library reads them: `pack(model)`.
 
-PyTorch rewrites the weights of a convolution into that layout on every call, and of a single image on a single
-thread it gives the 1x1 convolutions to a slower matrix product. Both are a third of the time of a `fuse`d
-network on one image (`benchmarks/discrete.py`). The operator is the one that PyTorch's compiler uses.
+PyTorch rewrites the weights of a convolution into that layout on every call, and of a single image on a
+single thread it gives the 1x1 convolutions to a slower matrix product. What both cost a `fuse`d network is
+measured by `benchmarks/discrete.py`. The operator is the one that PyTorch's compiler uses.
 """
 
 from typing import Any, TypeGuard
