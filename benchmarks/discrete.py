@@ -1,6 +1,7 @@
 """What a network of cells costs, ours against the plain one of the public kind (`plain_network.py`).
 
 python benchmarks/discrete.py [--quick] [--json out.json]
+python benchmarks/discrete.py --profile
 
 The same weights on the same images, in turn in one process and on one thread, so that what else the machine
 does is the same for both; a ratio is ours over plain, of the minima and of the medians, in CPU seconds of the
@@ -17,6 +18,7 @@ import json
 import platform
 import statistics
 import time
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -26,6 +28,7 @@ import torch
 import torch.nn.functional as F
 from plain_network import PlainNetwork
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import dots_zoo
 from dots_zoo.allocator import keep_freed_memory
@@ -147,6 +150,36 @@ def measure(runs: dict[str, Run], repetitions: int) -> dict[str, dict[str, float
     return found
 
 
+class Profile(TorchDispatchMode):
+    """CPU seconds of every kind of operator."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seconds: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        began = time.process_time()
+        out = func(*args, **(kwargs or {}))
+        name = str(func).split(".")[1]
+        if "convolution" in name:
+            weight = args[2 if "backward" in name else 1]
+            kind = "1x1" if weight.shape[-1] == 1 else "depthwise" if weight.shape[1] == 1 else "dense"
+            name = f"{kind} {name}"
+        self.seconds[name] += time.process_time() - began
+        return out
+
+
+def profile() -> None:
+    """Where a training step of ours at batch 16 spends its time."""
+    keep_freed_memory()
+    run = training(16, 0.0)["quicken"]
+    with Profile() as found:
+        run(), run()
+    total = sum(found.seconds.values())
+    for name, seconds in found.seconds.most_common(14):
+        print(f"  {seconds / total:5.1%} {name}")
+
+
 def row(what: str, runs: dict[str, Run], repetitions: int, **setting: Any) -> dict[str, Any]:
     print(what, setting, flush=True)
     return {"what": what, **setting, "repetitions": repetitions, "times": measure(runs, repetitions)}
@@ -158,8 +191,11 @@ def main() -> None:
     )
     parser.add_argument("--quick", action="store_true", help="fewer repetitions, training at batch 16 only")
     parser.add_argument("--json", help="where the document is written")
+    parser.add_argument("--profile", action="store_true", help="operators of a training step, and no more")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
+    if chosen.profile:
+        return profile()
     rows = [row("inference", inference(), 20 if chosen.quick else 60, batch=1)]
     for batch, rate, keep in TRAININGS[: 2 if chosen.quick else None]:
         if keep:
