@@ -1,7 +1,7 @@
 """Batch norm whose backward pass stays fast where the gradient is a part of another map.
 
 The CPU library reduces a channels-last map well only if the gradient lies as the map does; others, such as
-the part of a cell's concatenation that belongs to one node, take six times as long. Here the gradient is
+the part of a cell's concatenation that belongs to one node, take far longer. Here the gradient is
 copied into the layout of the map first. What it saves is measured by `benchmarks/quick_norm.py`.
 """
 
