@@ -31,8 +31,7 @@ def depthwise(x: Tensor, weight: Tensor, stride: int = 1, padding: int = 0, dila
     if dilation > 1 and stride % dilation == 0 and padding % dilation == 0:
         x = x[:, :, ::dilation, ::dilation]
         stride, padding, dilation = stride // dilation, padding // dilation, 1
-    fast = dilation == 1 and (stride > 1 or weight.shape[-1] <= FAST)
-    if x.device.type != "cpu" or fast or not torch.is_grad_enabled():
+    if x.device.type != "cpu" or (dilation == 1 and (stride > 1 or weight.shape[-1] <= FAST)):
         return F.conv2d(x, weight, None, stride, padding, dilation, groups=len(weight))
     if torch.is_autocast_enabled("cpu"):
         low = torch.get_autocast_dtype("cpu")
