@@ -5,8 +5,8 @@ taken of x and goes into the bias of the convolution,
 
     y = P x - P mean(x),   var = mean(y^2),   norm(y) = y / sqrt(var + eps),
 
-so that y is centred as it is written, and a norm is nothing but a scale for every channel. As in `quick_norm`
-the sums run over rows of pixels. The two classes here differ in what follows: a ReLU, or the sum of all,
+so that y is centred as it is written, and a norm is nothing but a scale for every channel. The sums run over
+rows of pixels. The two classes here differ in what follows: a ReLU, or the sum of all,
 
     z = relu(norm(y)),   out = sum_k w_k norm(P_k x_k).
 
