@@ -29,6 +29,7 @@ def models(pattern: str = "*") -> Iterator[Row]:
             "macs": costs.macs,
             "input_size": list(cfg.input_size),
             "over_mobile_limit": mobile and costs.macs > MOBILE_LIMIT,
+            "weights": bool(cfg.has_weights),
             "origin": model.genotype.provenance.get("origin", ""),
             "paper": "; ".join(cfg.notes or ()),
         }
@@ -49,9 +50,9 @@ def cells(pattern: str = "*") -> Iterator[Row]:
 
 def model_line(row: Row) -> str:
     """One model as a line for people."""
-    flag = ">600M" if row["over_mobile_limit"] else ""
+    flag = ">600M" if row["over_mobile_limit"] else "weights" if row["weights"] else ""
     height, width = row["input_size"][1:]
-    cost = f"{row['params'] / 1e6:6.2f} M params {row['macs'] / 1e6:7.1f} M MACs {flag:>5}"
+    cost = f"{row['params'] / 1e6:6.2f} M params {row['macs'] / 1e6:7.1f} M MACs {flag:<7}"
     return f"{row['name']:<28} {cost}  {f'{height}x{width}':<8} {row['origin']:<48} {row['paper'] or '-'}"
 
 

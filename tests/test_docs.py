@@ -29,6 +29,7 @@ NEEDS = (
     "torchrun",
     "tools/test.py",
     "--calibration",
+    "dots_zoo.ship runs/tiny",
 )
 
 

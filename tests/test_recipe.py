@@ -115,7 +115,7 @@ def test_the_presets_resolve_to_the_papers_numbers(name: str) -> None:
 
 
 def test_every_preset_is_read_and_an_option_beats_it() -> None:
-    assert set(preset_names(PRESETS)) == {*GOLDEN, "modern", "small_cpu"}
+    assert set(preset_names(PRESETS)) == {*GOLDEN, "modern", "small_cpu", "dots_cifar10_tiny"}
     for name in preset_names(PRESETS):
         options = train_parser(name).parse_args(["dots_cifar10", "--out", "run", "--epochs", "7"])
         assert options["epochs"] == 7 and options["batch_size"] == preset(PRESETS, name)["batch_size"]

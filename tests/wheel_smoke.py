@@ -10,6 +10,7 @@ import dots_zoo
 
 assert not list(Path.cwd().iterdir()), "run this in an empty folder"
 assert timm.create_model("dots_imagenet").num_features == 768
+assert timm.create_model("dots_cifar10_tiny", pretrained=True).num_classes == 10
 for package in ("search", "export", "det_configs", "seg_configs"):
     assert importlib.util.find_spec(f"dots_zoo.{package}") is not None, package
     assert importlib.util.find_spec(package) is None, f"{package} landed at the top of site-packages"
