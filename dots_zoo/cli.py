@@ -130,11 +130,13 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("det", help="detection: dots-zoo det --help", add_help=False)
     commands.add_parser("seg", help="segmentation: dots-zoo seg --help", add_help=False)
 
-    p = command("export", _export, "export a timm model to ONNX and prove it against PyTorch")
-    p.add_argument("model", help="a timm name, ours or another")
+    p = command("export", _export, "export a model to ONNX and prove it against PyTorch")
+    p.add_argument(
+        "model", help="a timm name, ours or another; for detect and segment a config, its name or file"
+    )
     p.add_argument("-o", "--output", type=Path, required=True, help="m.onnx")
-    p.add_argument("--task", default="classify", help="classify or features")
-    p.add_argument("--genotype", help="the cell, for cell_mobile, cell_cifar and cell_nb201")
+    p.add_argument("--task", default="classify", help="classify, features, detect or segment")
+    p.add_argument("--genotype", help="the cell, for cell_mobile, cell_cifar and cell_nb201, and for configs")
     p.add_argument(
         "--checkpoint", type=Path, help="weights to load: safetensors or a torch file, public names or ours"
     )
@@ -150,6 +152,10 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--for", dest="target", choices=("cpu", "cuda", "tensorrt"), default="cpu", help="where int8 will run"
     )
+    p.add_argument(
+        "--image", default="float32", help="detect, segment: float32, or uint8 normalised in the graph"
+    )
+    p.add_argument("--logits", action="store_true", help="segment: scores of all classes, not the labels")
     p.add_argument("--fuse", action="store_true", help="rewrite our networks into fewer operations, exactly")
     p.add_argument("--opset", type=int, default=18)
     p.add_argument("--exporter", choices=("dynamo", "torchscript"), default="dynamo")
@@ -215,6 +221,8 @@ def _export(args: argparse.Namespace) -> int:
         target=args.target,
         half_io=args.half_io,
         calibration=args.calibration,
+        image=args.image,
+        logits=args.logits,
         fuse=args.fuse,
         opset=args.opset,
         exporter=args.exporter,

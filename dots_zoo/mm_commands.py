@@ -50,7 +50,11 @@ def _parser(task: str) -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
     _add_train(_command(commands, task, "train", _train, "train a model"))
-    _add_test(_command(commands, task, "test", _test, "evaluate a checkpoint on the test set"))
+    _add_test(
+        _command(
+            commands, task, "test", _test, "evaluate a checkpoint, or an exported .onnx, on the test set"
+        )
+    )
     _add_predict(_command(commands, task, "predict", _predict, "draw what a checkpoint finds on images"))
     p = commands.add_parser("curves", help="draw the loss and the metrics of a training")
     p.set_defaults(run=_curves)

@@ -20,8 +20,9 @@ from mmengine.runner import Runner
 
 from .errors import DotsZooError
 from .files import write_file
-from .mm_config import backbone_of, load_weights
+from .mm_config import SCOPES, backbone_of, load_weights
 from .mm_data import check_data
+from .mm_onnx import OnnxModel
 from .mm_progress import Progress, quiet
 from .openmm import DotsBackbone
 from .surroundings import surroundings
@@ -69,7 +70,7 @@ def train(cfg: Any, folder: Path, *, resume: bool = False, amp: bool = False) ->
 
 
 def test(cfg: Any, checkpoint: Path, folder: Path) -> dict[str, float]:
-    """The metrics of a checkpoint on the config's test set; logs go into `folder`.
+    """The metrics of a checkpoint, or of an exported .onnx, on the config's test set; logs go into `folder`.
 
     Raises DotsZooError where the data or the checkpoint do not fit.
     """
@@ -80,7 +81,11 @@ def test(cfg: Any, checkpoint: Path, folder: Path) -> dict[str, float]:
     cfg.load_from = None  # loaded strictly, below
     with _whole_or_not_at_all(folder), quiet():
         runner = _runner(cfg)
-        load_weights(runner.model.module if is_model_wrapper(runner.model) else runner.model, checkpoint)
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        if checkpoint.suffix == ".onnx":
+            runner.model = OnnxModel(checkpoint, SCOPES[cfg.default_scope])
+        else:
+            load_weights(model, checkpoint)
         return {name: float(value) for name, value in runner.test().items()}
 
 

@@ -38,28 +38,41 @@ def export_model(
     target: str = "cpu",
     half_io: bool = False,
     calibration: Path | None = None,
+    image: str = "float32",
+    logits: bool = False,
     fuse: bool = False,
     opset: int = 18,
     exporter: "Exporter" = "dynamo",
 ) -> "Exported":
-    """Build a timm model, load its weights, export it, and print what was measured.
+    """Build a timm model, or a config's for the tasks detect and segment, load its weights, export it, and
+    print what was measured.
 
-    genotype: for the names that build any cell. checkpoint: safetensors or a torch file, loaded strictly.
-    pretrained: the weights of timm. input_size: (height, width), None for the model's own. The others as for
-    to_onnx.export_onnx and its Lowering. Raises DotsZooError for what cannot be built, loaded or exported,
-    and ParityError for an unproven graph.
+    genotype: for the names that build any cell, and for configs. checkpoint: safetensors or a torch file,
+    loaded strictly. pretrained: the weights of timm. input_size: (height, width), None for the model's own.
+    image and logits: see ends.Surface. The others as for to_onnx.export_onnx and its Lowering. Raises
+    DotsZooError for what cannot be built, loaded or exported, and ParityError for an unproven graph.
     """
     _require("onnx", "onnxruntime", "onnxscript")
+    from .ends import Surface
     from .to_onnx import Lowering, export_onnx
+    from .toolbox import TOOLBOXES, build_network
 
     _check_folder(output)
     lowering = Lowering(precision, target, half_io, calibration)  # type: ignore[arg-type]
-    kwargs = {"genotype": genotype, "num_classes": num_classes}
-    model = build_model(
-        name, task == "features", checkpoint, pretrained, {k: v for k, v in kwargs.items() if v is not None}
-    )
+    surface = Surface(image, logits)  # type: ignore[arg-type]
+    if task in TOOLBOXES:
+        if pretrained or num_classes is not None:
+            raise DotsZooError(
+                f"{name}: --pretrained and --num-classes are for timm's models: leave them out"
+            )
+        model = build_network(name, task, checkpoint, genotype)
+    else:
+        kwargs = {"genotype": genotype, "num_classes": num_classes}
+        given = {k: v for k, v in kwargs.items() if v is not None}
+        model = build_model(name, task == "features", checkpoint, pretrained, given)
     config: Any = model.pretrained_cfg
-    size = None if input_size is None else (config["input_size"][0], *input_size)
+    channels = (config["input_size"] or (3,))[0]
+    size = None if input_size is None else (channels, *input_size)
     done = export_onnx(
         model,
         output,
@@ -67,6 +80,7 @@ def export_model(
         input_size=size,
         dynamic=dynamic,
         lowering=lowering,
+        surface=surface,
         fuse=fuse,
         opset=opset,
         exporter=exporter,
@@ -99,6 +113,8 @@ def _lines(name: str, done: "Exported") -> list[str]:
         f"sizes {', '.join(sizes)}",
         f"{first.name}: mean difference {first.mean_difference:.1e}, cosine {first.cosine:.6f}{agreement}",
     ]
+    if done.answers:
+        lines.append("whole graph: " + ", ".join(f"{k} {v:.4g}" for k, v in done.answers.items()))
     if "float_layers" in done.metadata:
         left = json.loads(done.metadata["float_layers"])
         lines.append(

@@ -107,6 +107,29 @@ def run_torch(model: nn.Module, batches: Sequence[Tensor]) -> list[list[Tensor]]
     return [[out] if isinstance(out, Tensor) else list(out) for out in outputs]
 
 
+def run_onnx(content: bytes, batches: Sequence[Tensor], where: str) -> tuple[list[str], list[list[Tensor]]]:
+    """(names of the outputs, outputs of every batch, [batch][output]), in ONNX Runtime on the CPU.
+
+    float16 outputs are given as float32. Raises ParityError where the graph does not run.
+    """
+    session = open_session(content, "cpu", 0, where)
+    [feed] = session.get_inputs()
+    names = [output.name for output in session.get_outputs()]
+    half = feed.type == "tensor(float16)"
+    got = []
+    for batch in batches:
+        try:
+            outputs = session.run(names, {feed.name: (batch.half() if half else batch).numpy()})
+        except ORT_ERRORS as error:
+            reason = str(error).partition("\n")[0]
+            raise ParityError(
+                f"{where}: fails in ONNX Runtime with a batch of {len(batch)}: {reason}"
+            ) from error
+        tensors = [torch.from_numpy(y) for y in outputs]
+        got.append([y.float() if y.dtype is torch.float16 else y for y in tensors])
+    return names, got
+
+
 def spread(batches: Sequence[Tensor]) -> tuple[float, float]:
     """(movement, largest magnitude) of one output over all batches; outputs of one shape are compared."""
     alike = _by_shape(batches)
@@ -175,23 +198,10 @@ def compare(
     the order of the graph's outputs. batches: (n, C, H, W) each, two images or more in all. `where` opens
     the messages. Raises ParityError where the graph does not run or gives other shapes.
     """
-    session = open_session(content, "cpu", 0, where)
-    [feed] = session.get_inputs()
-    names = [output.name for output in session.get_outputs()]
+    names, got = run_onnx(content, batches, where)
     expected = run_torch(model, batches)
     if len(expected[0]) != len(names):
         raise ParityError(f"{where}: has {len(names)} outputs, and the torch model {len(expected[0])}")
-    half = feed.type == "tensor(float16)"
-    got = []
-    for batch in batches:
-        try:
-            outputs = session.run(names, {feed.name: (batch.half() if half else batch).numpy()})
-            got.append([torch.from_numpy(y).float() for y in outputs])
-        except ORT_ERRORS as error:
-            reason = str(error).partition("\n")[0]
-            raise ParityError(
-                f"{where}: fails in ONNX Runtime with a batch of {len(batch)}: {reason}"
-            ) from error
     by_output = zip(names, zip(*got, strict=True), zip(*expected, strict=True), strict=True)
     return tuple(_compared(name, g, e, where) for name, g, e in by_output)
 

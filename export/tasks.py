@@ -1,29 +1,23 @@
 """What a graph is asked to do: a task wraps a torch model and names what goes in and what comes out.
 
-The input is always `image`. A task is a function from a model to a Wrapped; a new one is a function here or
-in a module of its own, and its name in TASKS.
+The input is always `image`. A task is a function from a model to a Wrapped, and what the file has around the
+network, if anything; a new one is a function here or in a module of its own, and its name in TASKS.
 """
 
+import copy
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
 from dots_zoo.errors import DotsZooError
+from dots_zoo.fuse import fuse
 
-
-@dataclass(frozen=True)
-class Wrapped:
-    """module: its forward has the one argument `image` and returns a tuple of tensors, one row an image.
-
-    outputs: their names, in order. metadata: what the file says of them.
-    """
-
-    module: nn.Module
-    outputs: tuple[str, ...]
-    metadata: dict[str, str]
+from .decode import detect_maps
+from .detect import Detector
+from .ends import Ends, Surface, Wrapped, classes
+from .segment import Segmenter, segment_logits
 
 
 class _Graph(nn.Module):
@@ -42,10 +36,7 @@ def classify(model: nn.Module) -> Wrapped:
     """`logits` (N, classes). The file has the classes' number, and their names where timm's cfg has them."""
     if _is_features(model):
         raise DotsZooError(f"task classify needs a model that classifies of timm, got {type(model).__name__}")
-    config: Any = getattr(model, "pretrained_cfg", {})
-    count, names = getattr(model, "num_classes", None), config.get("label_names")
-    named = {"class_names": list(names)} if names and len(names) == count else {}
-    return Wrapped(_Graph(model), ("logits",), {"classes": str(count), **_as_json(named)})
+    return Wrapped(_Graph(model), ("logits",), classes(model, getattr(model, "num_classes", 0)))
 
 
 def features(model: nn.Module) -> Wrapped:
@@ -59,14 +50,46 @@ def features(model: nn.Module) -> Wrapped:
     return Wrapped(_Graph(model), names, _as_json({"channels": list(info.channels()), "strides": strides}))
 
 
-TASKS: dict[str, Callable[[nn.Module], Wrapped]] = {"classify": classify, "features": features}
+TASKS: dict[str, Callable[[nn.Module], Wrapped]] = {
+    "classify": classify,
+    "features": features,
+    "detect": detect_maps,
+    "segment": segment_logits,
+}
+ENDS: dict[str, Callable[[Surface], Ends]] = {"detect": Detector, "segment": Segmenter}
 
 
 def wrap(model: nn.Module, task: str) -> Wrapped:
     """Raises DotsZooError for a task that is not known, and for a model that does not suit it."""
     if task not in TASKS:
-        raise DotsZooError(f"unknown task {task!r}: expected {' or '.join(TASKS)}")
+        raise DotsZooError(f"unknown task {task!r}: expected {', '.join(TASKS)}")
     return TASKS[task](model)
+
+
+def ends_of(task: str, surface: Surface) -> Ends | None:
+    """What the file has around the network, None for tasks that are the network alone."""
+    if surface.logits and task != "segment":
+        raise DotsZooError(f"logits in place of labels are for task segment, got {task}")
+    if task in ENDS:
+        return ENDS[task](surface)
+    if surface.image != "float32":
+        raise DotsZooError(f"{surface.image} images are for the tasks {' and '.join(ENDS)}, got {task}")
+    return None
+
+
+def fused(model: nn.Module, task: str, rewrites: Sequence[str]) -> nn.Module:
+    """A copy with fewer operations: the network itself, or the backbone of a detector or segmenter."""
+    if task not in ENDS:
+        return fuse(model, rewrites)
+    twin = copy.deepcopy(model)
+    bodies = [part for part in twin.modules() if type(part).__name__ == "DotsBackbone"]
+    if not bodies:
+        raise DotsZooError(
+            f"--fuse is for the networks of dots_zoo, and this {type(model).__name__} has no DotsBackbone"
+        )
+    for part in bodies:
+        part.body = fuse(part.body, rewrites)  # type: ignore[arg-type]
+    return twin.eval()
 
 
 def _is_features(model: nn.Module) -> bool:

@@ -1,7 +1,7 @@
 """From a torch model to one self-contained ONNX file that is proven before it exists.
 
-Fuse where asked, trace, lower the precision, onnx.checker, parity in ONNX Runtime, metadata, and only then
-the file. A network that was never fitted
+Fuse where asked, trace, lower the precision, parity in ONNX Runtime; what the task has around the network,
+and parity of the whole; onnx.checker, metadata, and only then the file. A network that was never fitted
 answers every image alike, so its own outputs cannot tell a right graph from a wrong one: a copy with fitted
 statistics is exported by the same path and compared instead, and the two graphs must be wired alike.
 """
@@ -24,13 +24,13 @@ import dots_zoo
 from dots_zoo.errors import DotsZooError
 from dots_zoo.files import write_file
 from dots_zoo.fuse import DEFAULT
-from dots_zoo.fuse import fuse as fuse_model
 from dots_zoo.genotype import to_text
 from dots_zoo.macs import count
 from dots_zoo.network import CellNet
 from dots_zoo.ops import Noise
 
 from .calibration import read_images
+from .ends import Ends, Surface
 from .graph import wiring
 from .parity import (
     Parity,
@@ -45,7 +45,7 @@ from .parity import (
     spread,
 )
 from .precision import TOLERANCES, Precision, Target, to_fp16, to_int8
-from .tasks import wrap
+from .tasks import ends_of, fused, wrap
 from .trace import AXES, Exporter, trace
 
 # Grouped pointwise convolutions have no integer kernel for channels-last maps: int8 goes without them.
@@ -58,7 +58,8 @@ class Exported:
 
     shape: of the input, (batch, C, H, W), None for what is dynamic. outputs: their names, in order.
     fitted_for_check: parity was measured on a copy with fitted statistics, as the weights were never fitted.
-    metadata: what the file says of itself.
+    answers: what a task around the network was measured by, such as the share of matched boxes. metadata:
+    what the file says of itself.
     """
 
     path: Path
@@ -66,6 +67,7 @@ class Exported:
     outputs: tuple[str, ...]
     parity: Parity
     fitted_for_check: bool
+    answers: dict[str, Any]
     metadata: dict[str, str]
 
 
@@ -97,6 +99,7 @@ class Lowering:
 
 
 FP32 = Lowering()
+PLAIN = Surface()
 
 
 def export_onnx(
@@ -107,6 +110,7 @@ def export_onnx(
     input_size: tuple[int, int, int] | None = None,
     dynamic: Sequence[str] = ("batch",),
     lowering: Lowering = FP32,
+    surface: Surface = PLAIN,
     fuse: bool = False,
     opset: int = 18,
     exporter: Exporter = "dynamo",
@@ -115,57 +119,77 @@ def export_onnx(
     """Export `model` in evaluation mode, and leave the model itself as it is.
 
     task: a name from tasks.TASKS. input_size: (C, H, W), None for the model's own. dynamic: which of the
-    input's sizes are left open; the batch is 1 where it is not. fuse: rewrite a network of dots_zoo into
-    fewer operations first. seed: of the test images. Raises ParityError where the graph is not proven and
-    DotsZooError where the model cannot be exported; there is no file then.
+    input's sizes are left open; the batch is 1 where it is not. surface: of detectors and segmenters. fuse:
+    rewrite a network of dots_zoo into fewer operations first. seed: of the test images. Raises ParityError
+    where the graph is not proven and DotsZooError where the model cannot be exported; there is no file then.
     """
     if unknown := set(dynamic) - AXES.keys():
         raise DotsZooError(f"unknown dynamic axis {min(unknown)!r}: expected some of {', '.join(AXES)}")
+    ends = ends_of(task, surface)
+    if ends and lowering.half_io:
+        raise DotsZooError(f"float16 inputs and outputs are for the tasks classify and features, got {task}")
     name, size = _identify(model, input_size)
     subject = copy.deepcopy(model).cpu().float().to(memory_format=torch.contiguous_format).eval()
+    for part in subject.modules():
+        if hasattr(part, "channels_last"):  # a DotsBackbone's, for torch's CPU kernels
+            setattr(part, "channels_last", False)  # noqa: B010 (its type is not known here)
     wrapped = wrap(subject, task)
+    around = ends.metadata(subject, size, dynamic) if ends else {}
     costs = count(model, size)
     calibration, batches = _images(model, size, dynamic, lowering, seed)
     image = probe_images(2 if "batch" in dynamic else 1, size, seed)  # not a batch size that is checked
 
     def make(network: nn.Module) -> _Made:
         rewrites = INT8_REWRITES if lowering.precision == "int8" else DEFAULT
-        module = wrap(fuse_model(network, rewrites) if fuse else network, task).module.eval()
+        module = wrap(fused(network, task, rewrites) if fuse else network, task).module.eval()
         graph = trace(module, image, wrapped.outputs, dynamic=dynamic, opset=opset, exporter=exporter)
         return _lower(graph, lowering, calibration, name)
 
-    stand_in = _stand_in(subject, task, batches, size, seed, name)
+    def finish(graph: onnx.ModelProto) -> onnx.ModelProto:
+        if ends is None:
+            return graph
+        return ends.attach(graph, subject, size, dynamic=dynamic, opset=opset, exporter=exporter)
+
+    telling, stand_in = _stand_in(subject, task, ends, batches, size, seed, name)
     made = make(subject)
     twin = None if stand_in is None else make(stand_in)
-    parity = _prove(made, subject, twin, stand_in, task, batches, name, lowering.precision)
+    precision = lowering.precision
+    parity = _prove(made, subject, twin, stand_in, telling, task, batches, name, precision)
+    graph, answers = finish(made.graph), {}
+    if ends:
+        whole = graph if twin is None else finish(twin.graph)
+        shown = subject if stand_in is None else stand_in
+        answers = ends.check(whole.SerializeToString(), shown, batches, precision, name)
     metadata = {
         "model": name,
         "task": task,
         "params": str(costs.params),
         "macs": str(costs.macs),
         "weights_sha256": weights_sha256(model),
-        "precision": lowering.precision,
+        "precision": precision,
         "fused": json.dumps(fuse),
         "input_size": json.dumps(size),
         "opset": str(opset),
         "exporter": exporter,
-        "parity": json.dumps({**parity.as_dict(), "fitted_for_check": stand_in is not None}),
+        "parity": json.dumps({**parity.as_dict(), "fitted_for_check": not telling, **answers}),
         **made.metadata,
         **wrapped.metadata,
+        **around,
         **_describe(model),
     }
     channels, height, width = size
     return Exported(
-        path=_write(made.graph, metadata, Path(path), name),
+        path=_write(graph, metadata, Path(path), name),
         shape=(
             None if "batch" in dynamic else 1,
             channels,
             None if "height" in dynamic else height,
             None if "width" in dynamic else width,
         ),
-        outputs=wrapped.outputs,
+        outputs=ends.outputs if ends else wrapped.outputs,
         parity=parity,
-        fitted_for_check=stand_in is not None,
+        fitted_for_check=not telling,
+        answers=answers,
         metadata=metadata,
     )
 
@@ -244,16 +268,27 @@ def _identify(model: nn.Module, input_size: tuple[int, int, int] | None) -> tupl
 
 
 def _stand_in(
-    subject: nn.Module, task: str, batches: list[Tensor], size: tuple[int, int, int], seed: int, name: str
-) -> nn.Module | None:
-    """A fitted copy where the subject's own outputs cannot be judged, None where they can."""
-    if not is_unfitted(subject):
+    subject: nn.Module,
+    task: str,
+    ends: Ends | None,
+    batches: list[Tensor],
+    size: tuple[int, int, int],
+    seed: int,
+    name: str,
+) -> tuple[bool, nn.Module | None]:
+    """Whether the own outputs can be judged, and the copy to judge where they or the answers cannot."""
+    telling = not is_unfitted(subject)
+    if telling:
         outputs = list(zip(*run_torch(wrap(subject, task).module.eval(), batches), strict=True))
         if not all(y.isfinite().all() for output in outputs for y in output):
             raise ParityError(f"{name}: its outputs are not finite numbers: the weights are broken")
-        if all(moves(*spread(output)) for output in outputs):
-            return None
-    return fitted_copy(subject, size, seed)
+        telling = all(moves(*spread(output)) for output in outputs)
+        if telling and (ends is None or ends.tells(subject, batches)):
+            return True, None
+    twin = copy.deepcopy(subject) if telling else fitted_copy(subject, size, seed)
+    if ends:
+        ends.enliven(twin, probe_images(2, size, seed + 10))
+    return telling, twin
 
 
 def _prove(
@@ -261,24 +296,27 @@ def _prove(
     subject: nn.Module,
     twin: _Made | None,
     stand_in: nn.Module | None,
+    telling: bool,
     task: str,
     batches: list[Tensor],
     name: str,
     precision: Precision,
 ) -> Parity:
-    """Parity of the graph itself, or of the stand-in's twin, which must then be wired as the graph is.
+    """Parity of the graph itself where its outputs are telling, else of the stand-in's twin.
 
-    The reference is the model as it was given: not fused, in float32.
+    A twin must be wired as the graph is. The reference is the model as it was given: not fused, in float32.
     """
     tolerance, judged = TOLERANCES[precision]
     own = wrap(subject, task).module.eval()
-    if twin is None or stand_in is None:
-        return check_parity(made.graph.SerializeToString(), own, batches, name, tolerance, judged)
-    fitted = wrap(stand_in, task).module.eval()
-    parity = check_parity(twin.graph.SerializeToString(), fitted, batches, name, tolerance, judged)
-    if twin.wired != made.wired:
+    if telling or twin is None or stand_in is None:
+        parity = check_parity(made.graph.SerializeToString(), own, batches, name, tolerance, judged)
+    else:
+        fitted = wrap(stand_in, task).module.eval()
+        parity = check_parity(twin.graph.SerializeToString(), fitted, batches, name, tolerance, judged)
+    if twin is not None and twin.wired != made.wired:
         raise ParityError(f"{name}: with fitted statistics the exporter wires the graph otherwise")
-    check_values(made.graph.SerializeToString(), own, batches, name, tolerance, judged)
+    if not telling:
+        check_values(made.graph.SerializeToString(), own, batches, name, tolerance, judged)
     return parity
 
 

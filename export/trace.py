@@ -4,7 +4,7 @@ import io
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal
+from typing import Any, Literal
 
 import onnx
 import torch
@@ -33,10 +33,27 @@ def trace(
     where the batch is to be dynamic, since torch.export takes a batch of one for a constant. dynamic: names
     from AXES. Raises DotsZooError where the exporter gives up, or gives another opset than the one asked for.
     """
+    return trace_parts(model, (image,), (INPUT,), outputs, dynamic=dynamic, opset=opset, exporter=exporter)
+
+
+def trace_parts(
+    model: nn.Module,
+    arguments: Sequence[Tensor | list[Tensor]],
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    *,
+    dynamic: Sequence[str],
+    opset: int,
+    exporter: Exporter,
+) -> onnx.ModelProto:
+    """As `trace`, for several arguments, each a tensor or a list of tensors.
+
+    inputs: a name for every tensor, in order. Tensors of four dimensions have the dynamic axes, others none.
+    """
     run = _dynamo if exporter == "dynamo" else _torchscript
     try:
         with _quiet(), torch.no_grad():
-            graph = run(model, image, list(outputs), dynamic, opset)
+            graph = run(model, tuple(arguments), list(inputs), list(outputs), dynamic, opset)
     except (RuntimeError, ValueError, TypeError) as error:
         reason = str(error.__cause__ or error).partition("\n")[0]
         raise DotsZooError(f"the {exporter} exporter cannot export this model: {reason}") from error
@@ -50,16 +67,30 @@ def trace(
 
 
 def _dynamo(
-    model: nn.Module, image: Tensor, outputs: list[str], dynamic: Sequence[str], opset: int
+    model: nn.Module,
+    arguments: tuple[Tensor | list[Tensor], ...],
+    inputs: list[str],
+    outputs: list[str],
+    dynamic: Sequence[str],
+    opset: int,
 ) -> onnx.ModelProto:
+    dims = torch.export.Dim
+    # The sizes of several tensors depend on each other, which torch.export then finds out by itself.
+    axes: dict[int, Any] = {AXES[name]: dims(name) if len(inputs) == 1 else dims.AUTO for name in dynamic}
+
+    def shapes(argument: Tensor | list[Tensor]) -> Any:
+        if isinstance(argument, Tensor):
+            return axes if argument.ndim == 4 else {}
+        return [shapes(tensor) for tensor in argument]
+
     program = torch.onnx.export(
         model,
-        (image,),
+        arguments,
         dynamo=True,
-        input_names=[INPUT],
+        input_names=inputs,
         output_names=outputs,
         opset_version=opset,
-        dynamic_shapes={INPUT: {AXES[name]: torch.export.Dim(name) for name in dynamic}} if dynamic else None,
+        dynamic_shapes=tuple(shapes(argument) for argument in arguments) if dynamic else None,
         verbose=False,
     )
     assert program is not None  # it is None for the older exporter only
@@ -67,19 +98,29 @@ def _dynamo(
 
 
 def _torchscript(
-    model: nn.Module, image: Tensor, outputs: list[str], dynamic: Sequence[str], opset: int
+    model: nn.Module,
+    arguments: tuple[Tensor | list[Tensor], ...],
+    inputs: list[str],
+    outputs: list[str],
+    dynamic: Sequence[str],
+    opset: int,
 ) -> onnx.ModelProto:
     buffer = io.BytesIO()
-    batch = {name: {0: "batch"} for name in outputs} if "batch" in dynamic else {}
+    tensors = [t for a in arguments for t in ([a] if isinstance(a, Tensor) else a)]
+    axes: dict[str, dict[int, str]] = {name: {0: "batch"} for name in outputs} if "batch" in dynamic else {}
+    for name, tensor in zip(inputs, tensors, strict=True):
+        own = "" if len(inputs) == 1 else f"{name}_"
+        if tensor.ndim == 4:
+            axes[name] = {AXES[axis]: axis if axis == "batch" else f"{own}{axis}" for axis in dynamic}
     torch.onnx.export(
         model,
-        (image,),
+        arguments,
         buffer,  # type: ignore[arg-type]  # the annotation is that of the newer exporter
         dynamo=False,
-        input_names=[INPUT],
+        input_names=inputs,
         output_names=outputs,
         opset_version=opset,
-        dynamic_axes={INPUT: {AXES[name]: name for name in dynamic}, **batch} if dynamic else None,
+        dynamic_axes=axes if dynamic else None,
     )
     return onnx.load_from_string(buffer.getvalue())
 

@@ -30,6 +30,8 @@ NEEDS = (
     "tools/test.py",
     "--calibration",
     "dots_zoo.ship runs/tiny",
+    "--task detect",
+    "--task segment",
 )
 
 

@@ -1,6 +1,7 @@
 """Training, testing and predicting on pictures made here, a killed run, and what is refused."""
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -8,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import onnx
 import pytest
 from PIL import Image
 
@@ -90,6 +92,90 @@ def test_a_checkpoint_is_tested_on_the_test_images(
     else:
         mean = (metrics["IoU/Sky"] + metrics["IoU/Building"]) / 2
         assert metrics["mIoU"] == pytest.approx(mean, abs=0.01) and mean > 50 and "IoU/Sky" in printed
+
+
+TASKS = {"det": "detect", "seg": "segment"}
+
+
+def exported(trained: Trained, path: Path, *words: str) -> Path:
+    task = ["--task", TASKS[trained.task], "--checkpoint", trained.best, "--exporter", "torchscript"]
+    sizes = ["--input", f"{SIDE}x{SIDE}", "--dynamic", "batch,height,width"]
+    assert main(["export", str(trained.config), *task, *sizes, "-o", str(path), *words]) == 0
+    return path
+
+
+def test_an_exported_file_has_the_metric_of_the_network(trained: Trained, tmp_path: Path) -> None:
+    words = {"det": ["--image", "uint8"], "seg": ["--logits", "--fuse"]}[trained.task]
+    file = exported(trained, tmp_path / "m.onnx", *words)
+    found = []
+    for weights in (trained.best, str(file)):
+        out, logs = tmp_path / "metrics.json", str(tmp_path / "logs" / Path(weights).suffix)
+        words = ["test", str(trained.config), weights, "--work-dir", logs, "--json", str(out)]
+        assert trained.run(*words) == 0
+        found.append(json.loads(out.read_text()))
+    name, within = {"det": ("coco/bbox_mAP", 1e-3), "seg": ("mIoU", 0.1)}[trained.task]
+    assert found[1][name] == pytest.approx(found[0][name], abs=within) and found[0][name] > 0.2
+    facts = {p.key: p.value for p in onnx.load(str(file)).metadata_props}
+    assert facts["task"] == TASKS[trained.task] and facts["model"] == "tiny"
+    assert json.loads(facts["class_names"]) == (
+        ["square", "disc"] if trained.task == "det" else ["Sky", "Building"]
+    )
+    parity = json.loads(facts["parity"])
+    assert parity["matched" if trained.task == "det" else "label_agreement"] > 0.99
+
+
+def test_the_program_of_the_docs_finds_what_the_network_finds(trained: Trained, tmp_path: Path) -> None:
+    """With onnxruntime, numpy and Pillow alone: docs/deployment.md."""
+    if trained.task == "seg":
+        pytest.skip("a detector's program")
+    file = exported(trained, tmp_path / "m.onnx", "--image", "uint8")
+    page = (Path(__file__).parents[1] / "docs/deployment.md").read_text("utf-8")
+    [program] = re.findall(r"^```py\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    assert len(program.splitlines()) <= 20
+    photo = sorted(trained.data.glob("images/test*.jpg"))[0]
+    words = [sys.executable, "-c", program, str(file), str(photo)]
+    done = subprocess.run(words, capture_output=True, text=True, check=True, cwd=tmp_path)
+    model = build_model(trained.config, "det", checkpoint=trained.best)
+    expected = infer(model, photo).pred_instances
+    kept = expected[expected.scores >= 0.3]
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert len(lines) == len(kept.scores) > 0
+    for line, box, score, label in zip(lines, kept.bboxes, kept.scores, kept.labels, strict=True):
+        assert line[0] == ("square", "disc")[label] and float(line[1]) == pytest.approx(
+            float(score), abs=0.02
+        )
+        assert [float(x) for x in line[2:]] == pytest.approx(box.tolist(), abs=0.6)  # another JPEG decoder
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "expected --checkpoint FILE, the weights of a training"),
+        (["--checkpoint", "none.pth"], "none.pth: no such checkpoint file"),
+        (["--checkpoint", "BEST", "--pretrained"], "--pretrained and --num-classes are for timm's models"),
+        (["--checkpoint", "BEST", "--image", "png"], "unknown image type 'png': expected float32 or uint8"),
+        (["--checkpoint", "BEST", "--genotype", "darts_v2"], "does not fit the model of the config"),
+        (["--checkpoint", "BEST", "--half-io", "--precision", "fp16"], "float16 inputs and outputs are for"),
+    ],
+)
+def test_exports_that_cannot_be_made(
+    trained: Trained, words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "m.onnx"
+    given = [trained.best if word == "BEST" else word for word in words]
+    line = ["export", str(trained.config), "--task", TASKS[trained.task], "-o", str(out), *given]
+    assert main(line) == 2
+    assert message in capsys.readouterr().err and list(tmp_path.iterdir()) == []
+
+
+def test_a_file_of_another_task_is_not_tested(
+    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny = ["--genotype", "darts_v1", "--num-classes", "2", "--exporter", "torchscript", "--input", "32x32"]
+    assert main(["export", "cell_cifar", *tiny, "-o", str(tmp_path / "m.onnx")]) == 0
+    folder = str(tmp_path / "logs")
+    assert trained.run("test", str(trained.config), str(tmp_path / "m.onnx"), "--work-dir", folder) == 2
+    assert f"expected a file of dots-zoo export --task {TASKS[trained.task]}" in capsys.readouterr().err
 
 
 def test_predictions_are_drawn_and_written(trained: Trained, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import dots_zoo
 from dots_zoo.errors import DotsZooError
-from dots_zoo.export import to_onnx, trace
+from dots_zoo.export import tasks, to_onnx, trace
 from dots_zoo.export.parity import (
     MIN_MOVEMENT,
     ParityError,
@@ -40,6 +40,7 @@ def cell_net(**kwargs: object) -> nn.Module:
 
 @pytest.fixture(scope="module")
 def model() -> nn.Module:
+    torch.manual_seed(0)
     return fitted(cell_net(), SIZE)
 
 
@@ -187,7 +188,7 @@ def test_a_wrong_rewrite_leaves_no_file(model: nn.Module, tmp_path: Path, monkey
             fused.get_submodule("stem.1.0").bias += 1
         return fused
 
-    monkeypatch.setattr(to_onnx, "fuse_model", wrong)
+    monkeypatch.setattr(tasks, "fuse", wrong)
     with pytest.raises(ParityError, match="differs from torch"):
         export_onnx(model, tmp_path / "m.onnx", input_size=SIZE, exporter="torchscript", fuse=True)
     assert list(tmp_path.iterdir()) == []
@@ -426,7 +427,7 @@ def test_noise_is_refused_with_the_reason(tmp_path: Path):
         (lambda: nn.Conv2d(3, 4, 3), {"input_size": (1, 8, 8)}, r"cannot run an input of 1x1x8x8"),
         (lambda: nn.Conv2d(3, 4, 3), {"input_size": SIZE, "task": "features"}, "needs a features_only model"),
         (lambda: cell_net(features_only=True), {}, "task classify needs a model that classifies"),
-        (lambda: nn.Conv2d(3, 4, 3), {"input_size": SIZE, "task": "detect"}, "unknown task 'detect'"),
+        (lambda: nn.Conv2d(3, 4, 3), {"input_size": SIZE, "task": "draw"}, "unknown task 'draw'"),
         (
             lambda: nn.Conv2d(3, 4, 3),
             {"input_size": SIZE, "dynamic": ["depth"]},
