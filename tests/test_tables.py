@@ -116,7 +116,7 @@ def test_every_network_of_the_tables_is_there():
     for network in networks.values():
         known = timm.list_models() if network.library == "timm" else torchvision.models.list_models()
         assert network.name in known
-    assert len(tables.registered()) == 25
+    assert len(tables.registered()) == 26
     files = [item.file for item in tables.items()]
     assert len(files) == len(set(files)) and {"dots_imagenet_224x224.onnx", "darts_v1_32x32.onnx"} <= set(
         files
