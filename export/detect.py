@@ -21,7 +21,7 @@ from .decode import Decode, Maps, head_of
 from .ends import IMAGES, Surface, append, bytes_in_front, feeds, join
 from .parity import ParityError, run_onnx
 from .precision import Precision
-from .trace import Exporter, trace_parts
+from .trace import trace_parts
 
 ENOUGH = 10  # boxes in all test images, for a comparison that tells
 PADDING = -1  # in every output, behind the boxes found
@@ -143,7 +143,6 @@ class Detector:
         *,
         dynamic: Sequence[str],
         opset: int,
-        exporter: Exporter,
     ) -> onnx.ModelProto:
         maps = Maps(model)
         with torch.no_grad():
@@ -158,7 +157,6 @@ class Detector:
             ("candidates", "candidate_scores", "candidate_labels", "apart"),
             dynamic=dynamic,
             opset=opset,
-            exporter=exporter,
         )
         test: Any = model.test_cfg
         tail = SUPPRESSION.format(

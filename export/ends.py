@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from dots_zoo.errors import DotsZooError
 
 from .precision import Precision
-from .trace import INPUT, Exporter
+from .trace import INPUT
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,6 @@ class Ends(Protocol):
         *,
         dynamic: Sequence[str],
         opset: int,
-        exporter: Exporter,
     ) -> onnx.ModelProto:
         """The whole graph."""
 

@@ -20,7 +20,6 @@ from .detect import resize_rule
 from .ends import IMAGES, Surface, Wrapped, append, bytes_in_front, classes, feeds, normalisation
 from .parity import ParityError, run_onnx
 from .precision import Precision
-from .trace import Exporter
 
 # The share of pixels with the same label at least. A pixel between two classes may fall on either side.
 AGREEMENT: dict[Precision, float] = {"fp32": 0.999, "fp16": 0.98, "int8": 0.7}
@@ -106,7 +105,6 @@ class Segmenter:
         *,
         dynamic: Sequence[str],
         opset: int,
-        exporter: Exporter,
     ) -> onnx.ModelProto:
         if not self.surface.logits:
             fixed = dict(zip(("batch", "height", "width"), (1, *size[1:]), strict=True))

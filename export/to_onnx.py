@@ -132,7 +132,7 @@ def export_onnx(
     subject = copy.deepcopy(model).cpu().float().to(memory_format=torch.contiguous_format).eval()
     for part in subject.modules():
         if hasattr(part, "channels_last"):  # a DotsBackbone's, for torch's CPU kernels
-            setattr(part, "channels_last", False)  # noqa: B010 (its type is not known here)
+            part.channels_last = False  # type: ignore[assignment]
     wrapped = wrap(subject, task)
     around = ends.metadata(subject, size, dynamic) if ends else {}
     costs = count(model, size)
@@ -148,7 +148,7 @@ def export_onnx(
     def finish(graph: onnx.ModelProto) -> onnx.ModelProto:
         if ends is None:
             return graph
-        return ends.attach(graph, subject, size, dynamic=dynamic, opset=opset, exporter=exporter)
+        return ends.attach(graph, subject, size, dynamic=dynamic, opset=opset)
 
     telling, stand_in = _stand_in(subject, task, ends, batches, size, seed, name)
     made = make(subject)

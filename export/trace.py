@@ -4,7 +4,7 @@ import io
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Literal
 
 import onnx
 import torch
@@ -33,7 +33,14 @@ def trace(
     where the batch is to be dynamic, since torch.export takes a batch of one for a constant. dynamic: names
     from AXES. Raises DotsZooError where the exporter gives up, or gives another opset than the one asked for.
     """
-    return trace_parts(model, (image,), (INPUT,), outputs, dynamic=dynamic, opset=opset, exporter=exporter)
+    with _explained(exporter):
+        if exporter == "dynamo":
+            graph = _dynamo(model, image, list(outputs), dynamic, opset)
+        else:
+            graph = _torchscript(model, (image,), [INPUT], list(outputs), dynamic, opset)
+    _check_opset(graph, opset, exporter)
+    _strip(graph)
+    return graph
 
 
 def trace_parts(
@@ -44,53 +51,48 @@ def trace_parts(
     *,
     dynamic: Sequence[str],
     opset: int,
-    exporter: Exporter,
 ) -> onnx.ModelProto:
-    """As `trace`, for several arguments, each a tensor or a list of tensors.
+    """As `trace`, for several arguments, each a tensor or a list of tensors, by the older exporter.
 
     inputs: a name for every tensor, in order. Tensors of four dimensions have the dynamic axes, others none.
     """
-    run = _dynamo if exporter == "dynamo" else _torchscript
+    with _explained("torchscript"):
+        graph = _torchscript(model, tuple(arguments), list(inputs), list(outputs), dynamic, opset)
+    _check_opset(graph, opset, "torchscript")
+    _strip(graph)
+    return graph
+
+
+@contextmanager
+def _explained(exporter: Exporter) -> Iterator[None]:
+    """Without the exporters' warnings, and with what they raise as a sentence."""
     try:
         with _quiet(), torch.no_grad():
-            graph = run(model, tuple(arguments), list(inputs), list(outputs), dynamic, opset)
+            yield
     except (RuntimeError, ValueError, TypeError) as error:
         reason = str(error.__cause__ or error).partition("\n")[0]
         raise DotsZooError(f"the {exporter} exporter cannot export this model: {reason}") from error
+
+
+def _check_opset(graph: onnx.ModelProto, opset: int, exporter: Exporter) -> None:
     [got] = [entry.version for entry in graph.opset_import if entry.domain == ""]
     if got != opset:
         raise DotsZooError(
             f"opset {opset} was asked for, but the {exporter} exporter gave {got}: ask for {got}"
         )
-    _strip(graph)
-    return graph
 
 
 def _dynamo(
-    model: nn.Module,
-    arguments: tuple[Tensor | list[Tensor], ...],
-    inputs: list[str],
-    outputs: list[str],
-    dynamic: Sequence[str],
-    opset: int,
+    model: nn.Module, image: Tensor, outputs: list[str], dynamic: Sequence[str], opset: int
 ) -> onnx.ModelProto:
-    dims = torch.export.Dim
-    # The sizes of several tensors depend on each other, which torch.export then finds out by itself.
-    axes: dict[int, Any] = {AXES[name]: dims(name) if len(inputs) == 1 else dims.AUTO for name in dynamic}
-
-    def shapes(argument: Tensor | list[Tensor]) -> Any:
-        if isinstance(argument, Tensor):
-            return axes if argument.ndim == 4 else {}
-        return [shapes(tensor) for tensor in argument]
-
     program = torch.onnx.export(
         model,
-        arguments,
+        (image,),
         dynamo=True,
-        input_names=inputs,
+        input_names=[INPUT],
         output_names=outputs,
         opset_version=opset,
-        dynamic_shapes=tuple(shapes(argument) for argument in arguments) if dynamic else None,
+        dynamic_shapes={INPUT: {AXES[name]: torch.export.Dim(name) for name in dynamic}} if dynamic else None,
         verbose=False,
     )
     assert program is not None  # it is None for the older exporter only

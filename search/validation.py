@@ -10,7 +10,6 @@ from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from dots_zoo.randomness import seeded
 
@@ -35,28 +34,23 @@ def measure(
 ) -> tuple[float, float]:
     """Mean cross-entropy and accuracy over all of half B, without augmentation, batches as equal as can be.
 
-    What draws (`noise`) draws the same whenever it is measured at one moment. Several processes take turns
-    with the batches of one, and get the same numbers.
+    What draws (`noise`) draws the same whenever it is measured at one moment. Each of several processes
+    measures all of it, as one alone does, since the draws of a batch follow those before it; the mean makes
+    the numbers the same in all of them where a device repeats itself up to rounding only.
     """
-    device, processes = run.accelerator.device, run.processes
-    chosen = run.parts["b"].to(device)
-    parts = list(enumerate(chosen.tensor_split(max(1, round(len(chosen) / batch_size)))))
-    totals = torch.zeros(2, device=device)
-    with torch.no_grad(), batch_statistics(supernet):
-        for number, part in parts[processes.rank :: processes.count]:
-            with seeded(device, moment.seed, "measure", moment.epoch, number):
-                totals += _sums(run, supernet, mixture, part)
-    loss, accuracy = (processes.summed(totals) / len(chosen)).tolist()
+    device = run.accelerator.device
+    chosen, draws = run.parts["b"].to(device), seeded(device, moment.seed, "measure", moment.epoch)
+    totals = []
+    with torch.no_grad(), batch_statistics(supernet), draws:
+        for part in chosen.tensor_split(max(1, round(len(chosen) / batch_size))):
+            images, labels = run.data.plain_batch(part), run.data.labels[part]
+            with run.accelerator.autocast():
+                logits = supernet(images, mixture).float()
+            hits = (logits.argmax(dim=1) == labels).sum()
+            totals.append(torch.stack([F.cross_entropy(logits, labels, reduction="sum"), hits]))
+    [total] = run.processes.averaged([torch.stack(totals).sum(dim=0)])
+    loss, accuracy = (total / len(chosen)).tolist()
     return loss, accuracy
-
-
-def _sums(run: Run, supernet: Supernet, mixture: Mixture, part: Tensor) -> Tensor:
-    """Cross-entropy and hits, summed over these images, (2,)."""
-    images, labels = run.data.plain_batch(part), run.data.labels[part]
-    with run.accelerator.autocast():
-        logits = supernet(images, mixture).float()
-    hits = (logits.argmax(dim=1) == labels).sum()
-    return torch.stack([F.cross_entropy(logits, labels, reduction="sum"), hits])
 
 
 @contextmanager

@@ -1,0 +1,164 @@
+"""A detector and a segmenter as one graph: the same answers as the toolboxes' own, or no file."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import onnxruntime as ort
+import pytest
+import torch
+from torch import Tensor
+
+from dots_zoo.errors import DotsZooError
+from dots_zoo.export import decode, detect, segment
+from dots_zoo.export.ends import Surface, normalised
+from dots_zoo.export.parity import ParityError, fitted_copy, probe_images
+from dots_zoo.export.to_onnx import Exported, export_onnx
+from dots_zoo.mm_progress import quiet
+
+with quiet():
+    from dots_zoo.mm_config import build_model
+    from tiny_mm import write_config
+
+SIZE = (3, 64, 64)
+OPEN = ("batch", "height", "width")
+
+
+def build(task: str, folder: Path) -> Any:
+    """A tiny network with fitted statistics, whose answers depend on the image."""
+    torch.manual_seed(0)
+    with quiet():
+        model: Any = build_model(write_config(folder / f"{task}.py", task, 1), task)
+    model.pretrained_cfg = {"architecture": task, "input_size": SIZE}
+    twin: Any = fitted_copy(model, SIZE, 0)
+    ends = detect.Detector(Surface()) if task == "det" else segment.Segmenter(Surface())
+    ends.enliven(twin, probe_images(2, SIZE, 1))
+    return twin
+
+
+@pytest.fixture(scope="module")
+def detector(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return build("det", tmp_path_factory.mktemp("det"))
+
+
+@pytest.fixture(scope="module")
+def segmenter(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return build("seg", tmp_path_factory.mktemp("seg"))
+
+
+@pytest.fixture(scope="module")
+def detected(detector: Any, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    path = tmp_path_factory.mktemp("out") / "d.onnx"
+    return export_onnx(
+        detector, path, task="detect", dynamic=OPEN, surface=Surface("uint8"), exporter="torchscript"
+    )
+
+
+def pixels(count: int, height: int, width: int) -> Tensor:
+    """uint8 images, none of them one that the export looked at."""
+    images = probe_images(count, (3, height, width), seed=77)
+    return (128 + 50 * images).round().clamp(0, 255).to(torch.uint8)
+
+
+def run(done: Exported, images: Tensor) -> list[Tensor]:
+    session = ort.InferenceSession(done.path.read_bytes(), providers=["CPUExecutionProvider"])
+    return [torch.from_numpy(y) for y in session.run(None, {"image": images.numpy()})]
+
+
+def test_the_newer_exporter_leaves_the_size_open_too(detector: Any, tmp_path: Path) -> None:
+    """Traced at a square: what is equal there must not be taken for the same size."""
+    done = export_onnx(detector, tmp_path / "d.onnx", task="detect", dynamic=OPEN, exporter="dynamo")
+    assert done.answers["matched"] >= 0.99 and done.shape == (None, 3, None, None)
+
+
+@pytest.mark.parametrize("height, width", [(64, 64), (45, 83)])
+def test_boxes_are_those_of_mmdet_in_the_same_order(
+    detector: Any, detected: Exported, height: int, width: int
+) -> None:
+    images = pixels(2, height, width)
+    boxes, scores, labels = run(detected, images)
+    assert boxes.shape == (2, 100, 4) and scores.shape == labels.shape == (2, 100)
+    assert labels.dtype == torch.int64
+    for row, expected in enumerate(detect.reference(detector, normalised(images, detector))):
+        count = len(expected.scores)
+        assert count >= 5
+        torch.testing.assert_close(scores[row, :count], expected.scores, atol=1e-4, rtol=0)
+        torch.testing.assert_close(boxes[row, :count], expected.boxes, atol=1e-2, rtol=0)
+        assert torch.equal(labels[row, :count], expected.labels)
+        for padded in (boxes, scores, labels):
+            assert bool((padded[row, count:] == -1).all())
+        assert bool((boxes[row, :count] <= torch.tensor([width, height] * 2)).all())
+
+
+def test_an_image_without_boxes_gives_padding(detector: Any, tmp_path: Path) -> None:
+    quiet_one = build("det", tmp_path)
+    with torch.no_grad():
+        detect._classifier(quiet_one).bias.fill_(-50)
+    done = export_onnx(quiet_one, tmp_path / "d.onnx", task="detect", exporter="torchscript")
+    assert done.answers["boxes"] >= 10 and done.answers["matched"] >= 0.99  # of the copy that finds some
+    assert all(bool((y == -1).all()) for y in run(done, probe_images(1, SIZE, seed=5)))
+
+
+def test_the_file_says_how_to_use_it(detected: Exported) -> None:
+    said = detected.metadata
+    assert said["task"] == "detect" and said["image"].startswith("uint8 RGB")
+    assert json.loads(said["resize"]) == {"long": 64, "short": 64, "keep_ratio": True}
+    suppression = json.loads(said["suppression"])
+    assert suppression["score_threshold"] == 0.05 and suppression["max_per_image"] == 100
+    assert json.loads(said["parity"])["matched"] == detected.answers["matched"] >= 0.99
+
+
+@pytest.mark.parametrize("part", ["nms", "decode"])
+def test_a_wrong_ending_leaves_no_file(
+    detector: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    if part == "nms":  # boxes of any overlap are kept
+        wrong = detect.SUPPRESSION.replace("{{{overlap}}}", "{{0.999}}")
+        assert wrong != detect.SUPPRESSION
+        monkeypatch.setattr(detect, "SUPPRESSION", wrong)
+    else:  # sides grow by nothing
+        right = decode.Decode.boxes
+        monkeypatch.setattr(
+            decode.Decode,
+            "boxes",
+            lambda self, anchors, deltas: right(self, anchors, deltas * torch.tensor([1.0, 1.0, 0.0, 0.0])),
+        )
+    with pytest.raises(ParityError, match="are matched, 99% at least are needed: the graph is wrong"):
+        export_onnx(detector, tmp_path / "d.onnx", task="detect", exporter="torchscript")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("logits", [False, True], ids=["labels", "logits"])
+def test_labels_are_those_of_mmseg(segmenter: Any, tmp_path: Path, logits: bool) -> None:
+    surface = Surface("uint8", logits)
+    done = export_onnx(
+        segmenter,
+        tmp_path / "s.onnx",
+        task="segment",
+        dynamic=OPEN,
+        surface=surface,
+        exporter="torchscript",
+    )
+    images = pixels(2, 48, 70)
+    [got] = run(done, images)
+    expected = segment.reference(segmenter, normalised(images, segmenter))
+    if logits:
+        scale = float(expected.amax(0).sub(expected.amin(0)).max())
+        torch.testing.assert_close(got, expected, atol=1e-3 * scale, rtol=0)
+        return
+    assert got.dtype == torch.int64 and len(expected.argmax(1).unique()) == 2
+    assert float((got == expected.argmax(1)).double().mean()) > 0.999
+
+
+def test_what_does_not_fit_the_task(detector: Any, segmenter: Any, tmp_path: Path) -> None:
+    refused: list[tuple[Any, dict[str, Any], str]] = [
+        (segmenter, {"task": "detect"}, "task detect exports RetinaNet and its like"),
+        (detector, {"task": "segment"}, "task segment exports segmenters"),
+        (detector, {"task": "detect", "dynamic": ("batch", "height")}, "open together or not at all"),
+        (detector, {"task": "detect", "surface": Surface(logits=True)}, "are for task segment, got detect"),
+        (detector, {"task": "classify", "surface": Surface("uint8")}, "uint8 images are for the tasks"),
+    ]
+    for model, options, message in refused:
+        with pytest.raises(DotsZooError, match=message):
+            export_onnx(model, tmp_path / "m.onnx", exporter="torchscript", **options)
+    assert not list(tmp_path.iterdir())
