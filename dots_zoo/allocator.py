@@ -9,6 +9,14 @@ import ctypes
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
 
 
+def return_freed_memory() -> None:
+    """Give what this process has freed back to the kernel now, also from between what is in use."""
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (AttributeError, OSError, TypeError):  # not glibc: its blocks go back by themselves, or never
+        return
+
+
 def keep_freed_memory() -> bool:
     """Let this process keep what it frees; whether its C library can, which only glibc does.
 

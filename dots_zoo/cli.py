@@ -40,6 +40,7 @@ BENCHMARKS = {
 # Modules of the extras that a command imports, and the extra that brings them.
 EXTRAS = {
     "accelerate": "search",
+    "numba": "search",
     "sklearn": "search",
     "scipy": "search",
     "tensorboard": "search",

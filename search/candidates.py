@@ -9,33 +9,39 @@ three sorts of them:
     anything else: a map that the mixture weight multiplies.
 
 The ReLU in front of an operation and the poolings have no weights of their own, so all edges that leave a
-node share one of each: a candidate is fed what it `reads` of the node.
+node share one of each: a candidate is fed what it `reads` of the node,
+
+    identity: the node (N, C, H, W); relu: its ReLU; max_pool_3x3, avg_pool_3x3: a pooling with its norm;
+    even: every other pixel of the ReLU, (N, C, H', W'), all that a dilated convolution of stride 2 reads;
+    halves: those and the ones between, side by side, (N, 2 C, H', W'), for a FactorizedReduce.
 """
 
 from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from dots_zoo.depthwise import DepthwiseConv
+from dots_zoo.depthwise import DepthwiseConv, skips_odd
 from dots_zoo.ops import OPS, FactorizedReduce
 from dots_zoo.quick_norm import normalise
 
+from .passes import channel_pulls, dense, scaled_sum
 from .pointwise_norm import Pair, norm_relu, norm_sum
 
 POOLS = ("max_pool_3x3", "avg_pool_3x3")
 
 
 class Half(nn.Module):
-    """A depthwise convolution, and the pointwise convolution and batch norm that follow it."""
+    """A depthwise convolution, of every other pixel where even, and the pointwise one and norm behind it."""
 
-    def __init__(self, depthwise: nn.Module, pointwise: nn.Module, norm: nn.Module) -> None:
+    def __init__(self, depthwise: nn.Module, pointwise: nn.Module, norm: nn.Module, *, even: bool) -> None:
         super().__init__()
         assert isinstance(depthwise, nn.Conv2d) and isinstance(pointwise, nn.Conv2d)
         assert isinstance(norm, nn.BatchNorm2d)
-        self.depthwise, self.pointwise, self.norm = DepthwiseConv(depthwise), pointwise, norm
+        self.depthwise, self.pointwise, self.norm = DepthwiseConv(depthwise, even), pointwise, norm
 
     @property
     def pair(self) -> Pair:
@@ -43,7 +49,7 @@ class Half(nn.Module):
 
 
 class Separable(nn.Module):
-    """One or two halves with a ReLU between them, without the last pointwise convolution: ReLU of the node
+    """One or two halves with a ReLU between them, without the last pointwise convolution: what it reads,
     (N, C, H, W) -> (N, C, H', W'). `sum_of_separable` does the rest.
     """
 
@@ -63,9 +69,38 @@ class Separable(nn.Module):
         return out
 
 
-def sum_of_separable(candidates: Sequence[Separable], x: Tensor, weights: Tensor) -> Tensor:
-    """The weighted sum of separable convolutions, weights (K,), of the ReLU of a node (N, C, H, W)."""
-    return norm_sum([one(x) for one in candidates], [one.last.pair for one in candidates], weights)
+def sum_of_separable(candidates: Sequence[Separable], weights: Tensor, *maps: Tensor) -> Tensor:
+    """The weighted sum of separable convolutions, weights (K,), of what each reads."""
+    reads = {id(x): iter(_Shared.apply(x, sum(x is y for y in maps))) for x in maps}
+    outs = [one(next(reads[id(x)])) for one, x in zip(candidates, maps, strict=True)]
+    return norm_sum(outs, [one.last.pair for one in candidates], weights)
+
+
+class _Shared(torch.autograd.Function):
+    """A map for each of those that read it, so that their gradients are added in one pass over memory."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, count: int) -> tuple[Tensor, ...]:
+        return tuple(x.view_as(x) for _ in range(count))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        if len(grads) == 1:
+            return grads[0], None
+        return scaled_sum([dense(g) for g in grads], grads[0].new_ones(len(grads), grads[0].shape[1])), None
+
+
+class FromHalves(nn.Module):
+    """The convolutions of a FactorizedReduce as one: (N, 2 C, H', W') -> (N, C', H', W')."""
+
+    def __init__(self, conv1: nn.Conv2d, conv2: nn.Conv2d) -> None:
+        super().__init__()
+        self.conv1, self.conv2 = conv1, conv2
+
+    def forward(self, halves: Tensor) -> Tensor:
+        matrices = self.conv1.weight.flatten(1), self.conv2.weight.flatten(1)
+        return F.conv2d(halves, torch.block_diag(*matrices)[:, :, None, None])
 
 
 class Normed(nn.Module):
@@ -89,32 +124,25 @@ def candidate(name: str, channels: int, stride: int) -> tuple[str, nn.Module]:
     if name == "noise" or isinstance(operation, nn.Identity):
         return "identity", operation
     if isinstance(operation, FactorizedReduce):
-        return "relu", factorized_reduce(operation)
+        return "halves", Normed(FromHalves(operation.conv1, operation.conv2), operation.bn)
     assert isinstance(operation, nn.Sequential) and isinstance(operation[0], nn.ReLU), operation
     if "sep_conv" in name or "dil_conv" in name:
         parts = [layer for layer in operation if not isinstance(layer, nn.ReLU)]
-        return "relu", Separable([Half(*parts[i : i + 3]) for i in range(0, len(parts), 3)])
+        even = skips_odd(cast(nn.Conv2d, parts[0]))
+        halves = [Half(*parts[i : i + 3], even=even) for i in range(0, len(parts), 3)]
+        return "even" if even else "relu", Separable(halves)
     return "relu", Normed(operation[1:-1], operation[-1])
 
 
-def factorized_reduce(operation: FactorizedReduce) -> Normed:
-    """Behind a ReLU that is shared, and with its batch norm apart."""
-    norm = operation.bn
-    for name in ("relu", "bn"):
-        setattr(operation, name, nn.Identity())
-    return Normed(operation, norm)
-
-
-def auxiliary_branch(kind: str, channels: int, stride: int) -> nn.Module | None:
-    """The branch of DARTS-: a skip connection, or a 1x1 convolution that starts as the identity."""
-    if kind == "none":
-        return None
+def auxiliary_branch(kind: str, channels: int, stride: int) -> tuple[str, nn.Module]:
+    """What the branch of DARTS- reads, and the branch: a skip connection, or a 1x1 convolution that starts as
+    the identity.
+    """
     if kind == "skip" or stride == 2:
-        _, branch = candidate("skip_connect", channels, stride)
-        return branch
+        return candidate("skip_connect", channels, stride)
     projection = nn.Conv2d(channels, channels, 1, bias=False)
     nn.init.dirac_(projection.weight)
-    return projection
+    return "identity", projection
 
 
 def sum_of_normed(candidate: Normed, y: Tensor, weight: Tensor) -> Tensor:
@@ -134,21 +162,13 @@ class _WeightedSum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, weights: Tensor, *maps: Tensor) -> Tensor:
         ctx.save_for_backward(weights, *maps)
-        scalars = weights.to(maps[0].dtype).unbind()
-        out = maps[0] * scalars[0]
-        for weight, y in zip(scalars[1:], maps[1:], strict=True):
-            out.addcmul_(y, weight)
-        return out
+        return scaled_sum(maps, weights[:, None].expand(-1, maps[0].shape[1]))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         weights, *maps = ctx.saved_tensors
         wanted, *each = ctx.needs_input_grad
-        of_weights = torch.stack([_dot(grad, y) for y in maps]).to(weights.dtype) if wanted else None
+        of_weights = channel_pulls(grad, maps)[1:].sum(dim=1).to(weights.dtype) if wanted else None
         scalars = weights.to(grad.dtype).unbind()
         return of_weights, *(grad * w if on else None for w, on in zip(scalars, each, strict=True))
-
-
-def _dot(a: Tensor, b: Tensor) -> Tensor:
-    return torch.dot(a.permute(0, 2, 3, 1).reshape(-1), b.permute(0, 2, 3, 1).reshape(-1))

@@ -33,6 +33,7 @@ from .candidates import (
     sum_of_separable,
     weighted_sum,
 )
+from .passes import dense
 from .space import INPUTS, SearchSpace
 from .statistics import computed_again
 
@@ -102,7 +103,7 @@ def everything(space: SearchSpace, kind: str) -> Active:
 
 
 class Source(nn.Module):
-    """What the edges that leave one node share: the node, its ReLU, its poolings with their batch norm."""
+    """What the edges that leave one node share: all that a candidate `reads` (`candidates.py`)."""
 
     def __init__(self, operations: set[str], channels: int, stride: int, norm: bool) -> None:
         super().__init__()
@@ -113,9 +114,23 @@ class Source(nn.Module):
                 self.pools[name] = nn.Sequential(OPS[name](channels, stride, False), after)
 
     def forward(self, x: Tensor, reads: set[str]) -> dict[str, Tensor]:
-        """(N, C, H, W) -> those that are read of: the node itself, its ReLU, a map for every pooling."""
+        """(N, C, H, W) -> what is read of it."""
         found = {name: pool(x) for name, pool in self.pools.items() if name in reads}
-        return found | {"identity": x} | ({"relu": F.relu(x)} if "relu" in reads else {})
+        found["identity"] = x
+        if reads & {"relu", "even", "halves"}:
+            found["relu"] = F.relu(x)
+        if reads & {"even", "halves"}:
+            found["even"] = dense(found["relu"][:, :, ::2, ::2])
+        if "halves" in reads:
+            found["halves"] = _halves(found["even"], found["relu"])
+        return found
+
+
+def _halves(even: Tensor, relu: Tensor) -> Tensor:
+    """Beside the even pixels the odd ones; of an odd side these lack the last row or column: zeros."""
+    odd = relu[:, :, 1::2, 1::2]
+    odd = F.pad(odd, [0, even.shape[3] - odd.shape[3], 0, even.shape[2] - odd.shape[2]])
+    return torch.cat([even, odd], dim=1)
 
 
 class Summands:
@@ -154,23 +169,25 @@ class SearchEdge(nn.Module):
             read, module = candidate(operations[column], channels, stride)
             self.reads.append(read)
             self.operations.append(module)
-        self.auxiliary = auxiliary_branch(shape.auxiliary, channels, stride)
+        self.auxiliary: nn.Module | None = None
+        if shape.auxiliary != "none":
+            self.auxiliary_read, self.auxiliary = auxiliary_branch(shape.auxiliary, channels, stride)
         self.lean = shape.lean
 
     def read(self, active: frozenset[int], auxiliary: bool) -> set[str]:
         """What its active candidates are fed."""
         reads = {read for column, read in zip(self.columns, self.reads, strict=True) if column in active}
-        return reads | ({self._auxiliary_read()} if auxiliary and self.auxiliary is not None else set())
+        return reads | ({self.auxiliary_read} if auxiliary and self.auxiliary is not None else set())
 
     def forward(self, source: dict[str, Tensor], row: Row, mixture: Mixture, node: Summands) -> None:
         """Adds the mixed operation of Eq. 1 to a node."""
-        separable: list[tuple[Separable, Tensor]] = []
+        separable: list[tuple[Separable, Tensor, Tensor]] = []
         for column, read, operation in zip(self.columns, self.reads, self.operations, strict=True):
             if column not in row.active:
                 continue
             weight = row.weights[column]
             if isinstance(operation, Separable):
-                separable.append((operation, weight))
+                separable.append((operation, weight, source[read]))
                 continue
             y = operation(source[read])
             if mixture.skip_dropout and column in self.skips:
@@ -180,20 +197,17 @@ class SearchEdge(nn.Module):
             else:
                 node.add(operation, y, weight)
         if separable:
-            candidates, weights = zip(*separable, strict=True)
-            node.maps.append(self._sum(candidates, source["relu"], torch.stack(weights)))
+            candidates, weights, maps = zip(*separable, strict=True)
+            node.maps.append(self._sum(candidates, torch.stack(weights), *maps))
         if mixture.auxiliary and self.auxiliary is not None:
             whole = row.weights[0].new_ones(()) if row.edge is None else row.edge
-            y = self.auxiliary(source[self._auxiliary_read()])
+            y = self.auxiliary(source[self.auxiliary_read])
             node.add(self.auxiliary, y, mixture.auxiliary * whole)  # Eq. 4 of DARTS-
 
-    def _sum(self, candidates: Sequence[Separable], x: Tensor, weights: Tensor) -> Tensor:
+    def _sum(self, candidates: Sequence[Separable], weights: Tensor, *maps: Tensor) -> Tensor:
         if not self.lean or not torch.is_grad_enabled():
-            return sum_of_separable(candidates, x, weights)
-        return computed_again(self, sum_of_separable, candidates, x, weights)
-
-    def _auxiliary_read(self) -> str:
-        return "relu" if isinstance(self.auxiliary, Normed) else "identity"
+            return sum_of_separable(candidates, weights, *maps)
+        return computed_again(self, sum_of_separable, candidates, weights, *maps)
 
 
 class Nodes(nn.Module):

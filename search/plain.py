@@ -47,9 +47,8 @@ class _Edge(nn.Module):
             if column in row.active:
                 node.maps.append(row.weights[column] * _value(operation, source[read]))
         if mixture.auxiliary and edge.auxiliary is not None:
-            read = "relu" if isinstance(edge.auxiliary, Normed) else "identity"
             weight = mixture.auxiliary if row.edge is None else mixture.auxiliary * row.edge
-            node.maps.append(weight * _value(edge.auxiliary, source[read]))
+            node.maps.append(weight * _value(edge.auxiliary, source[edge.auxiliary_read]))
 
 
 def _value(operation: nn.Module, x: Tensor) -> Tensor:

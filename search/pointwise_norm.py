@@ -19,15 +19,24 @@ weighted map is ever written, and the gradient of w_k is a sum over channels of 
 Nothing but x and y is kept.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn.grad import conv2d_weight
 
+from .passes import (
+    Norm,
+    channel_pulls,
+    channel_sums,
+    dense,
+    masked_pulls,
+    products,
+    products_gradient,
+    scaled_sum,
+)
 from .statistics import by_batch, precisely, track
 
 Pair = tuple[nn.Conv2d, nn.BatchNorm2d]  # 1x1, without bias; without affine
@@ -66,21 +75,20 @@ class _NormRelu(torch.autograd.Function):
     def forward(ctx: Any, matrix: Tensor, eps: float, x: Tensor) -> tuple[Tensor, ...]:
         [y], mean, variance = _centred([x], matrix)
         inverse = (variance + eps).rsqrt()
-        [scale] = _along_rows(inverse, [y])
         _save(ctx, ctx.needs_input_grad[0], [x], [y], matrix, inverse)
         ctx.mark_non_differentiable(mean, variance)
         ctx.set_materialize_grads(False)
-        return _as_map((_rows(y) * scale).relu_(), y), mean, variance
+        return scaled_sum([y], inverse, relu=True), mean, variance
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, *_: None) -> tuple[Tensor | None, ...]:
-        maps, [y], (matrix, inverse) = _saved(ctx)
-        masked = torch.ops.aten.threshold_backward(_dense(grad), y, 0)
-        sums, dots = _channel_sums([masked]), _channel_sums([masked * y])
-        of_ys = _through_norm([masked], [y], inverse, inverse, sums, dots)
-        of_matrix, [of_x] = _through_product(ctx.needs_input_grad[0], of_ys, maps, matrix)
-        return of_matrix, None, of_x
+        [x], [y], (matrix, inverse) = _saved(ctx)
+        grad = dense(grad)
+        norm = Norm(inverse[0], inverse[0], *masked_pulls(grad, y))
+        wanted = ctx.needs_input_grad[0]
+        of_x, of_matrix = products_gradient((grad, y, x), matrix[0], norm, masked=True, wanted=wanted)
+        return None if of_matrix is None else of_matrix[None], None, of_x
 
 
 class _NormSum(torch.autograd.Function):
@@ -90,67 +98,36 @@ class _NormSum(torch.autograd.Function):
     def forward(ctx: Any, weights: Tensor, matrices: Tensor, eps: float, *maps: Tensor) -> tuple[Tensor, ...]:
         ys, means, variances = _centred(maps, matrices)
         inverse = (variances + eps).rsqrt()
-        scales = _along_rows(weights[:, None] * inverse, ys)
-        out = _rows(ys[0]) * scales[0]
-        for y, scale in zip(ys[1:], scales[1:], strict=True):
-            out.addcmul_(_rows(y), scale)
         _save(ctx, ctx.needs_input_grad[1], maps, ys, matrices, inverse, weights)
         ctx.mark_non_differentiable(means, variances)
         ctx.set_materialize_grads(False)
-        return _as_map(out, ys[0]), means, variances
+        return scaled_sum(ys, weights[:, None] * inverse), means, variances
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, *_: None) -> tuple[Tensor | None, ...]:
         maps, ys, (matrices, inverse, weights) = _saved(ctx)
-        grad = _dense(grad)
-        dots = _channel_sums(grad * y for y in ys)  # (K, C')
-        sums, scale = _channel_sums([grad]), weights[:, None] * inverse
-        of_ys = _through_norm([grad] * len(ys), ys, inverse, scale, sums, dots)
-        of_matrices, of_maps = _through_product(ctx.needs_input_grad[1], of_ys, maps, matrices)
-        of_weights = (dots * inverse).sum(dim=1) if ctx.needs_input_grad[0] else None
-        return of_weights, of_matrices, None, *of_maps
+        grad = dense(grad)
+        sums, *dots = channel_pulls(grad, ys)
+        wanted = ctx.needs_input_grad[1]
+        gradients = [
+            products_gradient(
+                (grad, y, x), matrix, Norm(one, w * one, sums, of_one), masked=False, wanted=wanted
+            )
+            for y, x, matrix, one, w, of_one in zip(ys, maps, matrices, inverse, weights, dots, strict=True)
+        ]
+        of_maps, of_matrices = zip(*gradients, strict=True)
+        of_weights = (torch.stack(dots) * inverse).sum(dim=1) if ctx.needs_input_grad[0] else None
+        return of_weights, torch.stack(of_matrices) if wanted else None, None, *of_maps
 
 
 def _centred(maps: Sequence[Tensor], matrices: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
     """K maps y = P x - mean, the means (K, C'), and the variances (K, C')."""
     count = maps[0].numel() // maps[0].shape[1]
-    means = torch.bmm(matrices, _channel_sums(maps)[:, :, None] / count)[:, :, 0]
-    ys = _products(maps, matrices, means)
-    return ys, means, _channel_sums(y * y for y in ys) / count
-
-
-def _products(maps: Sequence[Tensor], matrices: Tensor, means: Tensor) -> list[Tensor]:
-    """P x - mean of every map."""
-    kernels, shifts = (numbers.to(maps[0].dtype) for numbers in (matrices[..., None, None], -means))
-    return [F.conv2d(x, k, s) for x, k, s in zip(maps, kernels.unbind(), shifts.unbind(), strict=True)]
-
-
-def _through_norm(
-    grads: Sequence[Tensor], ys: Sequence[Tensor], inverse: Tensor, scale: Tensor, sums: Tensor, dots: Tensor
-) -> Iterator[Tensor]:
-    """dL/dy of every map; sums and dots (K, C'): of the gradients of scale * y, and of those times y."""
-    count = ys[0].numel() // ys[0].shape[1]
-    mean, slope = scale * sums / -count, scale * inverse * inverse * dots / -count
-    constant, of_y, of_grad = (_along_rows(numbers, ys) for numbers in (mean, slope, scale))
-    for g, y, s, a, c in zip(grads, ys, of_grad, of_y, constant, strict=True):
-        yield _as_map(torch.addcmul(c, _rows(y), a).addcmul_(_rows(g), s), y)
-
-
-def _through_product(
-    wanted: bool, of_ys: Iterator[Tensor], maps: Sequence[Tensor], matrices: Tensor
-) -> tuple[Tensor | None, list[Tensor]]:
-    """dL/dP, (K, C', C), where it is wanted, and dL/dx of every map. A shift of y has no effect behind a
-    norm, so nothing comes from the mean.
-    """
-    of_maps: list[Tensor] = []
-    of_matrices: list[Tensor] = []
-    kernels = matrices.transpose(1, 2)[..., None, None].unbind()
-    for k, (of_y, kernel) in enumerate(zip(of_ys, kernels, strict=True)):
-        of_maps.append(F.conv2d(of_y, kernel.to(of_y.dtype)))
-        if wanted:
-            of_matrices.append(conv2d_weight(maps[k], [*matrices.shape[1:], 1, 1], of_y))
-    return torch.stack(of_matrices).flatten(2).to(matrices.dtype) if wanted else None, of_maps
+    means = torch.bmm(matrices, channel_sums(maps)[:, :, None] / count)[:, :, 0]
+    found = [products(x, p, mean) for x, p, mean in zip(maps, matrices, means, strict=True)]
+    ys, squares = zip(*found, strict=True)
+    return list(ys), means, torch.stack(squares) / count
 
 
 def _save(ctx: Any, wanted: bool, maps: Sequence[Tensor], ys: Sequence[Tensor], *numbers: Tensor) -> None:
@@ -160,40 +137,10 @@ def _save(ctx: Any, wanted: bool, maps: Sequence[Tensor], ys: Sequence[Tensor], 
 
 
 def _saved(ctx: Any) -> tuple[Sequence[Tensor], Sequence[Tensor], Sequence[Tensor]]:
-    """x, none where it is not read, y, and the numbers."""
+    """x, or y in its place where it is not read, y, and the numbers."""
     saved = ctx.saved_tensors
-    return saved[ctx.numbers : -ctx.count], saved[-ctx.count :], saved[: ctx.numbers]
-
-
-def _channel_sums(maps: Iterable[Tensor]) -> Tensor:
-    """K maps (N, C, H, W) -> (K, C), in single precision at least."""
-    rows, width, dtype = [], 0, torch.float32
-    for x in maps:
-        width, dtype = x.shape[3], x.dtype if x.dtype == torch.float64 else dtype
-        rows.append(_rows(x).sum(dim=0, dtype=dtype))
-    return torch.stack(rows).view(len(rows), width, -1).sum(dim=1)
-
-
-def _along_rows(numbers: Tensor, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """(K, C) -> K vectors for rows of W pixels."""
-    wide = numbers.to(maps[0].dtype)[:, None].expand(-1, maps[0].shape[3], -1)
-    return wide.flatten(1).unbind()
-
-
-def _dense(x: Tensor) -> Tensor:
-    """The same map in memory of its own, channels last."""
-    return x.contiguous(memory_format=torch.channels_last)
-
-
-def _rows(x: Tensor) -> Tensor:
-    """(N, C, H, W) -> (N * H, W * C), without a copy where it is channels last."""
-    return x.permute(0, 2, 3, 1).reshape(x.shape[0] * x.shape[2], -1)
-
-
-def _as_map(rows: Tensor, like: Tensor) -> Tensor:
-    """The inverse of `_rows`."""
-    n, channels, height, width = like.shape
-    return rows.view(n, height, width, channels).permute(0, 3, 1, 2)
+    ys = saved[-ctx.count :]
+    return saved[ctx.numbers : -ctx.count] or ys, ys, saved[: ctx.numbers]
 
 
 def _matrices(pairs: Sequence[Pair]) -> Tensor:

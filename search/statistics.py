@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from dots_zoo.allocator import return_freed_memory
+
 
 def precisely(device: torch.device) -> AbstractContextManager[Any]:
     """Outside autocast: statistics and what is made of them are in single precision at least."""
@@ -49,16 +51,28 @@ def still_statistics(network: nn.Module) -> Iterator[None]:
 
 
 def computed_again(
-    network: nn.Module, function: Callable[..., Tensor], *inputs: Any, draws: bool = False
+    network: nn.Module, function: Callable[..., Tensor], *inputs: Any, whole: bool = False
 ) -> Tensor:
     """function(*inputs), of which nothing is kept: the backward pass computes it again, with the running
-    statistics of `network` held still. draws: whether anything in it is random.
+    statistics of `network` held still. whole: it is a cell, in which something may be random, and which is
+    large enough to give back to the kernel first what lies free between blocks in use.
     """
 
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        return nullcontext(), still_statistics(network)
+        return first(), again()
+
+    @contextmanager
+    def first() -> Iterator[None]:
+        if whole:
+            return_freed_memory()
+        yield
+
+    @contextmanager
+    def again() -> Iterator[None]:
+        with first(), still_statistics(network):
+            yield
 
     out: Tensor = checkpoint(
-        function, *inputs, use_reentrant=False, preserve_rng_state=draws, context_fn=contexts
+        function, *inputs, use_reentrant=False, preserve_rng_state=whole, context_fn=contexts
     )
     return out

@@ -6,7 +6,7 @@ It holds no architecture parameters. The cells are in `mixed.py`.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from dots_zoo.ops import FactorizedReduce, relu_conv_bn
 from dots_zoo.quicken import quicken
 
 from .mixed import WHOLE, Mixture, Nodes, NodeShape, Partial, Row, taken_apart
+from .passes import dense
 from .space import SearchSpace
 from .statistics import computed_again
 
@@ -88,7 +89,21 @@ class SearchCell(nn.Module):
     def forward(self, before: Tensor, last: Tensor, rows: list[Row], mixture: Mixture) -> Tensor:
         """Outputs of cells k-2 and k-1 -> (N, nodes * C, H', W')."""
         states = self.nodes([self.preprocess[0](before), self.preprocess[1](last)], rows, mixture)
-        return torch.cat(states[2:], dim=1)
+        out: Tensor = _Concatenation.apply(*states[2:])
+        return out
+
+
+class _Concatenation(torch.autograd.Function):
+    """Along the channels; each map gets a gradient in memory of its own, which all that made it read fast."""
+
+    @staticmethod
+    def forward(ctx: Any, *maps: Tensor) -> Tensor:
+        ctx.channels = [x.shape[1] for x in maps]
+        return torch.cat(maps, dim=1)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
+        return tuple(dense(part) for part in grad.split(ctx.channels, dim=1))
 
 
 class SearchCell201(nn.Module):
@@ -135,7 +150,7 @@ class Supernet(nn.Module):
     ) -> Tensor:
         """The output of a cell, which the backward pass computes again where memory is `checkpoint`."""
         if self.memory == "checkpoint" and torch.is_grad_enabled():
-            return computed_again(cell, cell, before, last, rows, mixture, draws=True)
+            return computed_again(cell, cell, before, last, rows, mixture, whole=True)
         out: Tensor = cell(before, last, rows, mixture)
         return out
 

@@ -1,0 +1,166 @@
+"""What batch norm does with maps, each in one pass over memory: loops that numba compiles.
+
+A map is (N, H, W, C), of single or double precision. The loops run over rows of W pixels, L = W * C numbers;
+sums over pixels add rows, and fold what a row holds of a channel in double precision every BLOCK rows.
+`first` and `last` are the images that a call is for.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dots_zoo.lanes import compiled
+
+Map = NDArray[np.floating[Any]]
+Maps = tuple[Map, ...]  # its length is part of its type: a loop is compiled for each
+
+BLOCK = 32  # rows that are added in the precision of the map
+
+
+@compiled
+def rows_of(x: Map, first: int, last: int) -> Map:
+    """(N, H, W, C) -> ((last - first) * H, L)"""
+    _, height, width, channels = x.shape
+    return x[first:last].reshape((last - first) * height, width * channels)
+
+
+@compiled
+def fold(row: Map, total: Map) -> None:
+    """Adds the pixels of a row to C totals, and clears the row."""
+    channels = len(total)
+    for pixel in range(0, len(row), channels):
+        values = row[pixel : pixel + channels]
+        for c in range(channels):
+            total[c] += values[c]
+            values[c] = 0
+
+
+@compiled
+def along_row(numbers: Map, width: int, like: Map) -> Map:
+    """(K, C) -> (K, L), in the precision of a map."""
+    wide = np.empty((len(numbers), width * numbers.shape[1]), like.dtype)
+    for k in range(len(numbers)):
+        for c in range(numbers.shape[1]):
+            for w in range(width):
+                wide[k, w * numbers.shape[1] + c] = numbers[k, c]
+    return wide
+
+
+@compiled
+def add_sums(maps: Maps, totals: Map, first: int, last: int) -> None:
+    """totals (K, C) += sum over pixels of x, for K maps."""
+    for k in range(len(maps)):
+        x = rows_of(maps[k], first, last)
+        row = np.zeros(x.shape[1], x.dtype)
+        for begin in range(0, len(x), BLOCK):
+            for r in range(begin, min(begin + BLOCK, len(x))):
+                values = x[r]
+                for t in range(len(row)):
+                    row[t] += values[t]
+            fold(row, totals[k])
+
+
+@compiled
+def add_squares(maps: Maps, totals: Map, first: int, last: int) -> None:
+    """totals (K, C) += sum over pixels of x * x, for K maps."""
+    for k in range(len(maps)):
+        x = rows_of(maps[k], first, last)
+        row = np.zeros(x.shape[1], x.dtype)
+        for begin in range(0, len(x), BLOCK):
+            for r in range(begin, min(begin + BLOCK, len(x))):
+                values = x[r]
+                for t in range(len(row)):
+                    row[t] += values[t] * values[t]
+            fold(row, totals[k])
+
+
+@compiled
+def add_pulls(grad: Map, maps: Maps, totals: Map, first: int, last: int) -> None:
+    """totals (1 + K, C) += sum over pixels of g, and of g * y for K maps."""
+    pulls = rows_of(grad, first, last)
+    rows = np.zeros((1 + len(maps), pulls.shape[1]), pulls.dtype)
+    for begin in range(0, len(pulls), BLOCK):
+        end = min(begin + BLOCK, len(pulls))
+        row = rows[0]
+        for r in range(begin, end):
+            pull = pulls[r]
+            for t in range(len(row)):
+                row[t] += pull[t]
+        for k in range(len(maps)):
+            y, row = rows_of(maps[k], first, last), rows[1 + k]
+            for r in range(begin, end):
+                pull, values = pulls[r], y[r]
+                for t in range(len(row)):
+                    row[t] += pull[t] * values[t]
+        for k in range(len(rows)):
+            fold(rows[k], totals[k])
+
+
+@compiled
+def add_masked_pulls(grad: Map, y: Map, totals: Map, first: int, last: int) -> None:
+    """totals (2, C) += sum over pixels of g, and of g * y, g being the gradient where y is positive."""
+    pulls, positive = rows_of(grad, first, last), rows_of(y, first, last)
+    sums, dots = np.zeros(pulls.shape[1], pulls.dtype), np.zeros(pulls.shape[1], pulls.dtype)
+    zero = y.dtype.type(0)
+    for begin in range(0, len(pulls), BLOCK):
+        for r in range(begin, min(begin + BLOCK, len(pulls))):
+            pull, values = pulls[r], positive[r]
+            for t in range(len(sums)):
+                g = zero if values[t] <= 0 else pull[t]
+                sums[t] += g
+                dots[t] += g * values[t]
+        fold(sums, totals[0])
+        fold(dots, totals[1])
+
+
+@compiled
+def write_scaled_sum(maps: Maps, scales: Map, relu: bool, out: Map, first: int, last: int) -> None:
+    """out = sum_k s_k y_k of K maps, scales (K, C), or its ReLU, of which what is no number stays so."""
+    wide, zero = along_row(scales, out.shape[2], out), out.dtype.type(0)
+    for n in range(first, last):
+        target = rows_of(out, n, n + 1)
+        for k in range(len(maps)):
+            source, scale = rows_of(maps[k], n, n + 1), wide[k]
+            for r in range(len(target)):
+                row, values = target[r], source[r]
+                if k == 0:
+                    for t in range(len(row)):
+                        row[t] = scale[t] * values[t]
+                else:
+                    for t in range(len(row)):
+                        row[t] += scale[t] * values[t]
+        if relu:
+            for r in range(len(target)):
+                row = target[r]
+                for t in range(len(row)):
+                    row[t] = zero if row[t] <= 0 else row[t]
+
+
+@compiled
+def write_norm_gradient(
+    grad: Map, y: Map, norm: Maps, count: int, masked: bool, out: Map, first: int, last: int
+) -> None:
+    """out = s (g - mean(g) - y mean(g y) inverse^2); where masked, g is that of positive y.
+
+    norm, each (C,): inverse, s, and the sums over all `count` pixels of g and g y.
+    """
+    inverse, scale, sums, dots = norm
+    factors = np.empty((3, len(scale)), out.dtype)
+    for c in range(len(scale)):
+        factors[0, c] = -scale[c] * sums[c] / count
+        factors[1, c] = -scale[c] * inverse[c] * inverse[c] * dots[c] / count
+        factors[2, c] = scale[c]
+    wide, zero = along_row(factors, out.shape[2], out), out.dtype.type(0)
+    constant, of_y, of_grad = wide[0], wide[1], wide[2]
+    target, values_of = rows_of(out, first, last), rows_of(y, first, last)
+    pulls_of = rows_of(grad, first, last)
+    for r in range(len(target)):
+        row, values, pulls = target[r], values_of[r], pulls_of[r]
+        if masked:
+            for t in range(len(row)):
+                g = zero if values[t] <= 0 else pulls[t]
+                row[t] = constant[t] + of_y[t] * values[t] + of_grad[t] * g
+        else:
+            for t in range(len(row)):
+                row[t] = constant[t] + of_y[t] * values[t] + of_grad[t] * pulls[t]

@@ -1,0 +1,109 @@
+"""The compiled loops over maps against the same in operators of PyTorch, which any other device runs."""
+
+import os
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dots_zoo.parts import in_parts
+from dots_zoo.search import passes
+from dots_zoo.search.passes import Norm
+
+SIZES = [(2, 16, 3, 5), (1, 32, 4, 4), (3, 5, 2, 7), (2, 48, 1, 1)]
+
+
+def every_pass(size: tuple[int, int, int, int], dtype: torch.dtype) -> list[torch.Tensor]:
+    """What all of them give for the same maps; where channels are many, tiles have a remainder."""
+    draws = torch.Generator().manual_seed(0)
+
+    def numbers(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=draws, dtype=torch.float64).to(dtype)
+
+    grad, y, x = (passes.dense(numbers(*size)) for _ in range(3))
+    scales, matrix = numbers(3, size[1]), numbers(size[1], size[1])
+    norm = Norm(*numbers(4, size[1]))
+    found = [passes.scaled_sum([grad, y, x], scales), passes.scaled_sum([y], scales[:1], relu=True)]
+    found += [passes.channel_sums([x, y]), passes.channel_squares([x, y])]
+    found += [passes.channel_pulls(grad, [x, y]), passes.masked_pulls(grad, y)]
+    found += passes.products(x, matrix, scales[0])
+    for masked in (False, True):
+        found.append(passes.norm_gradient(grad, y, norm, masked))
+        found += passes.products_gradient((grad, y, x), matrix, norm, masked, wanted=True)
+    of_x, of_matrix = passes.products_gradient((grad, y, y), matrix, norm, masked=True, wanted=False)
+    assert of_matrix is None
+    return [*found, of_x]
+
+
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-12), (torch.float32, 2e-5)])
+@pytest.mark.parametrize("size", SIZES)
+def test_loops_and_operators_give_the_same(size, dtype, tolerance, monkeypatch):
+    loops = every_pass(size, dtype)
+    monkeypatch.setattr(passes, "_loops", lambda x: False)
+    for ours, operators in zip(loops, every_pass(size, dtype), strict=True):
+        assert ours.dtype == operators.dtype and ours.shape == operators.shape
+        torch.testing.assert_close(ours, operators, rtol=tolerance, atol=tolerance * 10)
+
+
+def test_tiles_are_used_where_lanes_divide_the_channels_and_only_there(monkeypatch):
+    calls = []
+
+    def noted(name, loop):
+        return lambda *arguments: calls.append(name) or loop(*arguments)
+
+    for name in ("write_products", "write_gradients"):
+        monkeypatch.setattr(passes, name, noted(name, getattr(passes, name)))
+    every_pass((1, 16, 2, 2), torch.float32)
+    assert calls == ["write_products", *["write_gradients"] * 3]
+    every_pass((1, 12, 2, 2), torch.float32)
+    assert len(calls) == 4
+
+
+def test_the_number_of_threads_changes_rounding_alone():
+    one = every_pass((5, 16, 3, 5), torch.float64)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        three = every_pass((5, 16, 3, 5), torch.float64)
+    finally:
+        torch.set_num_threads(threads)
+    for ours, theirs in zip(one, three, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-13, atol=1e-13)
+
+
+def test_what_is_no_number_is_not_hidden_by_a_relu():
+    y = passes.dense(torch.full((1, 16, 2, 2), float("nan")))
+    assert passes.scaled_sum([y], torch.ones(1, 16), relu=True).isnan().all()
+
+
+def test_sums_of_many_pixels_keep_their_last_digits():
+    x = passes.dense(torch.full((64, 1, 64, 64), 0.1))
+    exact = 64**3 * torch.tensor(0.1).double()
+    assert abs(passes.channel_sums([x]).item() / exact - 1) < 1e-6
+
+
+@given(st.integers(1, 9), st.integers(1, 5))
+@settings(deadline=None)
+def test_parts_cover_a_range_in_order(count, threads):
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        parts = in_parts(lambda first, last: list(range(first, last)), count)
+    finally:
+        torch.set_num_threads(before)
+    assert sum(parts, []) == list(range(count)) and len(parts) == min(count, threads)
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # of a fork with threads, Python 3.12
+def test_threads_work_in_a_forked_process_too():
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        assert in_parts(lambda first, last: last - first, 2) == [1, 1]
+        pid = os.fork()
+        if not pid:
+            os._exit(0 if in_parts(lambda first, last: last - first, 2) == [1, 1] else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    finally:
+        torch.set_num_threads(before)
