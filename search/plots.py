@@ -49,7 +49,9 @@ def _draw(name: str, lines: Sequence[Line], path: Path) -> None:
     figure = Figure(figsize=(4 * COLUMNS, 2.4 * height + 1.1))
     figure.suptitle(f"{name}, epochs {lines[0]['epoch']} to {lines[-1]['epoch']}")
     inch = 1 / figure.get_figheight()
-    figure.subplots_adjust(0.03, 0.4 * inch, 0.99, 1 - (1.0 if shared else 0.7) * inch, wspace=0.08, hspace=0.2)
+    figure.subplots_adjust(
+        0.03, 0.4 * inch, 0.99, 1 - (1.0 if shared else 0.7) * inch, wspace=0.08, hspace=0.2
+    )
     panels = figure.subplots(height, COLUMNS, squeeze=False, sharex=True, sharey=True).flatten()
     for number, (title, panel) in enumerate(zip(titles, panels, strict=False)):
         panel.tick_params(labelbottom=number + COLUMNS >= len(titles))
@@ -60,8 +62,9 @@ def _draw(name: str, lines: Sequence[Line], path: Path) -> None:
     for panel in panels[len(titles) :]:
         panel.axis("off")
     if shared:
-        lower = {"loc": "upper center", "bbox_to_anchor": (0.5, 1 - 0.4 * inch)}
-        figure.legend(panels[0].lines, list(rows[titles[0]]), fontsize=9, ncols=10, **lower)
+        below = (0.5, 1 - 0.4 * inch)  # the title
+        names = list(rows[titles[0]])
+        figure.legend(panels[0].lines, names, fontsize=9, ncols=10, loc="upper center", bbox_to_anchor=below)
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=80)
     write_file(path, picture.getvalue())

@@ -168,7 +168,10 @@ def test_a_search_whose_disk_is_full_goes_on_once_there_is_room(
     try:
         assert main([*COMMAND, "--out", str(disk / "run")]) == 2
         said = capsys.readouterr().err
-        assert "cannot be written ([Errno 28] No space left" in said and not (disk / "run" / "genotype.json").exists()
+        assert (
+            "cannot be written ([Errno 28] No space left" in said
+            and not (disk / "run" / "genotype.json").exists()
+        )
         kept = sorted((disk / "run" / "checkpoint").iterdir())
         assert kept and on_a_disk(disk, "remount,size=64m")
         assert main([*COMMAND, "--out", str(disk / "run"), "--resume"]) == 0
@@ -194,7 +197,9 @@ def test_what_is_not_finite_is_not_kept_and_the_last_checkpoint_is_named(tmp_pat
     wild = replace(config.training, weights=replace(config.training.weights, learning_rate=1e30))
     stages = plan(name, replace(config, training=wild), derivation("none", "magnitude"), DARTS)
     keeper = Keeper(tmp_path, 0.0)
-    told = r"search, stage 'operation search', epoch 0, step \d+: expected a finite .*, got (nan|inf); lower .*"
+    told = (
+        r"search, stage 'operation search', epoch 0, step \d+: expected a finite .*, got (nan|inf); lower .*"
+    )
     with pytest.raises(DotsZooError, match=told) as caught:
         list(run_stages(stages, wild, toy_data(64), keeper=keeper, progress=False))
     assert keeper.last is not None and str(caught.value).endswith(f"the last checkpoint is {keeper.last}")
