@@ -20,6 +20,7 @@ dd { margin: 0; overflow-wrap: anywhere; }
 figure { margin: 1rem 0; } figure svg { width: 100%; max-width: 36rem; height: auto; }
 figure img { max-width: 100%; height: auto; background: white; border-radius: 4px; }
 pre { overflow-x: auto; padding: 0.6rem; border: 1px solid var(--line); border-radius: 4px; }
+@media (max-width: 60rem) { figure.scroll img { max-width: 75rem; } }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: 0.875rem; }
 th, td { padding: 0.35rem 0.6rem; text-align: right; white-space: nowrap; }
 th, td { border-bottom: 1px solid var(--line); }
@@ -120,8 +121,9 @@ def facts(pairs: Iterable[tuple[str, Any]]) -> str:
     return "<dl>" + "".join(f"<dt>{escape(str(k))}</dt><dd>{escape(str(v))}</dd>" for k, v in pairs) + "</dl>"
 
 
-def picture(path: Path, caption: str) -> str:
-    """An SVG or PNG file, inside the page."""
+def picture(path: Path, caption: str, scroll: bool = False) -> str:
+    """An SVG or PNG file, inside the page; `scroll`: as large on a narrow screen, where it scrolls."""
     data = base64.b64encode(path.read_bytes()).decode()
     image = f'<img alt="{escape(caption)}" src="data:{MEDIA[path.suffix]};base64,{data}">'
-    return f"<figure>{image}<figcaption>{escape(caption)}</figcaption></figure>"
+    kind = ' class="scroll"' if scroll else ""
+    return f"<figure{kind}>{image}<figcaption>{escape(caption)}</figcaption></figure>"

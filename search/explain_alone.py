@@ -66,6 +66,7 @@ def draw(figures: dict[str, Any]) -> Figure:
         panel.scatter(*point, color="tab:blue")
         panel.annotate(row["operation"], point, textcoords="offset points", xytext=(4, 4), fontsize=8)
     panel.margins(0.2)
+    panel.margins(x=0.15)  # room for the names
     panel.set_xlabel("stand-alone accuracy")
     panel.set_ylabel("alpha")
     r = figures["correlation"]

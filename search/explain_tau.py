@@ -148,6 +148,7 @@ def draw(figures: dict[str, Any]) -> Figure:
         )  # fmt: skip
     of = {"beta": "logit of the combination", "alpha": "sum of the edges' largest operation weights"}
     panel.set_xlabel(of[figures["by"]])
+    panel.margins(x=0.12)  # room for the names
     panel.set_ylabel("stand-alone accuracy")
     tau = figures["tau"]
     panel.set_title(

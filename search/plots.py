@@ -42,18 +42,29 @@ def plot_weights(metrics: Path, folder: Path) -> list[Path]:
 
 
 def _draw(name: str, lines: Sequence[Line], path: Path) -> None:
-    titles = list(lines[0]["weights"][name])
+    rows = lines[0]["weights"][name]
+    titles, shared = list(rows), len({tuple(row) for row in rows.values()}) == 1  # the same lines everywhere
+    widest = max(len(row) for row in rows.values())
     height = math.ceil(len(titles) / COLUMNS)
-    figure = Figure(figsize=(4 * COLUMNS, 2.4 * height + 0.8))
+    figure = Figure(figsize=(4 * COLUMNS, 2.4 * height + 1.1))
     figure.suptitle(f"{name}, epochs {lines[0]['epoch']} to {lines[-1]['epoch']}")
-    margin = 0.4 / figure.get_figheight()
-    figure.subplots_adjust(0.03, margin, 0.99, 1 - 2 * margin, wspace=0.08, hspace=0.2)
+    inch = 1 / figure.get_figheight()
+    figure.subplots_adjust(
+        0.03, 0.4 * inch, 0.99, 1 - (1.0 if shared else 0.7) * inch, wspace=0.08, hspace=0.2
+    )
     panels = figure.subplots(height, COLUMNS, squeeze=False, sharex=True, sharey=True).flatten()
     for number, (title, panel) in enumerate(zip(titles, panels, strict=False)):
         panel.tick_params(labelbottom=number + COLUMNS >= len(titles))
         _draw_row(panel, title, [(line["epoch"], line["weights"][name][title]) for line in lines])
+        if not shared:  # two labels fit above the panel
+            above = {"loc": "lower right", "bbox_to_anchor": (1, 0.97), "frameon": False}
+            panel.legend(fontsize=7, ncols=2, **(above if widest <= 2 else {"loc": "upper left"}))
     for panel in panels[len(titles) :]:
         panel.axis("off")
+    if shared:
+        below = (0.5, 1 - 0.4 * inch)  # the title
+        names = list(rows[titles[0]])
+        figure.legend(panels[0].lines, names, fontsize=9, ncols=10, loc="upper center", bbox_to_anchor=below)
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=80)
     write_file(path, picture.getvalue())
@@ -63,6 +74,5 @@ def _draw_row(panel: Axes, title: str, points: Sequence[tuple[int, dict[str, flo
     epochs = [epoch for epoch, _ in points]
     for label in points[0][1]:
         panel.plot(epochs, [row[label] for _, row in points], marker=".", label=label)
-    panel.set_title(title, fontsize=9, pad=3)
+    panel.set_title(title, fontsize=9, pad=3, loc="left")
     panel.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-    panel.legend(fontsize=7, ncols=2, loc="upper left", framealpha=0.5)

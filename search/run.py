@@ -23,7 +23,7 @@ import dots_zoo
 from dots_zoo.datasets import Data
 from dots_zoo.errors import DotsZooError
 from dots_zoo.files import write_file
-from dots_zoo.genotype import Genotype, load_genotype, save_genotype
+from dots_zoo.genotype import Genotype, load_genotype, save_genotype, to_text
 from dots_zoo.interrupt import noted
 from dots_zoo.processes import processes_of
 from dots_zoo.surroundings import surroundings
@@ -128,10 +128,12 @@ class _Folder:
 
     def add(self, epoch: Epoch, figures: Mapping[str, float], found: Genotype) -> None:
         save_genotype(found, self.genotype(len(self.lines)))
-        self.lines.append({"stage": epoch.stage, "epoch": epoch.epoch, **figures, "weights": epoch.weights})
+        line = {"stage": epoch.stage, "epoch": epoch.epoch, **figures}
+        self.lines.append({**line, "genotype": to_text(found), "weights": epoch.weights})
         write_file(self.path, "".join(json.dumps(line) + "\n" for line in self.lines).encode())
         for key, value in figures.items():
             self.board.add_scalar(key, value, epoch.epoch)
+        self.board.add_text("genotype", to_text(found), epoch.epoch)
         self.board.flush()
 
     def end(self, found: Genotype, provenance: Mapping[str, Any]) -> None:

@@ -21,7 +21,8 @@ from dots_zoo.files import write_file
 from dots_zoo.genotype import CellGenotype, Genotype, load_genotype, to_text
 
 PANELS = ("loss", "accuracy", "entropy", "operations of the cells")
-COLOURS = colormaps["tab20"].colors  # type: ignore[attr-defined]
+TWENTY = colormaps["tab20"].colors  # type: ignore[attr-defined]
+COLOURS = TWENTY[::2] + TWENTY[1::2]  # the strong ones first: beside each other two tints look alike
 Line = Mapping[str, Any]  # of metrics.jsonl
 
 
@@ -47,12 +48,11 @@ def _names(lines: Sequence[Line], title: str) -> list[str]:
     return [name for name in names if name.startswith(f"{title}.") or name.endswith(title)]
 
 
-def plot_changes(cells: Sequence[CellGenotype], path: Path) -> Path:
+def plot_changes(cells: Sequence[CellGenotype], operations: Sequence[str], path: Path) -> Path:
     """The cell as it changed: a row for every edge that was ever chosen, a column for every line of the log,
-    and in it the colour of the operation; white where the edge was not chosen.
+    and in it the colour of the operation, by its place in `operations`; white where the edge was not chosen.
     """
     edges = sorted({(edge.node, edge.input) for cell in cells for edge in cell.edges})
-    operations = sorted({edge.op for cell in cells for edge in cell.edges})
     image = [[(1.0, 1.0, 1.0)] * len(cells) for _ in edges]
     for column, cell in enumerate(cells):
         for edge in cell.edges:
@@ -77,9 +77,10 @@ def write_story(out: Path) -> Path:
     found = genotypes[-1]
     draw(found, out / "plots" / "cell.png")
     pictures = [plot_curves(lines, out / "plots" / "curves.png")]
-    for kind in found.cells:
+    every = [edge.op for genotype in genotypes for cell in genotype.cells.values() for edge in cell.edges]
+    for kind in found.cells:  # an operation has the same colour in all
         cells = [genotype.cells[kind] for genotype in genotypes]
-        pictures.append(plot_changes(cells, out / "plots" / f"changes.{kind}.png"))
+        pictures.append(plot_changes(cells, sorted(set(every)), out / "plots" / f"changes.{kind}.png"))
     return write_file(out / "report.html", _page(out, found, lines, pictures).encode())
 
 
@@ -93,11 +94,11 @@ def _page(out: Path, found: Genotype, lines: Sequence[Line], pictures: Sequence[
         f"Search {found.name}",
         "\n".join(
             [
-                webpage.picture(out / "plots" / "cell.png", "the cells that were found"),
+                webpage.picture(out / "plots" / "cell.png", "the cells that were found", scroll=True),
                 f"<pre>{escape(to_text(found))}</pre><h2>How it went</h2>",
-                *(webpage.picture(path, _caption(path)) for path in pictures),
+                *(webpage.picture(path, _caption(path), scroll=True) for path in pictures),
                 "<h2>Weights of the alternatives</h2>",
-                *(webpage.picture(path, path.stem) for path in weights),
+                *(webpage.picture(path, path.stem, scroll=True) for path in weights),
                 "<h2>At the end</h2>",
                 webpage.facts(last),
                 "<h2>What, where and when</h2>",

@@ -143,6 +143,8 @@ def test_alone(explained, run: Path) -> None:  # type: ignore[no-untyped-def]
         (["discretise", "--edge.node", "9"], "edge 9<-0: expected one of 2<-0, 2<-1"),
         (["features", "--edge.operations", "[noise]"], "edge 2<-0: expected operations among skip_connect"),
         (["tau", "--by", "alpha", "--node", "2"], "node 2: expected two combinations of edges or more"),
+        (["tau", "--node", "9"], "node: expected one of 2, 3, 4, 5, got 9"),
+        (["alone", "--edge.kind", "cell"], "kind: expected one of normal, reduce, got 'cell'"),
     ],
 )
 def test_what_has_no_meaning_is_refused_and_nothing_is_written(
@@ -151,6 +153,30 @@ def test_what_has_no_meaning_is_refused_and_nothing_is_written(
     what, *options = words
     assert main(["explain", what, str(run), "--out", str(tmp_path / "out"), *options]) == 2
     assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("what", ANALYSES)
+def test_the_folder_is_looked_at_first_and_left_alone(
+    what: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begun, network = tmp_path / "begun", tmp_path / "network"
+    begun.mkdir()
+    network.mkdir()
+    for name in ("config.yaml", "metrics.jsonl"):
+        shutil.copy(run / name, begun)
+    for name in ("genotype.json", "run.json"):  # as of a training, which has no config.yaml of a search
+        shutil.copy(run / name, network)
+    ended = "expected the folder of a search that has ended, got one without "
+    for folder, message in [
+        (tmp_path / "none", f"{ended}genotype.json, run.json, config.yaml, metrics.jsonl"),
+        (run / "config.yaml", f"{ended}genotype.json, run.json, config.yaml, metrics.jsonl"),
+        (network, f"{ended}config.yaml, metrics.jsonl"),
+        (begun, "expected genotype.json, run.json; the search has not ended: go on with --resume"),
+    ]:
+        before = sorted(tmp_path.rglob("*"))
+        assert main(["explain", what, str(folder)]) == 2
+        assert capsys.readouterr().err == f"dots-zoo: error: {folder}: {message}\n"
+        assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_a_folder_that_is_not_a_finished_search_is_refused(run: Path, tmp_path: Path) -> None:
@@ -185,7 +211,9 @@ def test_a_folder_that_is_not_a_finished_search_is_refused(run: Path, tmp_path: 
     [
         ("fixed_alpha", ["--epochs", "1"], "discretise", "fixed_alpha trains no alpha"),
         ("fixed_alpha", ["--epochs", "1"], "skip", "expected validation_accuracy or architecture_accuracy"),
+        ("fixed_alpha", ["--epochs", "1"], "alone", "fixed_alpha trains no alpha"),
         ("random_search", [], "shuffle", "random_search of 0 epochs trained no weights"),
+        ("random_search", [], "tau --by beta", "expected a topology search of pairs or any for beta, got"),
         ("random_search", ["--space", "S6"], "tau", "the cell of NAS-Bench-201 keeps all edges"),
     ],
 )
@@ -196,7 +224,8 @@ def test_methods_without_what_is_asked_for(
     search = f"search {method} --data digits --train_fraction 0.1 --space S2 --cells 3 --training.channels 2"
     out = str(tmp_path / "run")
     assert main([*search.split(), "--training.batch_size", "60", *words, "--out", out]) == 0
-    assert main(["explain", what, out]) == 2
+    name, *options = what.split()
+    assert main(["explain", name, out, *options]) == 2
     assert message in capsys.readouterr().err and not (tmp_path / "run" / "explain").exists()
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -96,8 +97,16 @@ def test_processes_that_are_killed_at_random_moments_go_on() -> None:
     assert ran.stdout.splitlines()[-1] == "3 kills over 3 searches, seed 1: all ended with the same bits"
 
 
-def test_sigterm_ends_the_step_keeps_it_and_exits_with_143(tmp_path: Path) -> None:
-    out, whole = tmp_path / "told", tmp_path / "whole"
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The search of COMMAND, left alone."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    assert main([*COMMAND, "--out", str(out)]) == 0
+    return out
+
+
+def test_sigterm_ends_the_step_keeps_it_and_exits_with_143(whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "told"
     words = [sys.executable, "-m", "dots_zoo", *COMMAND, "--out", str(out)]
     process = subprocess.Popen(words, env={**os.environ, "OMP_NUM_THREADS": "1"})  # as many as here
     while not (out / "checkpoint").is_dir() or not any((out / "checkpoint").iterdir()):
@@ -107,10 +116,68 @@ def test_sigterm_ends_the_step_keeps_it_and_exits_with_143(tmp_path: Path) -> No
     assert process.wait() == 143
     assert not (out / "genotype.json").exists()
     assert main([*COMMAND, "--out", str(out), "--resume"]) == 0
-    assert main([*COMMAND, "--out", str(whole)]) == 0
     assert same(outcome(whole), outcome(out))
     seconds = [json.loads(line)["seconds"] for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert json.loads((out / "run.json").read_text())["wall_seconds"] == round(sum(seconds), 1)
+
+
+def test_a_search_goes_on_from_the_checkpoint_before_one_with_a_flipped_bit(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    case = "darts", "none", "magnitude"
+    walk(case, tmp_path / "whole")
+    folder = tmp_path / "flipped"
+    walk(case, folder, 3)
+    before, newest = sorted(folder.iterdir())
+    data = bytearray(newest.read_bytes())
+    data[len(data) // 2] ^= 1
+    newest.write_bytes(data)
+    walk(case, folder)
+    assert f"{newest}: not a checkpoint (" in (said := capsys.readouterr().out)
+    assert f"going on from {before}" in said
+    expected, found = last(tmp_path / "whole", case), last(folder, case)
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+
+
+def test_where_no_checkpoint_is_left_whole_the_search_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    (out / "checkpoint").mkdir(parents=True)
+    torn = out / "checkpoint" / "00000001-0123456789abcdef.safetensors"
+    torn.write_bytes(b"torn")
+    assert main([*COMMAND, "--out", str(out), "--resume"]) == 2
+    said = capsys.readouterr().err
+    assert f"{torn}: not a checkpoint (" in said and f"remove {out / 'checkpoint'} to begin anew" in said
+    assert [path.name for path in out.iterdir()] == ["checkpoint"] and torn.read_bytes() == b"torn"
+
+
+def on_a_disk(folder: Path, options: str) -> bool:
+    """Mount a disk in memory there, or change it; False where that is not allowed."""
+    words = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+    return bool(shutil.which("mount")) and subprocess.run(words, capture_output=True).returncode == 0
+
+
+def test_a_search_whose_disk_is_full_goes_on_once_there_is_room(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if not on_a_disk(disk, "size=440k"):  # two checkpoints fit, a third does not
+        pytest.skip("a small disk cannot be mounted here")
+    try:
+        assert main([*COMMAND, "--out", str(disk / "run")]) == 2
+        said = capsys.readouterr().err
+        assert (
+            "cannot be written ([Errno 28] No space left" in said
+            and not (disk / "run" / "genotype.json").exists()
+        )
+        kept = sorted((disk / "run" / "checkpoint").iterdir())
+        assert kept and on_a_disk(disk, "remount,size=64m")
+        assert main([*COMMAND, "--out", str(disk / "run"), "--resume"]) == 0
+        assert same(outcome(whole), outcome(disk / "run"))
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
 
 
 def test_another_search_does_not_go_on_here(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -130,7 +197,10 @@ def test_what_is_not_finite_is_not_kept_and_the_last_checkpoint_is_named(tmp_pat
     wild = replace(config.training, weights=replace(config.training.weights, learning_rate=1e30))
     stages = plan(name, replace(config, training=wild), derivation("none", "magnitude"), DARTS)
     keeper = Keeper(tmp_path, 0.0)
-    with pytest.raises(DotsZooError, match=r"expected a finite .*, got (nan|inf); lower .*") as caught:
+    told = (
+        r"search, stage 'operation search', epoch 0, step \d+: expected a finite .*, got (nan|inf); lower .*"
+    )
+    with pytest.raises(DotsZooError, match=told) as caught:
         list(run_stages(stages, wild, toy_data(64), keeper=keeper, progress=False))
     assert keeper.last is not None and str(caught.value).endswith(f"the last checkpoint is {keeper.last}")
     saved = load_state(tmp_path, {})

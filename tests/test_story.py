@@ -10,6 +10,7 @@ from dots_zoo.genotype import CellGenotype, Edge
 from dots_zoo.search.story import COLOURS, plot_changes, plot_curves
 
 FIRST = CellGenotype((Edge(2, 0, "skip_connect"), Edge(2, 1, "sep_conv_3x3")), (2,))
+NAMES = ("sep_conv_3x3", "skip_connect")
 SECOND = CellGenotype((Edge(2, 0, "sep_conv_3x3"), Edge(2, 1, "sep_conv_3x3")), (2,))
 
 
@@ -17,7 +18,7 @@ def shares(path: Path) -> dict[str, float]:
     """Of the picture's pixels: those of the first colours."""
     with Image.open(path) as picture:
         pixels = np.asarray(picture.convert("RGB")).reshape(-1, 3)
-    colours = {"sep_conv_3x3": COLOURS[0], "skip_connect": COLOURS[1]}  # in alphabetical order
+    colours = dict(zip(NAMES, COLOURS, strict=False))
     return {
         name: float((abs(pixels - np.round(np.array(c) * 255)).max(1) < 3).mean())
         for name, c in colours.items()
@@ -25,8 +26,8 @@ def shares(path: Path) -> dict[str, float]:
 
 
 def test_every_edge_of_every_line_has_the_colour_of_its_operation(tmp_path: Path) -> None:
-    settled = shares(plot_changes([FIRST] * 4, tmp_path / "a.png"))
-    changed = shares(plot_changes([FIRST, SECOND, SECOND, SECOND], tmp_path / "b.png"))
+    settled = shares(plot_changes([FIRST] * 4, NAMES, tmp_path / "a.png"))
+    changed = shares(plot_changes([FIRST, SECOND, SECOND, SECOND], NAMES, tmp_path / "b.png"))
     assert settled["skip_connect"] == pytest.approx(settled["sep_conv_3x3"], rel=0.1)
     # of 8 squares 7 are convolutions and one a skip connection; the legend adds a little to both
     assert changed["sep_conv_3x3"] / changed["skip_connect"] == pytest.approx(7, rel=0.25)
