@@ -1,6 +1,7 @@
 """What a step of a search costs, ours against the plain formulation of the public kind (`plain_supernet.py`).
 
 python benchmarks/search_step.py [--quick] [--json out.json] [--plot out.png] [--repetitions 3]
+python benchmarks/search_step.py --profile pair      what a step of ours consists of
 
 Both take the same steps on the same images in turn, in one process, so that what else the machine does is
 the same for both; a ratio is that of the minima, in CPU seconds of the process. A pair is the step of the
@@ -10,8 +11,10 @@ kernels that any step needs. Before anything is timed the two must agree on the 
 """
 
 import argparse
+import cProfile
 import json
 import platform
+import pstats
 import resource
 import statistics
 import subprocess
@@ -159,7 +162,7 @@ def compare(step: str, setting: Setting, repetitions: int) -> dict[str, Any]:
 
 
 class Calls(TorchDispatchMode):
-    """Counts the operators that are called; `detach` is the counting's own."""
+    """Counts the operators that are called; `detach` is the counting's own. Compiled loops are none."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -203,6 +206,32 @@ def peaks(step: str) -> dict[str, int]:
         command = [sys.executable, __file__, "--peak", step, memory]
         found[memory] = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     return found
+
+
+def data_share(setting: Setting, repetitions: int, pair: float) -> float:
+    """Of the CPU seconds of a pair, those of its two augmented batches, out of 2,000 images in memory."""
+    ours, _ = turns("pair", setting)
+    draws = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (2000, 3, 32, 32), generator=draws).to(torch.uint8)
+    data, options = replace(ours.run.data, images=images), ours.run.training.augmentation
+    seconds = []
+    for _ in range(repetitions):
+        began = time.process_time()
+        for _ in range(2):
+            data.train_batch(torch.randint(2000, (setting.batch,), generator=draws), options, draws)
+        seconds.append(time.process_time() - began)
+    return min(seconds) / pair
+
+
+def profile(step: str) -> None:
+    """Where the time of a step of ours goes: functions by the time that is their own, by cProfile."""
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    turn, run = turns(step, Setting())[0], step_of(step, False)
+    run(turn)
+    seen = cProfile.Profile()
+    seen.runcall(run, turn)
+    pstats.Stats(seen).strip_dirs().sort_stats("tottime").print_stats(16)
 
 
 def machine() -> dict[str, str]:
@@ -256,10 +285,14 @@ def main() -> None:
     parser.add_argument("--json")
     parser.add_argument("--plot")
     parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--profile", choices=("pair", "topology", "second order", "dropnas"))
     parser.add_argument("--peak", nargs=2, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.peak:
         print(peak_of_this_process(*chosen.peak))
+        return
+    if chosen.profile:
+        profile(chosen.profile)
         return
     memory = {step: peaks(step) for step in ("pair", "topology")}
     keep_freed_memory()
@@ -274,6 +307,7 @@ def main() -> None:
         "memory_ratio": memory["pair"]["fast"] / memory["pair"]["plain"],
         "topology_memory_ratio": memory["topology"]["fast"] / memory["topology"]["plain"],
         "operator_calls": operator_calls(),
+        "data_share": data_share(Setting(), 20, rows[0]["ours_cpu_min"]),
         "peak_bytes": memory,
         "rows": rows,
     }
