@@ -45,10 +45,11 @@ from .parity import (
     spread,
 )
 from .precision import TOLERANCES, Precision, Target, to_fp16, to_int8
-from .tasks import ends_of, fused, wrap
+from .tasks import ends_of, fused, is_fusible, wrap
 from .trace import AXES, Exporter, trace
 
-# Grouped pointwise convolutions have no integer kernel for channels-last maps: int8 goes without them.
+# What a network of dots_zoo goes through before it is quantised: its slices and padding would go back to
+# float. Grouped pointwise convolutions have no integer kernel for channels-last maps: int8 goes without chains.
 INT8_REWRITES = tuple(name for name in DEFAULT if name != "chains")
 
 
@@ -120,8 +121,9 @@ def export_onnx(
 
     task: a name from tasks.TASKS. input_size: (C, H, W), None for the model's own. dynamic: which of the
     input's sizes are left open; the batch is 1 where it is not. surface: of detectors and segmenters. fuse:
-    rewrite a network of dots_zoo into fewer operations first. seed: of the test images. Raises ParityError
-    where the graph is not proven and DotsZooError where the model cannot be exported; there is no file then.
+    rewrite a network of dots_zoo into fewer operations first, which int8 does in any case. seed: of the test
+    images. Raises ParityError where the graph is not proven and DotsZooError where the model cannot be
+    exported; there is no file then.
     """
     if unknown := set(dynamic) - AXES.keys():
         raise DotsZooError(f"unknown dynamic axis {min(unknown)!r}: expected some of {', '.join(AXES)}")
@@ -138,10 +140,10 @@ def export_onnx(
     costs = count(model, size)
     calibration, batches = _images(model, size, dynamic, lowering, seed)
     image = probe_images(2 if "batch" in dynamic else 1, size, seed)  # not a batch size that is checked
+    rewrites = _rewrites(subject, task, fuse, lowering.precision)
 
     def make(network: nn.Module) -> _Made:
-        rewrites = INT8_REWRITES if lowering.precision == "int8" else DEFAULT
-        module = wrap(fused(network, task, rewrites) if fuse else network, task).module.eval()
+        module = wrap(fused(network, task, rewrites) if rewrites else network, task).module.eval()
         graph = trace(module, image, wrapped.outputs, dynamic=dynamic, opset=opset, exporter=exporter)
         return _lower(graph, lowering, calibration, name)
 
@@ -167,7 +169,8 @@ def export_onnx(
         "macs": str(costs.macs),
         "weights_sha256": weights_sha256(model),
         "precision": precision,
-        "fused": json.dumps(fuse),
+        "fused": json.dumps(bool(rewrites)),
+        "rewrites": json.dumps(rewrites),
         "input_size": json.dumps(size),
         "opset": str(opset),
         "exporter": exporter,
@@ -192,6 +195,13 @@ def export_onnx(
         answers=answers,
         metadata=metadata,
     )
+
+
+def _rewrites(model: nn.Module, task: str, fuse: bool, precision: Precision) -> tuple[str, ...]:
+    """Names of fuse.REWRITES that the network goes through: where asked, and always what int8 needs."""
+    if precision == "int8" and (fuse or is_fusible(model, task)):
+        return INT8_REWRITES
+    return DEFAULT if fuse else ()
 
 
 def _images(
