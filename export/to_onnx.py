@@ -49,7 +49,7 @@ from .tasks import ends_of, fused, is_fusible, wrap
 from .trace import AXES, Exporter, trace
 
 # What a network of dots_zoo goes through before it is quantised: its slices and padding would go back to
-# float. Grouped pointwise convolutions have no integer kernel for channels-last maps: int8 goes without chains.
+# float. Without chains: grouped pointwise convolutions have no integer kernel for channels-last maps.
 INT8_REWRITES = tuple(name for name in DEFAULT if name != "chains")
 
 

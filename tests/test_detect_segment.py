@@ -12,6 +12,7 @@ from torch import Tensor
 from dots_zoo.errors import DotsZooError
 from dots_zoo.export import decode, detect, segment
 from dots_zoo.export.ends import Surface, normalised
+from dots_zoo.export.inspect_file import inspect
 from dots_zoo.export.parity import ParityError, fitted_copy, probe_images
 from dots_zoo.export.to_onnx import Exported, export_onnx
 from dots_zoo.mm_progress import quiet
@@ -106,6 +107,15 @@ def test_the_file_says_how_to_use_it(detected: Exported) -> None:
     suppression = json.loads(said["suppression"])
     assert suppression["score_threshold"] == 0.05 and suppression["max_per_image"] == 100
     assert json.loads(said["parity"])["matched"] == detected.answers["matched"] >= 0.99
+
+
+def test_a_gpu_has_a_kernel_for_every_operator(detected: Exported, segmenter: Any, tmp_path: Path) -> None:
+    """Suppression, sorting, scattering and the largest class included: nothing goes back to the CPU."""
+    labels = export_onnx(segmenter, tmp_path / "s.onnx", task="segment", exporter="torchscript")
+    found = inspect(detected.path), inspect(labels.path)
+    assert found[0].costs.nodes.keys() >= {"NonMaxSuppression", "TopK", "GatherND", "ScatterND", "Where"}
+    assert found[1].costs.nodes.keys() >= {"ArgMax", "Resize"}
+    assert [one.no_cuda for one in found] == [{}, {}]
 
 
 @pytest.mark.parametrize("part", ["nms", "decode"])
