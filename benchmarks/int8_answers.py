@@ -3,9 +3,9 @@
 python benchmarks/int8_answers.py CIFAR10_ROOT
 
 CIFAR10_ROOT holds cifar-10-batches-py as published. The file is what `dots-zoo export dots_cifar10_tiny
---pretrained --precision int8` writes, calibrated on the first 64 training images; the reference is the network
-in PyTorch. Exit code 1 where fewer than 98 % of the answers are the same or accuracy falls by more than 0.5
-points.
+--pretrained --precision int8` writes, calibrated on the first 64 training images; the reference is the
+network in PyTorch. Exit code 1 where fewer than 98 % of the answers are the same or accuracy falls by more
+than 0.5 points.
 """
 
 import platform

@@ -51,6 +51,7 @@ from .trace import AXES, Exporter, trace
 # What a network of dots_zoo goes through before it is quantised: its slices and padding would go back to
 # float. Without chains: grouped pointwise convolutions have no integer kernel for channels-last maps.
 INT8_REWRITES = tuple(name for name in DEFAULT if name != "chains")
+LAST_STRIDE = 32  # of the backbones of detectors and segmenters
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,11 @@ def export_onnx(
     if ends and lowering.half_io:
         raise DotsZooError(f"float16 inputs and outputs are for the tasks classify and features, got {task}")
     name, size = _identify(model, input_size)
+    if ends and min(size[1:]) < LAST_STRIDE:
+        raise DotsZooError(
+            f"{name}: task {task} expected an input of {LAST_STRIDE}x{LAST_STRIDE} pixels or more, below "
+            f"which the backbone's last map is nothing but filling; got {size[1]}x{size[2]}"
+        )
     subject = copy.deepcopy(model).cpu().float().to(memory_format=torch.contiguous_format).eval()
     for part in subject.modules():
         if hasattr(part, "channels_last"):  # a DotsBackbone's, for torch's CPU kernels
