@@ -122,7 +122,7 @@ def build_model(
     mmengine; without, values are random. model.data_preprocessor takes images as mmcv reads them, BGR, and
     holds mean and std, (3, 1, 1), in the order of the network's channels: RGB where its _channel_conversion
     (of a detector) or channel_conversion (of a segmenter) is True, BGR where it is False. Raises DotsZooError
-    where a config or a checkpoint does not fit, with the model unbuilt.
+    where a config or a checkpoint does not fit.
     """
     cfg = load_config(config, task, genotype=genotype) if isinstance(config, str | Path) else config
     with quiet():

@@ -145,7 +145,7 @@ def test_a_detector_and_a_segmenter_are_measured(
     words = [str(detected.path), str(labels.path), "--input", "64x96", "--batch", "1", "2", *quick]
     assert main(["bench", *words, "-o", str(tmp_path / "b.json")]) == 0
     rows = read_bench(tmp_path / "b.json").rows
-    assert [(row.model, row.input_shape) for row in rows] == [
+    assert [(row.model, tuple(row.input_shape)) for row in rows] == [
         (name, (batch, 3, 64, 96)) for name in ("det", "seg") for batch in (1, 2)
     ]
     assert all(row.resident.p50_ms > 0 and row.end_to_end.p50_ms > 0 and not row.failures for row in rows)
