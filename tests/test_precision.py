@@ -153,6 +153,19 @@ def test_int8_of_weights_that_were_never_fitted(folder: Path, tmp_path: Path):
     assert done.fitted_for_check and done.path.exists()
 
 
+def test_a_network_that_was_never_fitted_may_amplify_the_rounding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(precision.TOLERANCES, "fp16", (1e-9, "max"))
+    fresh = timm.create_model("test_byobnet", num_classes=5)
+    message = "the graph is wrong, or these weights, which were never fitted and amplify the rounding of fp16"
+    with pytest.raises(ParityError, match=message):
+        export(fresh, tmp_path / "m.onnx", fuse=False, precision="fp16")
+    with pytest.raises(ParityError, match="the graph is wrong$"):
+        export(fitted(fresh, SIZE), tmp_path / "m.onnx", fuse=False, precision="fp16")
+    assert not list(tmp_path.iterdir())
+
+
 def relus(values: np.ndarray) -> np.ndarray:
     """Of a graph relu(x) + x, with x read twice, in int8 as to_int8 writes it."""
     nodes = [
