@@ -26,9 +26,9 @@ from .trace import trace_parts
 ENOUGH = 10  # boxes in all test images, for a comparison that tells
 PADDING = -1  # in every output, behind the boxes found
 
-NEAR = (
-    0.05  # pixels: corners as near as that are of one box; IoU says too little of a box thinner than a pixel
-)
+# Pixels. Of a box that is thinner than a pixel IoU says little: corners as near as this, or as half of what
+# the least IoU leaves of a side, are of one box.
+NEAR = 0.05
 
 # What a pair of boxes has in common at least (IoU, and score up to), and the share of boxes in pairs.
 PAIRED: dict[Precision, tuple[float, float, float]] = {
@@ -100,7 +100,9 @@ def reference(model: Any, images: Tensor) -> list[Found]:
 def pairs(got: Found, expected: Found, overlap: float, score: float) -> list[tuple[int, int]]:
     """(index in got, in expected): boxes of one label, each in one pair at most, best score first."""
     iou = box_iou(expected.boxes, got.boxes)
-    near = (expected.boxes[:, None] - got.boxes).abs().amax(2) <= NEAR
+    sides = (expected.boxes[:, 2:] - expected.boxes[:, :2]).repeat(1, 2)
+    allowed = ((1 - overlap) / 2 * sides).clamp(min=NEAR)
+    near = ((expected.boxes[:, None] - got.boxes).abs() <= allowed[:, None]).all(2)
     close = (expected.scores[:, None] - got.scores).abs() <= score
     fits = ((iou >= overlap) | near) & close & (expected.labels[:, None] == got.labels)
     free, found = torch.ones(len(got.scores), dtype=torch.bool), []

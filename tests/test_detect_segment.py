@@ -157,13 +157,16 @@ def test_pairs_by_hand() -> None:
     boxes = torch.tensor([[0.0, 0.0, 100.0, 100.0], [10.0, 0.0, 10.4, 200.0]])
     expected = detect.Found(boxes, torch.tensor([0.9, 0.8]), torch.tensor([1, 1]))
 
-    def moved(by: float, score: float = 0.0, label: int = 1) -> list[tuple[int, int]]:
-        shift = torch.tensor([by, 0.0, by, 0.0])
+    def moved(by: float, score: float = 0.0, label: int = 1, taller: float = 0.0) -> list[tuple[int, int]]:
+        shift = torch.tensor([by, 0.0, by, taller])
         got = detect.Found(boxes + shift, expected.scores + score, torch.full((2,), label))
         return detect.pairs(got, expected, 0.99, 1e-3)
 
     assert moved(0.0) == moved(0.04) == moved(0.0, 5e-4) == [(0, 0), (1, 1)]
     assert moved(0.06) == [(0, 0)]  # IoU 0.999, and 0.34 / 0.46 = 0.74
+    assert moved(0.0, taller=0.9) == [(0, 0), (1, 1)]  # 0.9 of 100 and of 200 pixels: IoU 0.991 and 0.995
+    assert moved(0.04, taller=0.9) == [(0, 0), (1, 1)]  # the thin one: IoU 0.82, within 0.05 and 1 pixel
+    assert moved(0.04, taller=1.1) == []  # IoU 0.989; 1.1 is more than half a per cent of either
     assert moved(0.0, 2e-3) == moved(0.0, label=0) == []
 
 
