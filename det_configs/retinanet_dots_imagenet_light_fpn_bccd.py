@@ -46,9 +46,11 @@ alone = dict(num_workers=0, persistent_workers=False)
 train_dataloader = dict(
     dataset=dict(ann_file="instances_train.json", pipeline=train_pipeline, **images), **alone
 )
-val_dataloader = dict(dataset=dict(ann_file="instances_val.json", pipeline=test_pipeline, **images), **alone)
+val_dataloader = dict(  # its images are all of one size
+    batch_size=8, dataset=dict(ann_file="instances_val.json", pipeline=test_pipeline, **images), **alone
+)
 test_dataloader = dict(
-    dataset=dict(ann_file="instances_test.json", pipeline=test_pipeline, **images), **alone
+    batch_size=8, dataset=dict(ann_file="instances_test.json", pipeline=test_pipeline, **images), **alone
 )
 val_evaluator = dict(ann_file=data_root + "instances_val.json", classwise=True)
 test_evaluator = dict(ann_file=data_root + "instances_test.json", classwise=True)

@@ -147,7 +147,12 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--dynamic", metavar="AXES", default="batch", help="sizes left open: batch,height,width, or none"
     )
-    p.add_argument("--precision", choices=("fp32", "fp16", "int8"), default="fp32")
+    p.add_argument(
+        "--precision",
+        choices=("fp32", "fp16", "int8"),
+        default="fp32",
+        help="int8: our networks go through the exact rewrites of --fuse that int8 needs, in any case",
+    )
     p.add_argument("--half-io", action="store_true", help="float16 input and outputs too, for fp16")
     p.add_argument("--calibration", type=Path, metavar="FOLDER", help="images that int8 is calibrated on")
     p.add_argument(
@@ -157,7 +162,11 @@ def _parser() -> argparse.ArgumentParser:
         "--image", default="float32", help="detect, segment: float32, or uint8 normalised in the graph"
     )
     p.add_argument("--logits", action="store_true", help="segment: scores of all classes, not the labels")
-    p.add_argument("--fuse", action="store_true", help="rewrite our networks into fewer operations, exactly")
+    p.add_argument(
+        "--fuse",
+        action="store_true",
+        help="rewrite our networks into fewer operations, exactly; int8 always does",
+    )
     p.add_argument("--opset", type=int, default=18)
     p.add_argument("--exporter", choices=("dynamo", "torchscript"), default="dynamo")
 

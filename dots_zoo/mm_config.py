@@ -119,9 +119,10 @@ def build_model(
     """A detector or segmenter in evaluation mode; model.cfg is its config.
 
     config: a path, a shipped name, or what load_config returned. checkpoint: weights of a training with
-    mmengine; without, values are random. model.data_preprocessor holds mean and std, (3, 1, 1), and
-    _channel_conversion, which is True where images come as BGR. Raises DotsZooError where something does not
-    fit.
+    mmengine; without, values are random. model.data_preprocessor takes images as mmcv reads them, BGR, and
+    holds mean and std, (3, 1, 1), in the order of the network's channels: RGB where its _channel_conversion
+    (of a detector) or channel_conversion (of a segmenter) is True, BGR where it is False. Raises DotsZooError
+    where a config or a checkpoint does not fit.
     """
     cfg = load_config(config, task, genotype=genotype) if isinstance(config, str | Path) else config
     with quiet():

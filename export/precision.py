@@ -27,6 +27,8 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 from onnxruntime.transformers.onnx_model import OnnxModel
 from torch import Tensor
 
+from dots_zoo.errors import DotsZooError
+
 from .parity import TOLERANCE, Judged
 from .session import open_session
 
@@ -98,8 +100,11 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]
 def _calibrate(
     model: onnx.ModelProto, batches: Sequence[NDArray[Any]], symmetric: bool
 ) -> tuple[onnx.ModelProto, Any]:
-    """The model with the shapes of its tensors, and the range of every tensor over the images."""
-    with tempfile.TemporaryDirectory() as folder, _quiet():
+    """The model with the shapes of its tensors, and the range of every tensor over the images.
+
+    Raises DotsZooError where the quantiser's own files have no space.
+    """
+    with _room(), tempfile.TemporaryDirectory() as folder, _quiet():
         path = Path(folder) / "float.onnx"
         onnx.save(model, path)
         options = {"symmetric": symmetric}
@@ -204,6 +209,17 @@ def _error(expected: Sequence[NDArray[Any]], got: Sequence[NDArray[Any]]) -> flo
     return float(
         np.mean([np.abs(g - e).mean() / np.abs(e).mean() for e, g in zip(expected, got, strict=True)])
     )
+
+
+@contextmanager
+def _room() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DotsZooError(
+            f"{tempfile.gettempdir()}: int8 keeps the graph there while it is calibrated, and that fails "
+            f"({error.strerror}): make space, or set TMPDIR to another folder"
+        ) from error
 
 
 @contextmanager

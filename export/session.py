@@ -139,12 +139,18 @@ def placement(open_profiled: Callable[[Path], Any], run: Callable[[Any], None]) 
     """(the session, nodes of its optimised graph by the provider that ran them), from one recorded run.
 
     open_profiled: makes the session, given the prefix of the recording. The recording ends here: later runs
-    are as fast as without it.
+    are as fast as without it. Raises DotsZooError where there is no space for it.
     """
     with tempfile.TemporaryDirectory() as folder:
         session = open_profiled(Path(folder) / "run")
         run(session)
-        events = json.loads(Path(session.end_profiling()).read_bytes())
+        try:
+            events = json.loads(Path(session.end_profiling()).read_bytes())
+        except (OSError, ValueError) as error:
+            raise DotsZooError(
+                f"{tempfile.gettempdir()}: ONNX Runtime's recording of a run, which says where nodes ran, "
+                "is not whole there: make space, or set TMPDIR to another folder"
+            ) from error
     return session, nodes_by_provider(events)
 
 

@@ -2,15 +2,17 @@
 
 import argparse
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from dots_zoo.errors import DotsZooError
-from dots_zoo.files import write_file
+from dots_zoo.files import write_files
 
 from .bench_options import add_plan, check_folder, command_parser, plan_of
 from .latency import Plan
-from .report import write_report
-from .schema import dump
+from .report import to_html as report_page
+from .schema import dump, read_bench
 from .tables import tables
 from .tables_page import to_html, to_markdown
 
@@ -44,23 +46,39 @@ def run_tables(args: argparse.Namespace) -> int:
     """Write the files and say where; 1 where a row's parity or provider check failed."""
     plan = None if args.counts_only else plan_of(args)
     out: Path = args.out
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DotsZooError(f"{out}: cannot be made: {error.strerror}") from error
-    check_folder(out / "tables.json")
-    document, bench = tables(
-        plan, pattern=args.only, exporter=args.exporter, progress=lambda line: print(line, flush=True)
-    )
-    for name, text in (
-        ("tables.json", json.dumps(document, indent=1)),
-        ("tables.md", to_markdown(document)),
-        ("tables.html", to_html(document)),
-    ):
-        print(f"written: {write_file(out / name, text.encode())}")
+    with _made(out):
+        check_folder(out / "tables.json")
+        document, bench = tables(
+            plan, pattern=args.only, exporter=args.exporter, progress=lambda line: print(line, flush=True)
+        )
+        files = {
+            "tables.json": json.dumps(document, indent=1).encode(),
+            "tables.md": to_markdown(document).encode(),
+            "tables.html": to_html(document).encode(),
+        }
+        if bench is not None:
+            files |= {"bench.json": dump(bench), "report.html": report_page([read_bench(bench)]).encode()}
+        written = write_files(out, files)
+    print("\n".join(f"written: {path}" for path in written))
     if bench is None:
         return 0
-    print(f"written: {write_file(out / 'bench.json', dump(bench))}")
-    path, rows, refused = write_report([bench], out / "report.html")
-    print(f"written: {path}; {refused} of {rows} rows are refused")
-    return int(any(row["failures"].keys() & {"parity", "provider"} for row in bench["rows"]))
+    rows = bench["rows"]
+    print(f"{sum(bool(row['failures']) for row in rows)} of {len(rows)} rows are refused")
+    return int(any(row["failures"].keys() & {"parity", "provider"} for row in rows))
+
+
+@contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    """The folder, made where it is missing; where the work fails, what was made for it goes away again."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DotsZooError(f"{folder}: cannot be made: {error.strerror}") from error
+        yield
+    except BaseException:
+        for path in missing:
+            with suppress(OSError):  # somebody else's files are in it by now
+                path.rmdir()
+        raise

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from dots_zoo.errors import DotsZooError
 from dots_zoo.fuse import fuse
+from dots_zoo.network import CellNet
 
 from .decode import detect_maps
 from .detect import Detector
@@ -82,7 +83,7 @@ def fused(model: nn.Module, task: str, rewrites: Sequence[str]) -> nn.Module:
     if task not in ENDS:
         return fuse(model, rewrites)
     twin = copy.deepcopy(model)
-    bodies = [part for part in twin.modules() if type(part).__name__ == "DotsBackbone"]
+    bodies = _bodies(twin)
     if not bodies:
         raise DotsZooError(
             f"--fuse is for the networks of dots_zoo, and this {type(model).__name__} has no DotsBackbone"
@@ -90,6 +91,17 @@ def fused(model: nn.Module, task: str, rewrites: Sequence[str]) -> nn.Module:
     for part in bodies:
         part.body = fuse(part.body, rewrites)  # type: ignore[arg-type]
     return twin.eval()
+
+
+def is_fusible(model: nn.Module, task: str) -> bool:
+    """Whether `fused` takes it: all that it would rewrite are networks of dots_zoo."""
+    parts: list[Any] = [part.body for part in _bodies(model)] if task in ENDS else [model]
+    return bool(parts) and all(isinstance(getattr(part, "model", part), CellNet) for part in parts)
+
+
+def _bodies(model: nn.Module) -> list[nn.Module]:
+    """The backbones of a detector or segmenter."""
+    return [part for part in model.modules() if type(part).__name__ == "DotsBackbone"]
 
 
 def _is_features(model: nn.Module) -> bool:

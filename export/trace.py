@@ -124,7 +124,12 @@ def _torchscript(
         opset_version=opset,
         dynamic_axes=axes if dynamic else None,
     )
-    return onnx.load_from_string(buffer.getvalue())
+    graph = onnx.load_from_string(buffer.getvalue())
+    for value in graph.graph.output:  # this exporter gives sizes that differ one name
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param not in AXES:
+                dim.ClearField("dim_param")
+    return graph
 
 
 def _strip(model: onnx.ModelProto) -> None:

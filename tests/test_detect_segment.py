@@ -4,16 +4,20 @@ import json
 from pathlib import Path
 from typing import Any
 
+import onnx
 import onnxruntime as ort
 import pytest
 import torch
 from torch import Tensor
 
+from dots_zoo.cli import main
 from dots_zoo.errors import DotsZooError
-from dots_zoo.export import decode, detect, segment
+from dots_zoo.export import decode, detect, latency, segment
 from dots_zoo.export.ends import Surface, normalised
+from dots_zoo.export.inspect_file import inspect
 from dots_zoo.export.parity import ParityError, fitted_copy, probe_images
-from dots_zoo.export.to_onnx import Exported, export_onnx
+from dots_zoo.export.schema import read_bench
+from dots_zoo.export.to_onnx import Exported, Lowering, export_onnx
 from dots_zoo.mm_progress import quiet
 
 with quiet():
@@ -90,6 +94,20 @@ def test_boxes_are_those_of_mmdet_in_the_same_order(
         assert bool((boxes[row, :count] <= torch.tensor([width, height] * 2)).all())
 
 
+def test_half_precision_at_a_fixed_size(detector: Any, tmp_path: Path) -> None:
+    """The older exporter names sizes alike that differ from level to level; float16 keeps the names."""
+    done = export_onnx(
+        detector, tmp_path / "d.onnx", task="detect", lowering=Lowering("fp16"), exporter="torchscript"
+    )
+    assert done.answers["matched"] >= 0.9 and done.answers["boxes"] >= 10
+    named = [
+        dim.dim_param
+        for value in onnx.load(done.path).graph.value_info
+        for dim in value.type.tensor_type.shape.dim
+    ]
+    assert set(named) <= {"", "batch"}
+
+
 def test_an_image_without_boxes_gives_padding(detector: Any, tmp_path: Path) -> None:
     quiet_one = build("det", tmp_path)
     with torch.no_grad():
@@ -106,6 +124,50 @@ def test_the_file_says_how_to_use_it(detected: Exported) -> None:
     suppression = json.loads(said["suppression"])
     assert suppression["score_threshold"] == 0.05 and suppression["max_per_image"] == 100
     assert json.loads(said["parity"])["matched"] == detected.answers["matched"] >= 0.99
+
+
+def test_a_gpu_has_a_kernel_for_every_operator(detected: Exported, segmenter: Any, tmp_path: Path) -> None:
+    """Suppression, sorting, scattering and the largest class included: nothing goes back to the CPU."""
+    labels = export_onnx(segmenter, tmp_path / "s.onnx", task="segment", exporter="torchscript")
+    found = inspect(detected.path), inspect(labels.path)
+    assert found[0].costs.nodes.keys() >= {"NonMaxSuppression", "TopK", "GatherND", "ScatterND", "Where"}
+    assert found[1].costs.nodes.keys() >= {"ArgMax", "Resize"}
+    assert [one.no_cuda for one in found] == [{}, {}]
+
+
+def test_a_detector_and_a_segmenter_are_measured(
+    detected: Exported, segmenter: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How many boxes suppression leaves is known only after a run; the rows are as any others."""
+    monkeypatch.setattr(latency, "WARMUP_SECONDS", 0.0)
+    labels = export_onnx(segmenter, tmp_path / "s.onnx", task="segment", dynamic=OPEN, exporter="torchscript")
+    quick = ["--seconds", "0", "--iterations", "2", "--rounds", "2", "--max-spread", "9999%", "--no-memory"]
+    words = [str(detected.path), str(labels.path), "--input", "64x96", "--batch", "1", "2", *quick]
+    assert main(["bench", *words, "-o", str(tmp_path / "b.json")]) == 0
+    rows = read_bench(tmp_path / "b.json").rows
+    assert [(row.model, tuple(row.input_shape)) for row in rows] == [
+        (name, (batch, 3, 64, 96)) for name in ("det", "seg") for batch in (1, 2)
+    ]
+    assert all(row.resident.p50_ms > 0 and row.end_to_end.p50_ms > 0 and not row.failures for row in rows)
+    assert main(["report", str(tmp_path / "b.json"), "-o", str(tmp_path / "r.html")]) == 0
+
+
+def test_pairs_by_hand() -> None:
+    """A box that moved by 0.04 pixels is found again, however thin; by 0.06 only where it is wide."""
+    boxes = torch.tensor([[0.0, 0.0, 100.0, 100.0], [10.0, 0.0, 10.4, 200.0]])
+    expected = detect.Found(boxes, torch.tensor([0.9, 0.8]), torch.tensor([1, 1]))
+
+    def moved(by: float, score: float = 0.0, label: int = 1, taller: float = 0.0) -> list[tuple[int, int]]:
+        shift = torch.tensor([by, 0.0, by, taller])
+        got = detect.Found(boxes + shift, expected.scores + score, torch.full((2,), label))
+        return detect.pairs(got, expected, 0.99, 1e-3)
+
+    assert moved(0.0) == moved(0.04) == moved(0.0, 5e-4) == [(0, 0), (1, 1)]
+    assert moved(0.06) == [(0, 0)]  # IoU 0.999, and 0.34 / 0.46 = 0.74
+    assert moved(0.0, taller=0.9) == [(0, 0), (1, 1)]  # 0.9 of 100 and of 200 pixels: IoU 0.991 and 0.995
+    assert moved(0.04, taller=0.9) == [(0, 0), (1, 1)]  # the thin one: IoU 0.82, within 0.05 and 1 pixel
+    assert moved(0.04, taller=1.1) == []  # IoU 0.989; 1.1 is more than half a per cent of either
+    assert moved(0.0, 2e-3) == moved(0.0, label=0) == []
 
 
 @pytest.mark.parametrize("part", ["nms", "decode"])

@@ -82,6 +82,13 @@ def test_what_is_counted_what_is_not_and_what_cuda_lacks(tmp_path: Path):
     assert "without a CUDA kernel: Det 1" in lines(found)
 
 
+def test_cuda_has_these_and_lacks_those():
+    """By ONNX Runtime 1.31's own library."""
+    assert {"NonMaxSuppression", "TopK", "GatherND", "ScatterND", "ArgMax", "Resize", "RoiAlign"} <= CUDA
+    assert not CUDA & {"Det", "Tan", "Acos", "Unique", "QLinearConv", "ConvInteger", "Hardmax"}
+    assert all(onnx.defs.has(operator) for operator in CUDA)
+
+
 def test_integer_operators(tmp_path: Path):
     """QLinearConv has its weight behind the scale and the zero point of its input."""
     one, zero = np.float32(1), np.uint8(0)

@@ -63,6 +63,13 @@ def test_retinanet_has_the_paper_s_settings() -> None:
     assert (neck.out_channels, neck.start_level, neck.num_outs) == (256, 1, 5)
 
 
+@pytest.mark.parametrize("name", [name for name in shipped("det") if name.endswith("_coco")])
+def test_images_of_many_sizes_are_evaluated_one_by_one(name: str) -> None:
+    """A batch is filled up to one size, and AP would depend on which images share one."""
+    cfg = load_config(name, "det")
+    assert cfg.val_dataloader.batch_size == cfg.test_dataloader.batch_size == 1
+
+
 def test_bisenet_has_its_paper_s_settings() -> None:
     cfg = load_config("bisenetv1_dots_imagenet_4xb4-160k_cityscapes-1024x1024", "seg")
     assert cfg.optim_wrapper.optimizer == dict(type="SGD", lr=0.025, momentum=0.9, weight_decay=1e-4)

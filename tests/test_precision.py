@@ -19,6 +19,7 @@ from dots_zoo.export.calibration import read_images
 from dots_zoo.export.parity import ParityError
 from dots_zoo.export.session import open_session
 from dots_zoo.export.to_onnx import Exported, Lowering, export_onnx
+from dots_zoo.fuse import DEFAULT
 from fitting import fitted, images
 
 SIZE = (3, 32, 32)
@@ -44,15 +45,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def export(model: nn.Module, path: Path, **lowering: object) -> Exported:
+def export(model: nn.Module, path: Path, fuse: bool = True, **lowering: object) -> Exported:
     options = {"input_size": SIZE, "exporter": "torchscript"}
-    return export_onnx(model, path, lowering=Lowering(**lowering), fuse=True, **options)
+    return export_onnx(model, path, lowering=Lowering(**lowering), fuse=fuse, **options)
 
 
 @pytest.fixture(scope="module")
 def int8(model: nn.Module, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Exported:
     path = tmp_path_factory.mktemp("int8") / "m.onnx"
-    return export(model, path, precision="int8", calibration=folder)
+    return export(model, path, fuse=False, precision="int8", calibration=folder)
 
 
 def test_fp16_has_half_the_bytes_and_float32_at_both_ends(model: nn.Module, tmp_path: Path):
@@ -64,6 +65,7 @@ def test_fp16_has_half_the_bytes_and_float32_at_both_ends(model: nn.Module, tmp_
     assert {tensor.data_type for tensor in graph.initializer} == {TensorProto.FLOAT16}
     assert whole.parity.error < 1e-5 < done.parity.error <= done.parity.tolerance == 2e-2
     assert done.metadata["precision"] == "fp16" and done.metadata["fused"] == "true"
+    assert tuple(json.loads(done.metadata["rewrites"])) == DEFAULT
 
 
 def test_fp16_at_both_ends_where_asked(model: nn.Module, tmp_path: Path):
@@ -106,6 +108,30 @@ def test_int8_keeps_every_relu(int8: Exported):
         assert source[node.input[0]].input[2] == node.input[1]
 
 
+def test_int8_goes_through_the_rewrites_without_being_asked(
+    model: nn.Module, int8: Exported, folder: Path, tmp_path: Path
+):
+    """No batch norm, no slice and no padding are left that would go back to float, and no grouped 1x1."""
+    graph = onnx.load(int8.path).graph
+    kinds = [node.op_type for node in graph.node]
+    assert not {"BatchNormalization", "Slice", "Pad"} & set(kinds)
+    assert int8.metadata["fused"] == "true"
+    assert json.loads(int8.metadata["rewrites"]) == ["shift", "fold", "relu", "sums", "early_relu"]
+    asked = export(model, tmp_path / "asked.onnx", precision="int8", calibration=folder)
+    assert [node.op_type for node in onnx.load(asked.path).graph.node] == kinds
+    plain = export(model, tmp_path / "plain.onnx", fuse=False)
+    assert {"Slice", "Pad"} <= {node.op_type for node in onnx.load(plain.path).graph.node}
+    assert plain.metadata["fused"] == "false" and json.loads(plain.metadata["rewrites"]) == []
+
+
+def test_int8_of_another_network_of_timm_needs_no_rewrites(folder: Path, tmp_path: Path):
+    other = fitted(timm.create_model("test_byobnet", num_classes=5), SIZE)
+    done = export(other, tmp_path / "m.onnx", fuse=False, precision="int8", calibration=folder)
+    assert done.metadata["fused"] == "false" and json.loads(done.metadata["rewrites"]) == []
+    with pytest.raises(DotsZooError, match="fuse rewrites the networks of dots_zoo"):
+        export(other, tmp_path / "fused.onnx", precision="int8", calibration=folder)
+
+
 @pytest.mark.parametrize("target", ["cuda", "tensorrt"])
 def test_int8_for_a_gpu_is_signed_and_symmetric(model: nn.Module, folder: Path, tmp_path: Path, target: str):
     done = export(model, tmp_path / "m.onnx", precision="int8", calibration=folder, target=target)
@@ -117,15 +143,27 @@ def test_int8_for_a_gpu_is_signed_and_symmetric(model: nn.Module, folder: Path, 
     assert done.metadata["quantised_for"] == target and 0 < done.parity.error <= 0.5
 
 
-@pytest.mark.parametrize("fuse", [False, True])
-def test_int8_of_weights_that_were_never_fitted(folder: Path, tmp_path: Path, fuse: bool):
+def test_int8_of_weights_that_were_never_fitted(folder: Path, tmp_path: Path):
     """Their batch norms are all alike, and exporters store equal tensors once."""
     small = {"genotype": "dots_imagenet", "channels": 4, "layers": 3, "num_classes": 7}
     fresh = timm.create_model("cell_cifar", **small)
     lowering = Lowering(precision="int8", calibration=folder)
-    options = {"input_size": SIZE, "exporter": "torchscript", "fuse": fuse}
+    options = {"input_size": SIZE, "exporter": "torchscript"}
     done = export_onnx(fresh, tmp_path / "m.onnx", lowering=lowering, **options)
     assert done.fitted_for_check and done.path.exists()
+
+
+def test_a_network_that_was_never_fitted_may_amplify_the_rounding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(precision.TOLERANCES, "fp16", (1e-9, "max"))
+    fresh = timm.create_model("test_byobnet", num_classes=5)
+    message = "the graph is wrong, or these weights, which were never fitted and amplify the rounding of fp16"
+    with pytest.raises(ParityError, match=message):
+        export(fresh, tmp_path / "m.onnx", fuse=False, precision="fp16")
+    with pytest.raises(ParityError, match="the graph is wrong$"):
+        export(fitted(fresh, SIZE), tmp_path / "m.onnx", fuse=False, precision="fp16")
+    assert not list(tmp_path.iterdir())
 
 
 def relus(values: np.ndarray) -> np.ndarray:

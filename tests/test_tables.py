@@ -194,9 +194,27 @@ def test_the_command_writes_five_files(
     document, bench = (json.loads((out / name).read_text()) for name in ("tables.json", "bench.json"))
     [row] = bench["rows"]
     assert document["tables"][0]["rows"][0]["latency"]["p50_ms"] == row["resident"]["p50_ms"]
-    assert f"written: {out / 'report.html'}; 0 of 1 rows are refused" in capsys.readouterr().out
+    assert f"written: {out / 'report.html'}\n0 of 1 rows are refused\n" in capsys.readouterr().out
     assert main(["tables", "--out", str(tmp_path / "counts"), "--counts-only"]) == 0
     assert sorted(path.name for path in (tmp_path / "counts").iterdir()) == names[2:]
+
+
+def test_a_full_disk_leaves_neither_some_of_the_files_nor_the_folder(
+    small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    write = Path.write_bytes
+    room = iter([True, True])
+
+    def full(path: Path, data: bytes) -> int:
+        if next(room, False):
+            return write(path, data)
+        path.touch()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    assert main(["tables", "--out", str(tmp_path / "a" / "b"), "--counts-only"]) == 2
+    assert "tables.html: cannot be written (No space left on device)" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_options_reach_the_tables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
