@@ -15,9 +15,9 @@ from dots_zoo.errors import DotsZooError
 
 from . import graph
 
-# Operators of the ONNX domain with a CUDA kernel in ONNX Runtime 1.31: those whose kernels are in its CUDA
-# library; docs/OperatorKernels.md there lists all but NonMaxSuppression. An operator that is not here runs on
-# the CPU, and so does one whose kernel does not take its element type.
+# Operators of the ONNX domain with a CUDA kernel in ONNX Runtime 1.31, by the names of kernels in its
+# library. What is not here runs on the CPU, and so does an operator whose kernel does not take its element
+# type.
 CUDA = set(
     """
     Abs Add And ArgMax ArgMin Attention AveragePool BatchNormalization Cast Ceil Clip Compress Concat

@@ -34,6 +34,7 @@ from .candidates import (
     weighted_sum,
 )
 from .passes import dense
+from .pooling import Pool
 from .space import INPUTS, SearchSpace
 from .statistics import computed_again
 
@@ -111,7 +112,7 @@ class Source(nn.Module):
         for name in POOLS:
             if name in operations:
                 after = QuickNorm(nn.BatchNorm2d(channels, affine=False)) if norm else nn.Identity()
-                self.pools[name] = nn.Sequential(OPS[name](channels, stride, False), after)
+                self.pools[name] = nn.Sequential(Pool(OPS[name](channels, stride, False)), after)
 
     def forward(self, x: Tensor, reads: set[str]) -> dict[str, Tensor]:
         """(N, C, H, W) -> what is read of it."""

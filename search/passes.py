@@ -47,21 +47,21 @@ def dense(x: Tensor) -> Tensor:
 
 def channel_sums(maps: Sequence[Tensor]) -> Tensor:
     """K maps -> (K, C), the sums over pixels."""
-    if _loops(maps[0]):
+    if has_loops(maps[0]):
         return _totals(add_sums, _per(maps), maps[0], _arrays(maps))
     return torch.stack([_folded(_rows(x), x) for x in maps])
 
 
 def channel_squares(maps: Sequence[Tensor]) -> Tensor:
     """K maps -> (K, C), the sums of their squares over pixels."""
-    if _loops(maps[0]):
+    if has_loops(maps[0]):
         return _totals(add_squares, _per(maps), maps[0], _arrays(maps))
     return torch.stack([_folded(_rows(x) * _rows(x), x) for x in maps])
 
 
 def channel_pulls(grad: Tensor, ys: Sequence[Tensor]) -> Tensor:
     """A gradient g and K maps -> (1 + K, C), the sums over pixels of g, and of g y for all K."""
-    if _loops(grad):
+    if has_loops(grad):
         return _totals(add_pulls, _per([grad, *ys]), grad, _array(grad), _arrays(ys))
     rows = _rows(grad)
     return torch.stack([_folded(rows, grad), *(_folded(rows * _rows(y), y) for y in ys)])
@@ -69,14 +69,14 @@ def channel_pulls(grad: Tensor, ys: Sequence[Tensor]) -> Tensor:
 
 def masked_pulls(grad: Tensor, y: Tensor) -> Tensor:
     """(2, C), the sums over pixels of g, and of g y, g being the gradient where y is positive."""
-    if _loops(y):
+    if has_loops(y):
         return _totals(add_masked_pulls, _per([grad, y]), y, _array(grad), _array(y))
     return channel_pulls(torch.ops.aten.threshold_backward(grad, y, 0), [y])
 
 
 def scaled_sum(maps: Sequence[Tensor], scales: Tensor, relu: bool = False) -> Tensor:
     """K maps, (K, C) -> sum_k s_k y_k, or its ReLU."""
-    if _loops(maps[0]):
+    if has_loops(maps[0]):
         target = _empty(maps[0], maps[0].shape[1])
         _in_parts(write_scaled_sum, target, _arrays(maps), _numbers(scales), relu, _array(target))
         return target
@@ -131,7 +131,7 @@ def norm_gradient(grad: Tensor, y: Tensor, norm: Norm, masked: bool) -> Tensor:
     masked, the gradient where y is positive, and 0 elsewhere.
     """
     count = _pixels(y)
-    if _loops(y):
+    if has_loops(y):
         out = _empty(y, y.shape[1])
         _in_parts(
             write_norm_gradient, y, _array(grad), _array(y), _arrays_of(norm), count, masked, _array(out)
@@ -143,12 +143,13 @@ def norm_gradient(grad: Tensor, y: Tensor, norm: Norm, masked: bool) -> Tensor:
     return _as_map(torch.addcmul(constant, _rows(y), of_y).addcmul_(rows, of_grad), y)
 
 
-def _loops(x: Tensor) -> bool:
+def has_loops(x: Tensor) -> bool:
+    """Whether a map is one for the compiled loops."""
     return x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
 
 
 def _tiles(x: Tensor, matrix: Tensor) -> bool:
-    return _loops(x) and not any(side % LANES for side in matrix.shape)
+    return has_loops(x) and not any(side % LANES for side in matrix.shape)
 
 
 def _per(maps: Sequence[Tensor]) -> tuple[int, int]:
@@ -175,6 +176,13 @@ def _in_parts(
 
     found = in_parts(part, len(like))
     return None if totals is None else functools.reduce(np.add, found)
+
+
+def written(loop: Callable[..., None], like: Tensor, maps: Sequence[Tensor], *numbers: Any) -> Tensor:
+    """The map, of the shape of another, that a loop over images writes."""
+    out = _empty(like, like.shape[1])
+    _in_parts(loop, like, *_arrays(maps), *numbers, _array(out))
+    return out
 
 
 def _empty(like: Tensor, channels: int) -> Tensor:

@@ -14,6 +14,7 @@ from dots_zoo.quick_norm import QuickNorm
 
 from .candidates import Half, Normed, Separable
 from .mixed import Mixture, Nodes, Row, SearchEdge, Summands
+from .pooling import Pool
 from .supernet import Supernet
 
 
@@ -28,6 +29,8 @@ def plain(supernet: Supernet) -> Supernet:
         for name, child in module.named_children():
             if isinstance(child, QuickNorm):
                 setattr(module, name, _norm(child))
+            elif isinstance(child, Pool):
+                setattr(module, name, child.pool)
     return found
 
 
