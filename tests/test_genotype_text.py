@@ -1,4 +1,5 @@
 import ast
+import os
 import pathlib
 import re
 from time import process_time
@@ -452,6 +453,8 @@ def test_a_damaged_text_is_refused_or_a_valid_genotype(text, edits):
 @settings(deadline=None, max_examples=300)
 def test_any_text_at_all(text):
     for begin in ("Genotype(", "{normal_concat", "|", "{", ""):
+        if os.path.exists(begin + text):
+            continue  # it is read as a file, and an error names that
         try:
             validate(load_genotype(begin + text))
         except GenotypeError as error:

@@ -168,10 +168,8 @@ def test_a_search_whose_disk_is_full_goes_on_once_there_is_room(
     try:
         assert main([*COMMAND, "--out", str(disk / "run")]) == 2
         said = capsys.readouterr().err
-        assert (
-            "cannot be written ([Errno 28] No space left" in said
-            and not (disk / "run" / "genotype.json").exists()
-        )
+        assert "cannot be written (" in said and "No space left on device" in said
+        assert not (disk / "run" / "genotype.json").exists()
         kept = sorted((disk / "run" / "checkpoint").iterdir())
         assert kept and on_a_disk(disk, "remount,size=64m")
         assert main([*COMMAND, "--out", str(disk / "run"), "--resume"]) == 0
