@@ -19,14 +19,13 @@ from typing import Any, TypeGuard
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 FAST = 3  # taps a side of what the library has a fast backward pass for
 COMPILES = find_spec("numba") is not None  # it comes with the extras that train
 
 
 def depthwise(x: Tensor, weight: Tensor, stride: int = 1, padding: int = 0, dilation: int = 1) -> Tensor:
-    """(N, C, H, W), (C, 1, K, K) -> (N, C, H', W'), as F.conv2d with groups=C; differentiable once.
+    """(N, C, H, W), (C, 1, K, K) -> (N, C, H', W'), as F.conv2d with groups=C; twice differentiable.
 
     On any device but a CPU, and without numba, it is F.conv2d itself. Autocast has it compute in its type.
     """
@@ -50,12 +49,36 @@ class _Depthwise(torch.autograd.Function):
         return F.conv2d(x, weight, None, stride, padding, dilation, groups=len(weight))
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
         x, weight = ctx.saved_tensors
-        of_x = _input_gradient(grad, x, weight, *ctx.numbers) if ctx.needs_input_grad[0] else None
-        of_weight = _weight_gradient(grad, x, weight, *ctx.numbers) if ctx.needs_input_grad[1] else None
+        of_x = of_weight = None
+        if ctx.needs_input_grad[0]:
+            of_x = _input_gradient(grad, x, weight, *ctx.numbers)
+        if ctx.needs_input_grad[1]:
+            of_weight = _WeightGradient.apply(grad, x, weight.shape[-1], *ctx.numbers)
         return of_x, of_weight, None, None, None
+
+
+class _WeightGradient(torch.autograd.Function):
+    """(N, C, H', W'), (N, C, H, W) -> (C, 1, taps, taps): as linear in each as the convolution is."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, grad: Tensor, x: Tensor, taps: int, stride: int, padding: int, dilation: int
+    ) -> Tensor:
+        from .depthwise_loops import weight_gradient  # numba takes half a second to import
+
+        ctx.save_for_backward(grad, x)
+        ctx.numbers = stride, padding, dilation
+        kind = torch.promote_types(x.dtype, torch.float32)
+        return weight_gradient(x.to(kind), grad.to(kind), taps, stride, padding, dilation).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, pull: Tensor) -> tuple[Tensor | None, ...]:
+        grad, x = ctx.saved_tensors
+        of_grad = depthwise(x, pull, *ctx.numbers) if ctx.needs_input_grad[0] else None
+        of_x = _input_gradient(grad, x, pull, *ctx.numbers) if ctx.needs_input_grad[1] else None
+        return of_grad, of_x, None, None, None, None
 
 
 def _input_gradient(
@@ -80,17 +103,6 @@ def _like(x: Tensor, sides: list[int]) -> Tensor:
     last = x.is_contiguous(memory_format=torch.channels_last)
     layout = torch.channels_last if last else torch.contiguous_format
     return torch.empty([*x.shape[:2], *sides], dtype=x.dtype, memory_format=layout).zero_()
-
-
-def _weight_gradient(
-    grad: Tensor, x: Tensor, weight: Tensor, stride: int, padding: int, dilation: int
-) -> Tensor:
-    """(N, C, H', W') -> (C, 1, taps, taps)."""
-    from .depthwise_loops import weight_gradient  # numba takes half a second to import
-
-    kind = torch.promote_types(x.dtype, torch.float32)
-    found = weight_gradient(x.to(kind), grad.to(kind), weight.shape[-1], stride, padding, dilation)
-    return found.to(weight.dtype)
 
 
 class DepthwiseConv(nn.Conv2d):

@@ -62,20 +62,6 @@ def add_sums(maps: Maps, totals: Map, first: int, last: int) -> None:
 
 
 @compiled
-def add_squares(maps: Maps, totals: Map, first: int, last: int) -> None:
-    """totals (K, C) += sum over pixels of x * x, for K maps."""
-    for k in range(len(maps)):
-        x = rows_of(maps[k], first, last)
-        row = np.zeros(x.shape[1], x.dtype)
-        for begin in range(0, len(x), BLOCK):
-            for r in range(begin, min(begin + BLOCK, len(x))):
-                values = x[r]
-                for t in range(len(row)):
-                    row[t] += values[t] * values[t]
-            fold(row, totals[k])
-
-
-@compiled
 def add_pulls(grad: Map, maps: Maps, totals: Map, first: int, last: int) -> None:
     """totals (1 + K, C) += sum over pixels of g, and of g * y for K maps."""
     pulls = rows_of(grad, first, last)

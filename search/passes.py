@@ -21,7 +21,6 @@ from dots_zoo.parts import in_parts
 from .map_loops import (
     add_masked_pulls,
     add_pulls,
-    add_squares,
     add_sums,
     write_norm_gradient,
     write_scaled_sum,
@@ -50,13 +49,6 @@ def channel_sums(maps: Sequence[Tensor]) -> Tensor:
     if has_loops(maps[0]):
         return _totals(add_sums, _per(maps), maps[0], _arrays(maps))
     return torch.stack([_folded(_rows(x), x) for x in maps])
-
-
-def channel_squares(maps: Sequence[Tensor]) -> Tensor:
-    """K maps -> (K, C), the sums of their squares over pixels."""
-    if has_loops(maps[0]):
-        return _totals(add_squares, _per(maps), maps[0], _arrays(maps))
-    return torch.stack([_folded(_rows(x) * _rows(x), x) for x in maps])
 
 
 def channel_pulls(grad: Tensor, ys: Sequence[Tensor]) -> Tensor:
@@ -91,7 +83,7 @@ def products(x: Tensor, matrix: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
     """(N, C, H, W), (C', C), (C',) -> y = P x - mean, (N, C', H, W), and the sums of y^2 over pixels."""
     if not _tiles(x, matrix):
         y = dense(F.conv2d(x, matrix.to(x.dtype)[:, :, None, None], -mean.to(x.dtype)))
-        return y, channel_squares([y])[0]
+        return y, channel_pulls(y, [y])[1]
     y = _empty(x, len(matrix))
     arrays = _array(x), _numbers(matrix.t()), _numbers(mean), _array(y), EIGHT, ONE
     return y, _totals(write_products, (1, len(matrix)), y, *arrays)[0]

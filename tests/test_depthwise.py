@@ -92,7 +92,7 @@ def test_every_other_pixel_is_all_that_a_dilated_layer_of_stride_2_reads() -> No
 
 
 @pytest.mark.parametrize("stride, dilation", [(1, 1), (1, 2), (2, 1), (2, 2)])
-def test_derivatives_are_those_of_finite_differences(stride: int, dilation: int) -> None:
+def test_first_and_second_derivatives_are_those_of_finite_differences(stride: int, dilation: int) -> None:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(2, 2, 5, 4, generator=generator, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(2, 1, 5, 5, generator=generator, dtype=torch.float64, requires_grad=True)
@@ -101,10 +101,11 @@ def test_derivatives_are_those_of_finite_differences(stride: int, dilation: int)
         return depthwise(x, weight, stride, 2 * dilation, dilation)
 
     assert torch.autograd.gradcheck(function, (x, weight))
+    assert torch.autograd.gradgradcheck(function, (x, weight))
 
 
 def test_a_frozen_weight_costs_no_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dots_zoo.depthwise._weight_gradient", None)
+    monkeypatch.setattr("dots_zoo.depthwise._WeightGradient", None)
     x, weight = torch.ones(1, 2, 4, 4, requires_grad=True), torch.ones(2, 1, 3, 3)
     depthwise(x, weight, 1, 2, 2).sum().backward()
     assert x.grad is not None and x.grad[0, 0].tolist() == [[4.0] * 4] * 4  # every pixel is read by four

@@ -164,6 +164,31 @@ def line(epoch, skip, conv, **figures):
     }
 
 
+def test_every_candidate_can_be_differentiated_twice():
+    """The product with the Hessian over the weights of all operations is that of differences of gradients."""
+    torch.manual_seed(0)
+    supernet = Supernet(EVERYTHING, Shape(channels=16, cells=3, classes=5, in_chans=1)).double()
+    twice, images = plain(supernet), torch.randn(3, 1, 16, 16).double()
+    shape = {kind: (len(EVERYTHING.edges), len(EVERYTHING.candidates(kind)[0])) for kind in EVERYTHING.kinds}
+    point, way = ([torch.rand(size).double() for size in shape.values()] for _ in range(2))
+    active = {kind: everything(EVERYTHING, kind) for kind in shape}
+
+    def gradient(tables, keep=False):
+        with still_statistics(twice):
+            logits = twice(images, Mixture(dict(zip(shape, tables, strict=True)), active))
+        return torch.autograd.grad(logits.square().mean(), tables, create_graph=keep)
+
+    leaves = [table.clone().requires_grad_() for table in point]
+    along = sum((g * w).sum() for g, w in zip(gradient(leaves, keep=True), way, strict=True))
+    products = torch.autograd.grad(along, leaves)
+    step = 1e-6
+    ends = [
+        [(p + sign * step * w).requires_grad_() for p, w in zip(point, way, strict=True)] for sign in (1, -1)
+    ]
+    for ours, more, less in zip(products, *map(gradient, ends), strict=True):
+        torch.testing.assert_close(ours, (more - less) / (2 * step), rtol=1e-5, atol=1e-5)
+
+
 def test_the_gap_is_skip_less_the_mean_convolution_of_edges_that_have_both():
     lines = [line(0, 0.2, 0.2, architecture_accuracy=0.4), line(1, 0.4, 0.1, architecture_accuracy=0.5)]
     lines.append(line(2, 0.5, 0.1))  # nothing was measured

@@ -25,8 +25,7 @@ def every_pass(size: tuple[int, int, int, int], dtype: torch.dtype) -> list[torc
     scales, matrix = numbers(3, size[1]), numbers(size[1], size[1])
     norm = Norm(*numbers(4, size[1]))
     found = [passes.scaled_sum([grad, y, x], scales), passes.scaled_sum([y], scales[:1], relu=True)]
-    found += [passes.channel_sums([x, y]), passes.channel_squares([x, y])]
-    found += [passes.channel_pulls(grad, [x, y]), passes.masked_pulls(grad, y)]
+    found += [passes.channel_sums([x, y]), passes.channel_pulls(grad, [x, y]), passes.masked_pulls(grad, y)]
     found += passes.products(x, matrix, scales[0])
     for masked in (False, True):
         found.append(passes.norm_gradient(grad, y, norm, masked))
