@@ -26,8 +26,8 @@ from .trace import trace_parts
 ENOUGH = 10  # boxes in all test images, for a comparison that tells
 PADDING = -1  # in every output, behind the boxes found
 
-# Pixels. Of a box that is thinner than a pixel IoU says little: corners as near as this, or as half of what
-# the least IoU leaves of a side, are of one box.
+# Pixels. Where corners as near as this have less than the least IoU, a box is too thin for IoU to tell:
+# there, corners as near, or as half of what the least IoU leaves of a side, are of one box.
 NEAR = 0.05
 
 # What a pair of boxes has in common at least (IoU, and score up to), and the share of boxes in pairs.
@@ -103,6 +103,7 @@ def pairs(got: Found, expected: Found, overlap: float, score: float) -> list[tup
     sides = (expected.boxes[:, 2:] - expected.boxes[:, :2]).repeat(1, 2)
     allowed = ((1 - overlap) / 2 * sides).clamp(min=NEAR)
     near = ((expected.boxes[:, None] - got.boxes).abs() <= allowed[:, None]).all(2)
+    near &= (sides.amin(1) < 2 * NEAR / (1 - overlap))[:, None]
     close = (expected.scores[:, None] - got.scores).abs() <= score
     fits = ((iou >= overlap) | near) & close & (expected.labels[:, None] == got.labels)
     free, found = torch.ones(len(got.scores), dtype=torch.bool), []

@@ -168,6 +168,9 @@ def test_pairs_by_hand() -> None:
     assert moved(0.04, taller=0.9) == [(0, 0), (1, 1)]  # the thin one: IoU 0.82, within 0.05 and 1 pixel
     assert moved(0.04, taller=1.1) == []  # IoU 0.989; 1.1 is more than half a per cent of either
     assert moved(0.0, 2e-3) == moved(0.0, label=0) == []
+    wide = detect.Found(boxes[:1], expected.scores[:1], expected.labels[:1])
+    aside = detect.Found(boxes[:1] + 0.45, wide.scores, wide.labels)  # IoU 0.982, corners within 0.5 of 0.5
+    assert detect.pairs(aside, wide, 0.99, 1e-3) == []
 
 
 @pytest.mark.parametrize("part", ["nms", "decode"])
