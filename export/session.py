@@ -120,6 +120,8 @@ def open_session(
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
+    # Threads that wait for the next run of one session would take the processors from all others.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     options.log_severity_level = 4  # fatal: an error is raised, and told by whoever catches it
     options.graph_optimization_level = OPTIMISATIONS[optimisation]
     if profile is not None:
