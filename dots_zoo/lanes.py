@@ -58,6 +58,23 @@ def _align(kind: Any) -> int:
 
 
 @intrinsic  # type: ignore[untyped-decorator]
+def array_at(_: Any, address: Any, like: Any) -> Any:
+    """The array of the shape and type of another that begins at an address, which does not keep it alive."""
+
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        number, other = arguments
+        shape = context.make_array(like)(context, builder, other)
+        found = context.make_array(like)(context, builder)
+        pointer = builder.inttoptr(number, found.data.type)
+        numba.np.arrayobj.populate_array(
+            found, pointer, shape.shape, shape.strides, shape.itemsize, meminfo=None
+        )
+        return found._getvalue()
+
+    return like(intp, like), build
+
+
+@intrinsic  # type: ignore[untyped-decorator]
 def load(_: Any, array: Any, start: Any) -> Any:
     """array[start : start + LANES]"""
 

@@ -49,30 +49,32 @@ class Half(nn.Module):
 
 
 class Separable(nn.Module):
-    """One or two halves with a ReLU between them, without the last pointwise convolution: what it reads,
-    (N, C, H, W) -> (N, C, H', W'). `sum_of_separable` does the rest.
-    """
+    """One or two halves with a ReLU between them, whose forward pass is part of `sum_of_separable`."""
 
     def __init__(self, halves: Sequence[Half]) -> None:
         super().__init__()
         self.halves = nn.ModuleList(halves)
 
     @property
+    def first(self) -> Half:
+        return cast(Half, self.halves[0])
+
+    @property
     def last(self) -> Half:
         return cast(Half, self.halves[-1])
-
-    def forward(self, x: Tensor) -> Tensor:
-        *before, last = [cast(Half, half) for half in self.halves]
-        for half in before:
-            x = norm_relu(half.depthwise(x), half.pair)
-        out: Tensor = last.depthwise(x)
-        return out
 
 
 def sum_of_separable(candidates: Sequence[Separable], weights: Tensor, *maps: Tensor) -> Tensor:
     """The weighted sum of separable convolutions, weights (K,), of what each reads."""
     reads = {id(x): iter(_Shared.apply(x, sum(x is y for y in maps))) for x in maps}
-    outs = [one(next(reads[id(x)])) for one, x in zip(candidates, maps, strict=True)]
+    outs = [next(reads[id(x)]) for x in maps]
+    double = [number for number, one in enumerate(candidates) if len(one.halves) > 1]
+    if double:
+        firsts = [candidates[number].first for number in double]
+        inner = [half.depthwise(outs[number]) for number, half in zip(double, firsts, strict=True)]
+        for number, x in zip(double, norm_relu(inner, [half.pair for half in firsts]), strict=True):
+            outs[number] = x
+    outs = [one.last.depthwise(x) for one, x in zip(candidates, outs, strict=True)]
     return norm_sum(outs, [one.last.pair for one in candidates], weights)
 
 
@@ -150,19 +152,23 @@ def sum_of_normed(candidate: Normed, y: Tensor, weight: Tensor) -> Tensor:
     return normalise(y, candidate.norm, weight.expand(candidate.norm.num_features))
 
 
-def weighted_sum(weights: Sequence[Tensor], maps: Sequence[Tensor]) -> Tensor:
-    """sum_k w_k y_k of scalars and maps of one shape."""
-    out: Tensor = _WeightedSum.apply(torch.stack(list(weights)), *maps)
+def weighted_sum(weights: Sequence[Tensor], maps: Sequence[Tensor], others: Sequence[Tensor] = ()) -> Tensor:
+    """sum_k w_k y_k, scalars and maps of one shape, and other maps added to it."""
+    stacked = torch.stack(list(weights)) if weights else others[0].new_zeros(0)
+    out: Tensor = _WeightedSum.apply(stacked, *maps, *others)
     return out
 
 
 class _WeightedSum(torch.autograd.Function):
-    """The gradients of the weights are dot products, so that no weighted map is written."""
+    """(K,), K maps, and others that are added as they are -> a map, in one pass over memory. The gradients of
+    the weights are dot products, so that no weighted map is written.
+    """
 
     @staticmethod
     def forward(ctx: Any, weights: Tensor, *maps: Tensor) -> Tensor:
-        ctx.save_for_backward(weights, *maps)
-        return scaled_sum(maps, weights[:, None].expand(-1, maps[0].shape[1]))
+        ctx.save_for_backward(weights, *maps[: len(weights)])
+        scales = torch.cat([weights, weights.new_ones(len(maps) - len(weights))])
+        return scaled_sum(maps, scales[:, None].expand(-1, maps[0].shape[1]))
 
     @staticmethod
     @once_differentiable
@@ -171,4 +177,5 @@ class _WeightedSum(torch.autograd.Function):
         wanted, *each = ctx.needs_input_grad
         of_weights = channel_pulls(grad, maps)[1:].sum(dim=1).to(weights.dtype) if wanted else None
         scalars = weights.to(grad.dtype).unbind()
-        return of_weights, *(grad * w if on else None for w, on in zip(scalars, each, strict=True))
+        of_maps = [grad * w if on else None for w, on in zip(scalars, each[: len(maps)], strict=True)]
+        return of_weights, *of_maps, *[grad] * (len(each) - len(maps))

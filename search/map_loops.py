@@ -1,8 +1,9 @@
 """What batch norm does with maps, each in one pass over memory: loops that numba compiles.
 
 A map is (N, H, W, C), of single or double precision. The loops run over rows of W pixels, L = W * C numbers;
-sums over pixels add rows, and fold what a row holds of a channel in double precision every BLOCK rows.
-`first` and `last` are the images that a call is for.
+sums over pixels add rows, and fold what a row holds of a channel in double precision every BLOCK rows. K maps
+are their addresses and `like`, any map of their shape and type: one call does for all. `first` and `last` are
+the images that a call is for.
 """
 
 from typing import Any
@@ -10,10 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dots_zoo.lanes import compiled
+from dots_zoo.lanes import array_at, compiled
 
 Map = NDArray[np.floating[Any]]
-Maps = tuple[Map, ...]  # its length is part of its type: a loop is compiled for each
+Maps = NDArray[np.intp]  # (K,), addresses
+Four = tuple[Map, Map, Map, Map]
 
 BLOCK = 32  # rows that are added in the precision of the map
 
@@ -23,6 +25,12 @@ def rows_of(x: Map, first: int, last: int) -> Map:
     """(N, H, W, C) -> ((last - first) * H, L)"""
     _, height, width, channels = x.shape
     return x[first:last].reshape((last - first) * height, width * channels)
+
+
+@compiled
+def rows_at(address: int, like: Map, first: int, last: int) -> Map:
+    """`rows_of` the map at an address."""
+    return rows_of(array_at(address, like), first, last)
 
 
 @compiled
@@ -48,10 +56,10 @@ def along_row(numbers: Map, width: int, like: Map) -> Map:
 
 
 @compiled
-def add_sums(maps: Maps, totals: Map, first: int, last: int) -> None:
+def add_sums(maps: Maps, like: Map, totals: Map, first: int, last: int) -> None:
     """totals (K, C) += sum over pixels of x, for K maps."""
     for k in range(len(maps)):
-        x = rows_of(maps[k], first, last)
+        x = rows_at(maps[k], like, first, last)
         row = np.zeros(x.shape[1], x.dtype)
         for begin in range(0, len(x), BLOCK):
             for r in range(begin, min(begin + BLOCK, len(x))):
@@ -74,7 +82,7 @@ def add_pulls(grad: Map, maps: Maps, totals: Map, first: int, last: int) -> None
             for t in range(len(row)):
                 row[t] += pull[t]
         for k in range(len(maps)):
-            y, row = rows_of(maps[k], first, last), rows[1 + k]
+            y, row = rows_at(maps[k], grad, first, last), rows[1 + k]
             for r in range(begin, end):
                 pull, values = pulls[r], y[r]
                 for t in range(len(row)):
@@ -84,30 +92,31 @@ def add_pulls(grad: Map, maps: Maps, totals: Map, first: int, last: int) -> None
 
 
 @compiled
-def add_masked_pulls(grad: Map, y: Map, totals: Map, first: int, last: int) -> None:
-    """totals (2, C) += sum over pixels of g, and of g * y, g being the gradient where y is positive."""
-    pulls, positive = rows_of(grad, first, last), rows_of(y, first, last)
-    sums, dots = np.zeros(pulls.shape[1], pulls.dtype), np.zeros(pulls.shape[1], pulls.dtype)
-    zero = y.dtype.type(0)
-    for begin in range(0, len(pulls), BLOCK):
-        for r in range(begin, min(begin + BLOCK, len(pulls))):
-            pull, values = pulls[r], positive[r]
-            for t in range(len(sums)):
-                g = zero if values[t] <= 0 else pull[t]
-                sums[t] += g
-                dots[t] += g * values[t]
-        fold(sums, totals[0])
-        fold(dots, totals[1])
+def add_masked_pulls(grads: Maps, maps: Maps, like: Map, totals: Map, first: int, last: int) -> None:
+    """totals (K, 2, C) += sum over pixels of g, and of g * y, g being the gradient where y is positive."""
+    zero = like.dtype.type(0)
+    for k in range(len(maps)):
+        pulls, positive = rows_at(grads[k], like, first, last), rows_at(maps[k], like, first, last)
+        sums, dots = np.zeros(pulls.shape[1], pulls.dtype), np.zeros(pulls.shape[1], pulls.dtype)
+        for begin in range(0, len(pulls), BLOCK):
+            for r in range(begin, min(begin + BLOCK, len(pulls))):
+                pull, values = pulls[r], positive[r]
+                for t in range(len(sums)):
+                    g = zero if values[t] <= 0 else pull[t]
+                    sums[t] += g
+                    dots[t] += g * values[t]
+            fold(sums, totals[k, 0])
+            fold(dots, totals[k, 1])
 
 
 @compiled
-def write_scaled_sum(maps: Maps, scales: Map, relu: bool, out: Map, first: int, last: int) -> None:
-    """out = sum_k s_k y_k of K maps, scales (K, C), or its ReLU, of which what is no number stays so."""
-    wide, zero = along_row(scales, out.shape[2], out), out.dtype.type(0)
+def write_scaled_sum(maps: Maps, scales: Map, out: Map, first: int, last: int) -> None:
+    """out = sum_k s_k y_k of K maps, scales (K, C)."""
+    wide = along_row(scales, out.shape[2], out)
     for n in range(first, last):
         target = rows_of(out, n, n + 1)
         for k in range(len(maps)):
-            source, scale = rows_of(maps[k], n, n + 1), wide[k]
+            source, scale = rows_at(maps[k], out, n, n + 1), wide[k]
             for r in range(len(target)):
                 row, values = target[r], source[r]
                 if k == 0:
@@ -116,16 +125,25 @@ def write_scaled_sum(maps: Maps, scales: Map, relu: bool, out: Map, first: int, 
                 else:
                     for t in range(len(row)):
                         row[t] += scale[t] * values[t]
-        if relu:
-            for r in range(len(target)):
-                row = target[r]
-                for t in range(len(row)):
-                    row[t] = zero if row[t] <= 0 else row[t]
+
+
+@compiled
+def write_scaled_relus(maps: Maps, scales: Map, outs: Maps, like: Map, first: int, last: int) -> None:
+    """out_k = relu(s_k y_k) of K maps, scales (K, C); what is no number stays so."""
+    wide, zero = along_row(scales, like.shape[2], like), like.dtype.type(0)
+    for k in range(len(maps)):
+        source, target = rows_at(maps[k], like, first, last), rows_at(outs[k], like, first, last)
+        scale = wide[k]
+        for r in range(len(target)):
+            row, values = target[r], source[r]
+            for t in range(len(row)):
+                value = scale[t] * values[t]
+                row[t] = zero if value <= 0 else value
 
 
 @compiled
 def write_norm_gradient(
-    grad: Map, y: Map, norm: Maps, count: int, masked: bool, out: Map, first: int, last: int
+    grad: Map, y: Map, norm: Four, count: int, masked: bool, out: Map, first: int, last: int
 ) -> None:
     """out = s (g - mean(g) - y mean(g y) inverse^2); where masked, g is that of positive y.
 

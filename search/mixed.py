@@ -38,6 +38,8 @@ from .pooling import Pool
 from .space import INPUTS, SearchSpace
 from .statistics import computed_again
 
+GROUP = 4  # separable convolutions that are computed together: more of their maps do not stay in the cache
+
 Active = tuple[frozenset[int], ...]  # edge -> the columns of its candidates that are computed
 
 
@@ -135,10 +137,12 @@ def _halves(even: Tensor, relu: Tensor) -> Tensor:
 
 
 class Summands:
-    """What a node is the sum of (Eq. 8)."""
+    """What a node is the sum of (Eq. 8); lean: the separable convolutions are computed again, see NodeShape."""
 
-    def __init__(self) -> None:
+    def __init__(self, lean: bool) -> None:
+        self.lean = lean
         self.maps: list[Tensor] = []
+        self.separable: list[tuple[Separable, Tensor, Tensor]] = []  # with their weights and what they read
         self.weighted: list[tuple[Tensor, Tensor]] = []  # maps that are yet to be multiplied by a weight
 
     def add(self, module: nn.Module, y: Tensor, weight: Tensor) -> None:
@@ -151,9 +155,18 @@ class Summands:
     def total(self) -> Tensor | None:
         """Their sum, None of nothing."""
         maps = [*self.maps]
-        if self.weighted:
-            maps.append(weighted_sum(*zip(*self.weighted, strict=True)))
-        return functools.reduce(torch.add, maps) if maps else None
+        for begin in range(0, len(self.separable), GROUP):
+            candidates, weights, read = zip(*self.separable[begin : begin + GROUP], strict=True)
+            maps.append(self._group(candidates, torch.stack(weights), *read))
+        if not self.weighted and len(maps) < 2:
+            return maps[0] if maps else None
+        weights, weighted = zip(*self.weighted, strict=True) if self.weighted else ((), ())
+        return weighted_sum(weights, weighted, maps)
+
+    def _group(self, candidates: Sequence[Separable], weights: Tensor, *read: Tensor) -> Tensor:
+        if not self.lean or not torch.is_grad_enabled():
+            return sum_of_separable(candidates, weights, *read)
+        return computed_again(nn.ModuleList(candidates), sum_of_separable, candidates, weights, *read)
 
 
 class SearchEdge(nn.Module):
@@ -173,7 +186,6 @@ class SearchEdge(nn.Module):
         self.auxiliary: nn.Module | None = None
         if shape.auxiliary != "none":
             self.auxiliary_read, self.auxiliary = auxiliary_branch(shape.auxiliary, channels, stride)
-        self.lean = shape.lean
 
     def read(self, active: frozenset[int], auxiliary: bool) -> set[str]:
         """What its active candidates are fed."""
@@ -182,13 +194,12 @@ class SearchEdge(nn.Module):
 
     def forward(self, source: dict[str, Tensor], row: Row, mixture: Mixture, node: Summands) -> None:
         """Adds the mixed operation of Eq. 1 to a node."""
-        separable: list[tuple[Separable, Tensor, Tensor]] = []
         for column, read, operation in zip(self.columns, self.reads, self.operations, strict=True):
             if column not in row.active:
                 continue
             weight = row.weights[column]
             if isinstance(operation, Separable):
-                separable.append((operation, weight, source[read]))
+                node.separable.append((operation, weight, source[read]))
                 continue
             y = operation(source[read])
             if mixture.skip_dropout and column in self.skips:
@@ -197,18 +208,10 @@ class SearchEdge(nn.Module):
                 node.weighted.append((weight, F.dropout(y, mixture.skip_dropout, self.training)))
             else:
                 node.add(operation, y, weight)
-        if separable:
-            candidates, weights, maps = zip(*separable, strict=True)
-            node.maps.append(self._sum(candidates, torch.stack(weights), *maps))
         if mixture.auxiliary and self.auxiliary is not None:
             whole = row.weights[0].new_ones(()) if row.edge is None else row.edge
             y = self.auxiliary(source[self.auxiliary_read])
             node.add(self.auxiliary, y, mixture.auxiliary * whole)  # Eq. 4 of DARTS-
-
-    def _sum(self, candidates: Sequence[Separable], weights: Tensor, *maps: Tensor) -> Tensor:
-        if not self.lean or not torch.is_grad_enabled():
-            return sum_of_separable(candidates, weights, *maps)
-        return computed_again(self, sum_of_separable, candidates, weights, *maps)
 
 
 class Nodes(nn.Module):
@@ -217,6 +220,7 @@ class Nodes(nn.Module):
     def __init__(self, space: SearchSpace, kind: str, shape: NodeShape) -> None:
         super().__init__()
         self.partial, self.inputs, self.kind = shape.partial, INPUTS[space.family], kind
+        self.lean = shape.lean
         channels = shape.channels // shape.partial.share
         self.edges = nn.ModuleList()
         leaving: dict[int, set[str]] = {}  # node -> the operations that read it; nodes come up in order
@@ -241,7 +245,7 @@ class Nodes(nn.Module):
         for incoming in self.incoming:
             for number in range(len(shared), len(states)):
                 shared.append(self.sources[number](self._through(states[number]), reads[number]))
-            node = Summands()
+            node = Summands(self.lean)
             for edge, source in incoming:
                 self.edges[edge](shared[source], rows[edge], mixture, node)
             total = node.total()

@@ -23,14 +23,15 @@ from .map_loops import (
     add_pulls,
     add_sums,
     write_norm_gradient,
+    write_scaled_relus,
     write_scaled_sum,
 )
-from .pointwise_loops import EIGHT, ONE, write_gradients, write_products
+from .pointwise_loops import TILES, write_all_products, write_gradients
 
 
 class Norm(NamedTuple):
-    """Of a batch norm, all (C,): 1 / sqrt(var + eps), the factor s that y is multiplied by, and the sums over
-    pixels of the gradient g and of g y.
+    """Of K batch norms, all (K, C): 1 / sqrt(var + eps), the factor s that y is multiplied by, and the sums
+    over pixels of the gradient g and of g y.
     """
 
     inverse: Tensor
@@ -47,87 +48,134 @@ def dense(x: Tensor) -> Tensor:
 def channel_sums(maps: Sequence[Tensor]) -> Tensor:
     """K maps -> (K, C), the sums over pixels."""
     if has_loops(maps[0]):
-        return _totals(add_sums, _per(maps), maps[0], _arrays(maps))
+        maps = [dense(x) for x in maps]
+        return _totals(add_sums, _per(maps), maps[0], _addresses(maps), _array(maps[0]))
     return torch.stack([_folded(_rows(x), x) for x in maps])
 
 
 def channel_pulls(grad: Tensor, ys: Sequence[Tensor]) -> Tensor:
     """A gradient g and K maps -> (1 + K, C), the sums over pixels of g, and of g y for all K."""
     if has_loops(grad):
-        return _totals(add_pulls, _per([grad, *ys]), grad, _array(grad), _arrays(ys))
+        maps = [dense(x) for x in (grad, *ys)]
+        return _totals(add_pulls, _per(maps), grad, _array(maps[0]), _addresses(maps)[1:])
     rows = _rows(grad)
     return torch.stack([_folded(rows, grad), *(_folded(rows * _rows(y), y) for y in ys)])
 
 
-def masked_pulls(grad: Tensor, y: Tensor) -> Tensor:
-    """(2, C), the sums over pixels of g, and of g y, g being the gradient where y is positive."""
-    if has_loops(y):
-        return _totals(add_masked_pulls, _per([grad, y]), y, _array(grad), _array(y))
-    return channel_pulls(torch.ops.aten.threshold_backward(grad, y, 0), [y])
+def masked_pulls(grads: Sequence[Tensor], ys: Sequence[Tensor]) -> Tensor:
+    """K gradients and K maps -> (K, 2, C), the sums over pixels of g, and of g y, g being the gradient where y
+    is positive.
+    """
+    if has_loops(ys[0]):
+        maps = [dense(x) for x in (*grads, *ys)]
+        addresses, shape = _addresses(maps), (len(ys), 2, ys[0].shape[1])
+        halves = addresses[: len(ys)], addresses[len(ys) :]
+        return _totals(add_masked_pulls, shape, ys[0], *halves, _array(maps[0]))
+    masked = (torch.ops.aten.threshold_backward(g, y, 0) for g, y in zip(grads, ys, strict=True))
+    return torch.stack([channel_pulls(g, [y]) for g, y in zip(masked, ys, strict=True)])
 
 
-def scaled_sum(maps: Sequence[Tensor], scales: Tensor, relu: bool = False) -> Tensor:
-    """K maps, (K, C) -> sum_k s_k y_k, or its ReLU."""
+def scaled_sum(maps: Sequence[Tensor], scales: Tensor) -> Tensor:
+    """K maps, (K, C) -> sum_k s_k y_k."""
     if has_loops(maps[0]):
-        target = _empty(maps[0], maps[0].shape[1])
-        _in_parts(write_scaled_sum, target, _arrays(maps), _numbers(scales), relu, _array(target))
+        maps = [dense(x) for x in maps]
+        target = _empty(maps[0])
+        _in_parts(write_scaled_sum, target, _addresses(maps), _numbers(scales), _array(target))
         return target
     wide = _wide(scales, maps[0])
     out = _rows(maps[0]) * wide[0]
     for y, scale in zip(maps[1:], wide[1:], strict=True):
         out.addcmul_(_rows(y), scale)
-    return _as_map(out.relu_() if relu else out, maps[0])
+    return _as_map(out, maps[0])
 
 
-def products(x: Tensor, matrix: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
-    """(N, C, H, W), (C', C), (C',) -> y = P x - mean, (N, C', H, W), and the sums of y^2 over pixels."""
-    if not _tiles(x, matrix):
-        y = dense(F.conv2d(x, matrix.to(x.dtype)[:, :, None, None], -mean.to(x.dtype)))
-        return y, channel_pulls(y, [y])[1]
-    y = _empty(x, len(matrix))
-    arrays = _array(x), _numbers(matrix.t()), _numbers(mean), _array(y), EIGHT, ONE
-    return y, _totals(write_products, (1, len(matrix)), y, *arrays)[0]
+def scaled_relus(maps: Sequence[Tensor], scales: Tensor) -> list[Tensor]:
+    """K maps, (K, C) -> K maps, relu(s_k y_k)."""
+    if not has_loops(maps[0]):
+        wide = _wide(scales, maps[0])
+        return [_as_map((_rows(y) * s).relu_(), y) for y, s in zip(maps, wide, strict=True)]
+    maps = [dense(x) for x in maps]
+    outs = [_empty(x) for x in maps]
+    arrays = _addresses(maps), _numbers(scales), _addresses(outs), _array(maps[0])
+    _in_parts(write_scaled_relus, maps[0], *arrays)
+    return outs
+
+
+def products(maps: Sequence[Tensor], matrices: Tensor, means: Tensor) -> tuple[list[Tensor], Tensor]:
+    """K maps (N, C, H, W), (K, C', C), (K, C') -> K maps y = P x - mean, (N, C', H, W), and the sums of y^2 over
+    pixels, (K, C').
+    """
+    if not _tiles(maps[0], matrices):
+        terms = zip(maps, matrices.to(maps[0].dtype), -means.to(maps[0].dtype), strict=True)
+        ys = [dense(F.conv2d(x, matrix[:, :, None, None], shift)) for x, matrix, shift in terms]
+        return ys, torch.stack([channel_pulls(y, [y])[1] for y in ys])
+    maps = [dense(x) for x in maps]
+    ys = [_empty(x, matrices.shape[1]) for x in maps]
+    arrays = (
+        *(_addresses(maps), _array(maps[0])),
+        *(_numbers(matrices.mT), _numbers(means)),
+        *(_addresses(ys), _array(ys[0])),
+        TILES,
+    )
+    return ys, _totals(write_all_products, (len(ys), matrices.shape[1]), maps[0], *arrays)
 
 
 def products_gradient(
-    maps: tuple[Tensor, Tensor, Tensor], matrix: Tensor, norm: Norm, masked: bool, wanted: bool
-) -> tuple[Tensor, Tensor | None]:
-    """Of maps g, y = P x and x: dL/dx, and dL/dP where it is wanted, (C', C); else x is not looked at.
+    maps: tuple[Sequence[Tensor], Sequence[Tensor], Sequence[Tensor]],
+    matrices: Tensor,
+    norm: Norm,
+    masked: bool,
+    wanted: bool,
+) -> tuple[list[Tensor], Tensor | None]:
+    """Of K maps g, K maps y = P x and K maps x: dL/dx of all, and dL/dP where it is wanted, (K, C', C); else x
+    is not looked at.
 
     A shift of y has no effect behind a norm, so nothing comes from the mean.
     """
-    grad, y, x = maps
-    if not _tiles(y, matrix):
-        of_y = norm_gradient(grad, y, norm, masked)
-        of_x = F.conv2d(of_y, matrix.t().to(y.dtype)[:, :, None, None])
-        of_matrix = conv2d_weight(x, [*matrix.shape, 1, 1], of_y).flatten(1) if wanted else None
-        return of_x, None if of_matrix is None else of_matrix.to(matrix.dtype)
-    of_x = _empty(y, matrix.shape[1])
+    grads, ys, xs = maps
+    if not _tiles(ys[0], matrices):
+        found = [
+            _product_gradient((g, y, x), matrix, Norm(*numbers), masked, wanted)
+            for g, y, x, matrix, *numbers in zip(grads, ys, xs, matrices, *norm, strict=True)
+        ]
+        of_xs, of_matrices = zip(*found, strict=True)
+        return list(of_xs), torch.stack(of_matrices) if wanted else None
+    grads, ys, xs = ([dense(x) for x in each] for each in (grads, ys, xs if wanted else ys))
+    outs = [_empty(y, matrices.shape[2]) for y in ys]
     arrays = (
-        _arrays(maps),
-        _arrays_of(norm),
-        _pixels(y),
-        masked,
-        wanted,
-        _numbers(matrix),
-        _array(of_x),
-        EIGHT,
-        ONE,
+        (_addresses(grads), _addresses(ys), _addresses(xs)),
+        (_array(ys[0]), _array(outs[0])),
+        tuple(_numbers(x) for x in norm),
+        *(_pixels(ys[0]), masked, wanted),
+        *(_numbers(matrices), _addresses(outs)),
+        TILES,
     )
-    found = _totals(write_gradients, tuple(matrix.shape), y, *arrays)
-    return of_x, found if wanted else None
+    totals = _totals(write_gradients, tuple(matrices.shape), ys[0], *arrays)
+    return outs, totals if wanted else None
+
+
+def _product_gradient(
+    maps: tuple[Tensor, Tensor, Tensor], matrix: Tensor, norm: Norm, masked: bool, wanted: bool
+) -> tuple[Tensor, Tensor | None]:
+    """`products_gradient` of one, by operators of PyTorch where channels are no multiple of LANES."""
+    grad, y, x = maps
+    of_y = norm_gradient(grad, y, norm, masked)
+    of_x = F.conv2d(of_y, matrix.t().to(y.dtype)[:, :, None, None])
+    if not wanted:
+        return of_x, None
+    of_matrix = conv2d_weight(x, [*matrix.shape, 1, 1], of_y).flatten(1)
+    return of_x, of_matrix.to(matrix.dtype)
 
 
 def norm_gradient(grad: Tensor, y: Tensor, norm: Norm, masked: bool) -> Tensor:
-    """dL/dy = s (g - mean(g) - y mean(g y) inverse^2), g being the gradient of s y, and y without mean; where
+    """Of one norm: dL/dy = s (g - mean(g) - y mean(g y) inverse^2), g being the gradient of s y, and y without mean; where
     masked, the gradient where y is positive, and 0 elsewhere.
     """
     count = _pixels(y)
     if has_loops(y):
-        out = _empty(y, y.shape[1])
-        _in_parts(
-            write_norm_gradient, y, _array(grad), _array(y), _arrays_of(norm), count, masked, _array(out)
-        )
+        out = _empty(y)
+        numbers = tuple(_numbers(x) for x in norm)
+        _in_parts(write_norm_gradient, y, _array(grad), _array(y), numbers, count, masked, _array(out))
         return out
     mean, slope = norm.scale * norm.sums / -count, norm.scale * norm.inverse**2 * norm.dots / -count
     constant, of_y, of_grad = _wide(torch.stack([mean, slope, norm.scale]), y)
@@ -140,8 +188,8 @@ def has_loops(x: Tensor) -> bool:
     return x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
 
 
-def _tiles(x: Tensor, matrix: Tensor) -> bool:
-    return has_loops(x) and not any(side % LANES for side in matrix.shape)
+def _tiles(x: Tensor, matrices: Tensor) -> bool:
+    return has_loops(x) and not any(side % LANES for side in matrices.shape[1:])
 
 
 def _per(maps: Sequence[Tensor]) -> tuple[int, int]:
@@ -172,14 +220,14 @@ def _in_parts(
 
 def written(loop: Callable[..., None], like: Tensor, maps: Sequence[Tensor], *numbers: Any) -> Tensor:
     """The map, of the shape of another, that a loop over images writes."""
-    out = _empty(like, like.shape[1])
-    _in_parts(loop, like, *_arrays(maps), *numbers, _array(out))
+    out = _empty(like)
+    _in_parts(loop, like, *(_array(x) for x in maps), *numbers, _array(out))
     return out
 
 
-def _empty(like: Tensor, channels: int) -> Tensor:
+def _empty(like: Tensor, channels: int | None = None) -> Tensor:
     """A map, channels last, that is yet to be written."""
-    shape = len(like), channels, *like.shape[2:]
+    shape = len(like), channels or like.shape[1], *like.shape[2:]
     return torch.empty(shape, dtype=like.dtype, memory_format=torch.channels_last)
 
 
@@ -191,17 +239,16 @@ def _numbers(x: Tensor) -> Any:
     return x.contiguous().numpy()
 
 
-def _arrays_of(norm: Norm) -> tuple[Any, ...]:
-    return tuple(_numbers(x) for x in norm)
-
-
 def _array(x: Tensor) -> Any:
     """(N, C, H, W) -> (N, H, W, C) of numpy, on the memory of x where it is channels last."""
     return np.ascontiguousarray(x.permute(0, 2, 3, 1).numpy())
 
 
-def _arrays(maps: Sequence[Tensor]) -> tuple[Any, ...]:
-    return tuple(_array(x) for x in maps)
+def _addresses(maps: Sequence[Tensor]) -> Any:
+    """Of maps, channels last, that stay alive as long as they are used."""
+    shape, kind = maps[0].shape, maps[0].dtype
+    assert all(x.shape == shape and x.dtype == kind for x in maps), "loops take maps of one shape and type"
+    return np.array([x.data_ptr() for x in maps], np.intp)
 
 
 def _rows(x: Tensor) -> Tensor:

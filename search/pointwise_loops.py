@@ -1,19 +1,32 @@
 """Pointwise convolutions and their gradients, image by image, so that what lies between stays in the cache.
 
 Maps are (N, H, W, C), of single or double precision; LANES divides the numbers of channels. Products are made
-of tiles: EIGHT pixels or rows and LANES channels, which stay in registers.
+of tiles: EIGHT pixels or rows and LANES channels, which stay in registers. K maps are their addresses, see
+`map_loops.py`.
 """
 
 import numpy as np
 
-from dots_zoo.lanes import LANES, add_multiples, add_squares, add_to, compiled, load, minus, no_sums, store
+from dots_zoo.lanes import (
+    LANES,
+    add_multiples,
+    add_squares,
+    add_to,
+    array_at,
+    compiled,
+    load,
+    minus,
+    no_sums,
+    store,
+)
 
-from .map_loops import Map, Maps, write_norm_gradient
+from .map_loops import Four, Map, Maps, write_norm_gradient
 
 Tile = tuple[int, ...]  # as long as a tile is high: its length is part of its type
 
 EIGHT: Tile = (0,) * 8
 ONE: Tile = (0,)
+TILES = EIGHT, ONE
 
 
 @compiled
@@ -62,33 +75,61 @@ def add_outer_products(left: Map, right: Map, out: Map, eight: Tile) -> None:
 
 
 @compiled
-def write_gradients(
+def write_all_products(
     maps: Maps,
-    norm: Maps,
-    count: int,
-    masked: bool,
-    wanted: bool,
-    matrix: Map,
-    of_x: Map,
-    eight: Tile,
-    one: Tile,
-    of_matrix: Map,
+    like: Map,
+    matrices: Map,
+    means: Map,
+    outs: Maps,
+    out_like: Map,
+    tiles: tuple[Tile, Tile],
+    squares: Map,
     first: int,
     last: int,
 ) -> None:
-    """Of maps g, y, x, the latter with P pixels an image: dL/dx = dL/dy M, matrix (C', C), and, where wanted,
-    of_matrix (C', C) += sum over pixels of dL/dy times x. dL/dy, norm and count: see `write_norm_gradient`.
+    """`write_products` of K maps: matrices (K, C, C'), means (K, C'), squares (K, C')."""
+    eight, one = tiles
+    for k in range(len(maps)):
+        x, out = array_at(maps[k], like), array_at(outs[k], out_like)
+        write_products(x, matrices[k], means[k], out, eight, one, squares[k : k + 1], first, last)
+
+
+@compiled
+def write_gradients(
+    maps: tuple[Maps, Maps, Maps],
+    like: tuple[Map, Map],
+    norm: Four,
+    count: int,
+    masked: bool,
+    wanted: bool,
+    matrices: Map,
+    of_xs: Maps,
+    tiles: tuple[Tile, Tile],
+    of_matrices: Map,
+    first: int,
+    last: int,
+) -> None:
+    """Of K maps g, y, x, the former two like one, x like another: dL/dx = dL/dy M, matrices (K, C', C), and,
+    where wanted, of_matrices (K, C', C) += sum over pixels of dL/dy times x. dL/dy, norm, of which each is
+    (K, C'), and count: see `write_norm_gradient`.
     """
-    grad, y, x = maps
-    _, height, width, channels = y.shape
-    pixels, nothing = height * width, np.zeros(matrix.shape[1], y.dtype)
-    of_y, squares = np.empty((1, height, width, channels), y.dtype), np.zeros((1, matrix.shape[1]))
-    total = np.zeros(matrix.shape, y.dtype)
-    for n in range(first, last):
-        here = slice(n, n + 1)
-        write_norm_gradient(grad[here], y[here], norm, count, masked, of_y, 0, 1)
-        write_products(of_y, matrix, nothing, of_x[here], eight, one, squares, 0, 1)
-        if wanted:
-            pulls, values = of_y.reshape(pixels, channels), x[n].reshape(pixels, matrix.shape[1])
-            add_outer_products(pulls, values, total, eight)
-    of_matrix += total
+    eight, one = tiles
+    grads, ys, xs = maps
+    inverse, scale, sums, dots = norm
+    like_y, like_x = like
+    _, height, width, channels = like_y.shape
+    pixels, nothing = height * width, np.zeros(matrices.shape[2], like_y.dtype)
+    of_y = np.empty((1, height, width, channels), like_y.dtype)
+    squares = np.zeros((1, matrices.shape[2]))
+    for k in range(len(ys)):
+        grad, y, x = array_at(grads[k], like_y), array_at(ys[k], like_y), array_at(xs[k], like_x)
+        of_x, total = array_at(of_xs[k], like_x), np.zeros(matrices.shape[1:], like_y.dtype)
+        one_norm = inverse[k], scale[k], sums[k], dots[k]
+        for n in range(first, last):
+            here = slice(n, n + 1)
+            write_norm_gradient(grad[here], y[here], one_norm, count, masked, of_y, 0, 1)
+            write_products(of_y, matrices[k], nothing, of_x[here], eight, one, squares, 0, 1)
+            if wanted:
+                pulls, values = of_y.reshape(pixels, channels), x[n].reshape(pixels, matrices.shape[2])
+                add_outer_products(pulls, values, total, eight)
+        of_matrices[k] += total

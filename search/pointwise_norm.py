@@ -8,7 +8,7 @@ taken of x and goes into the bias of the convolution,
 so that y is centred as it is written, and a norm is nothing but a scale for every channel. The sums run over
 rows of pixels. The two classes here differ in what follows: a ReLU, or the sum of all,
 
-    z = relu(norm(y)),   out = sum_k w_k norm(P_k x_k).
+    z_k = relu(norm(P_k x_k)),   out = sum_k w_k norm(P_k x_k).
 
 In the sum the mixture weight w_k is part of that scale, s_k = w_k / sqrt(var_k + eps): no normalised and no
 weighted map is ever written, and the gradient of w_k is a sum over channels of one that batch norm needs:
@@ -35,6 +35,7 @@ from .passes import (
     masked_pulls,
     products,
     products_gradient,
+    scaled_relus,
     scaled_sum,
 )
 from .statistics import by_batch, precisely, track
@@ -42,16 +43,14 @@ from .statistics import by_batch, precisely, track
 Pair = tuple[nn.Conv2d, nn.BatchNorm2d]  # 1x1, without bias; without affine
 
 
-def norm_relu(x: Tensor, pair: Pair) -> Tensor:
-    """relu(norm(P x)) of (N, C, H, W)."""
-    conv, norm = pair
-    if not by_batch(norm):
-        return F.relu(norm(conv(x)))
-    with precisely(x.device):
-        found: tuple[Tensor, Tensor, Tensor] = _NormRelu.apply(_matrices([pair]), norm.eps, x)
-    out, means, variances = found
-    track([norm], means, variances, x.numel() // x.shape[1])
-    return out
+def norm_relu(maps: Sequence[Tensor], pairs: Sequence[Pair]) -> Sequence[Tensor]:
+    """relu(norm(P_k x_k)) of K maps (N, C, H, W) and their pairs."""
+    if not by_batch(pairs[0][1]):
+        return [F.relu(norm(conv(x))) for x, (conv, norm) in zip(maps, pairs, strict=True)]
+    with precisely(maps[0].device):
+        *outs, means, variances = _NormRelu.apply(_matrices(pairs), pairs[0][1].eps, *maps)
+    track([norm for _, norm in pairs], means, variances, maps[0].numel() // maps[0].shape[1])
+    return outs
 
 
 def norm_sum(maps: Sequence[Tensor], pairs: Sequence[Pair], weights: Tensor) -> Tensor:
@@ -69,26 +68,26 @@ def norm_sum(maps: Sequence[Tensor], pairs: Sequence[Pair], weights: Tensor) -> 
 
 
 class _NormRelu(torch.autograd.Function):
-    """(1, C', C), a map -> a map, and the mean and variance (1, C') of the batch."""
+    """(K, C', C), K maps -> K maps, and the means and variances (K, C') of the batch."""
 
     @staticmethod
-    def forward(ctx: Any, matrix: Tensor, eps: float, x: Tensor) -> tuple[Tensor, ...]:
-        [y], mean, variance = _centred([x], matrix)
-        inverse = (variance + eps).rsqrt()
-        _save(ctx, ctx.needs_input_grad[0], [x], [y], matrix, inverse)
-        ctx.mark_non_differentiable(mean, variance)
+    def forward(ctx: Any, matrices: Tensor, eps: float, *maps: Tensor) -> tuple[Tensor, ...]:
+        ys, means, variances = _centred(maps, matrices)
+        inverse = (variances + eps).rsqrt()
+        _save(ctx, ctx.needs_input_grad[0], maps, ys, matrices, inverse)
+        ctx.mark_non_differentiable(means, variances)
         ctx.set_materialize_grads(False)
-        return scaled_sum([y], inverse, relu=True), mean, variance
+        return *scaled_relus(ys, inverse), means, variances
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor, *_: None) -> tuple[Tensor | None, ...]:
-        [x], [y], (matrix, inverse) = _saved(ctx)
-        grad = dense(grad)
-        norm = Norm(inverse[0], inverse[0], *masked_pulls(grad, y))
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        maps, ys, (matrices, inverse) = _saved(ctx)
+        pulls = [dense(grad) for grad in grads[: len(ys)]]
+        norm = Norm(inverse, inverse, *masked_pulls(pulls, ys).unbind(dim=1))
         wanted = ctx.needs_input_grad[0]
-        of_x, of_matrix = products_gradient((grad, y, x), matrix[0], norm, masked=True, wanted=wanted)
-        return None if of_matrix is None else of_matrix[None], None, of_x
+        of_maps, of_matrices = products_gradient((pulls, ys, maps), matrices, norm, masked=True, wanted=wanted)
+        return of_matrices, None, *of_maps
 
 
 class _NormSum(torch.autograd.Function):
@@ -108,26 +107,20 @@ class _NormSum(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor, *_: None) -> tuple[Tensor | None, ...]:
         maps, ys, (matrices, inverse, weights) = _saved(ctx)
         grad = dense(grad)
-        sums, *dots = channel_pulls(grad, ys)
-        wanted = ctx.needs_input_grad[1]
-        gradients = [
-            products_gradient(
-                (grad, y, x), matrix, Norm(one, w * one, sums, of_one), masked=False, wanted=wanted
-            )
-            for y, x, matrix, one, w, of_one in zip(ys, maps, matrices, inverse, weights, dots, strict=True)
-        ]
-        of_maps, of_matrices = zip(*gradients, strict=True)
-        of_weights = (torch.stack(dots) * inverse).sum(dim=1) if ctx.needs_input_grad[0] else None
-        return of_weights, torch.stack(of_matrices) if wanted else None, None, *of_maps
+        sums, dots = channel_pulls(grad, ys).split([1, len(ys)])
+        norm = Norm(inverse, weights[:, None] * inverse, sums.expand_as(dots), dots)
+        grads, wanted = [grad] * len(ys), ctx.needs_input_grad[1]
+        of_maps, of_matrices = products_gradient((grads, ys, maps), matrices, norm, masked=False, wanted=wanted)
+        of_weights = (dots * inverse).sum(dim=1) if ctx.needs_input_grad[0] else None
+        return of_weights, of_matrices, None, *of_maps
 
 
 def _centred(maps: Sequence[Tensor], matrices: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
     """K maps y = P x - mean, the means (K, C'), and the variances (K, C')."""
     count = maps[0].numel() // maps[0].shape[1]
     means = torch.bmm(matrices, channel_sums(maps)[:, :, None] / count)[:, :, 0]
-    found = [products(x, p, mean) for x, p, mean in zip(maps, matrices, means, strict=True)]
-    ys, squares = zip(*found, strict=True)
-    return list(ys), means, torch.stack(squares) / count
+    ys, squares = products(maps, matrices, means)
+    return ys, means, squares / count
 
 
 def _save(ctx: Any, wanted: bool, maps: Sequence[Tensor], ys: Sequence[Tensor], *numbers: Tensor) -> None:

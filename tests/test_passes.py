@@ -22,17 +22,21 @@ def every_pass(size: tuple[int, int, int, int], dtype: torch.dtype) -> list[torc
         return torch.randn(shape, generator=draws, dtype=torch.float64).to(dtype)
 
     grad, y, x = (passes.dense(numbers(*size)) for _ in range(3))
-    scales, matrix = numbers(3, size[1]), numbers(size[1], size[1])
-    norm = Norm(*numbers(4, size[1]))
-    found = [passes.scaled_sum([grad, y, x], scales), passes.scaled_sum([y], scales[:1], relu=True)]
-    found += [passes.channel_sums([x, y]), passes.channel_pulls(grad, [x, y]), passes.masked_pulls(grad, y)]
-    found += passes.products(x, matrix, scales[0])
+    scales, matrices = numbers(3, size[1]), numbers(2, size[1], size[1])
+    norm = Norm(*numbers(4, 2, size[1]))
+    found = [passes.scaled_sum([grad, y, x], scales), *passes.scaled_relus([y, x], scales[:2])]
+    found += [passes.channel_sums([x, y]), passes.channel_pulls(grad, [x, y])]
+    found.append(passes.masked_pulls([grad, y], [y, x]))
+    ys, squares = passes.products([x, y], matrices, scales[:2])
+    found += [*ys, squares]
     for masked in (False, True):
-        found.append(passes.norm_gradient(grad, y, norm, masked))
-        found += passes.products_gradient((grad, y, x), matrix, norm, masked, wanted=True)
-    of_x, of_matrix = passes.products_gradient((grad, y, y), matrix, norm, masked=True, wanted=False)
-    assert of_matrix is None
-    return [*found, of_x]
+        found.append(passes.norm_gradient(grad, y, Norm(*(each[1] for each in norm)), masked))
+        maps = [grad, x], [y, x], [x, grad]
+        of_xs, of_matrices = passes.products_gradient(maps, matrices, norm, masked, wanted=True)
+        found += [*of_xs, of_matrices]
+    of_xs, of_matrices = passes.products_gradient(maps, matrices, norm, masked=True, wanted=False)
+    assert of_matrices is None
+    return [*found, *of_xs]
 
 
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-12), (torch.float32, 2e-5)])
@@ -51,10 +55,10 @@ def test_tiles_are_used_where_lanes_divide_the_channels_and_only_there(monkeypat
     def noted(name, loop):
         return lambda *arguments: calls.append(name) or loop(*arguments)
 
-    for name in ("write_products", "write_gradients"):
+    for name in ("write_all_products", "write_gradients"):
         monkeypatch.setattr(passes, name, noted(name, getattr(passes, name)))
     every_pass((1, 16, 2, 2), torch.float32)
-    assert calls == ["write_products", *["write_gradients"] * 3]
+    assert calls == ["write_all_products", *["write_gradients"] * 3]
     every_pass((1, 12, 2, 2), torch.float32)
     assert len(calls) == 4
 
@@ -73,7 +77,8 @@ def test_the_number_of_threads_changes_rounding_alone():
 
 def test_what_is_no_number_is_not_hidden_by_a_relu():
     y = passes.dense(torch.full((1, 16, 2, 2), float("nan")))
-    assert passes.scaled_sum([y], torch.ones(1, 16), relu=True).isnan().all()
+    [relu] = passes.scaled_relus([y], torch.ones(1, 16))
+    assert relu.isnan().all()
 
 
 def test_sums_of_many_pixels_keep_their_last_digits():

@@ -57,7 +57,7 @@ def test_the_weighted_sum_of_norms_is_that_of_the_modules(shape, train, layout):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_norm_and_relu_are_those_of_the_modules(shape, train):
     def fast(xs, pairs, weights):
-        return sum(w * norm_relu(x, p) for x, p, w in zip(xs, pairs, weights, strict=True))
+        return sum(w * y for y, w in zip(norm_relu(xs, pairs), weights, strict=True))
 
     def plain(xs, pairs, weights):
         return sum(w * F.relu(norm(conv(x))) for x, (conv, norm), w in zip(xs, pairs, weights, strict=True))
@@ -82,7 +82,7 @@ def test_in_single_precision_the_error_is_that_of_the_library():
 def test_the_statistics_of_a_batch_move_only_where_they_are_kept():
     conv, norm = pair(4, 0)
     norm.running_mean = norm.running_var = norm.num_batches_tracked = None
-    out = norm_relu(maps((2, 4, 3, 3), 1, torch.float)[0], (conv, norm))
+    [out] = norm_relu(maps((2, 4, 3, 3), 1, torch.float), [(conv, norm)])
     assert out.isfinite().all() and norm.running_mean is None
 
 
