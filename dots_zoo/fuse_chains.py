@@ -6,8 +6,8 @@ convolution computes them all, and so on up the chains to their first depthwise 
 neighbours have one shape. Only groups of a multiple of BLOCK channels are made: on a CPU, ONNX Runtime
 computes those in its blocked layout, and all others by a loop over matrix products that is far slower than
 the separate convolutions. The channels stay in the order in which they are read at the end, and nodes that
-something else reads beside the cell's concatenation are left alone, so that nothing is sliced: where something
-was, the graph came out slower than without.
+something else reads beside the cell's concatenation are left alone, so that nothing is sliced: graphs with
+slices came out slower.
 """
 
 from collections.abc import Iterator, Sequence
@@ -41,7 +41,8 @@ def merge_chains(graph: fx.GraphModule) -> None:
             group = [cell.pop(0)]
             for node in list(cell):
                 wider = [*group, node]
-                if _alike(graph, group[0], node) and _side_by_side(graph, wider) and _independent(graph, wider):
+                alike = _alike(graph, group[0], node) and _side_by_side(graph, wider)
+                if alike and _independent(graph, wider):
                     group.append(node)
                     cell.remove(node)
             if len(group) > 1:
@@ -63,7 +64,7 @@ def _cells(graph: fx.GraphModule) -> Iterator[list[fx.Node]]:
 
 
 def _side_by_side(graph: fx.GraphModule, nodes: Sequence[fx.Node]) -> bool:
-    """Whether nothing but concatenations reads the sums, and each has them in a row: nothing is sliced then."""
+    """Whether concatenations alone read the sums, each has them in a row: then nothing is sliced."""
     ends = [_end(graph, node) for node in nodes]
     readers = ends[0].users
     if any(end.users != readers for end in ends) or any(kind(graph, user) != "cat" for user in readers):

@@ -28,7 +28,7 @@ from dots_zoo.depthwise import DepthwiseConv, skips_odd
 from dots_zoo.ops import OPS, FactorizedReduce
 from dots_zoo.quick_norm import normalise
 
-from .passes import channel_pulls, dense, scaled_sum
+from .passes import channel_pulls, scaled_sum
 from .pointwise_norm import Pair, norm_relu, norm_sum
 
 POOLS = ("max_pool_3x3", "avg_pool_3x3")
@@ -66,8 +66,7 @@ class Separable(nn.Module):
 
 def sum_of_separable(candidates: Sequence[Separable], weights: Tensor, *maps: Tensor) -> Tensor:
     """The weighted sum of separable convolutions, weights (K,), of what each reads."""
-    reads = {id(x): iter(_Shared.apply(x, sum(x is y for y in maps))) for x in maps}
-    outs = [next(reads[id(x)]) for x in maps]
+    outs = [*maps]
     double = [number for number, one in enumerate(candidates) if len(one.halves) > 1]
     if double:
         firsts = [candidates[number].first for number in double]
@@ -76,21 +75,6 @@ def sum_of_separable(candidates: Sequence[Separable], weights: Tensor, *maps: Te
             outs[number] = x
     outs = [one.last.depthwise(x) for one, x in zip(candidates, outs, strict=True)]
     return norm_sum(outs, [one.last.pair for one in candidates], weights)
-
-
-class _Shared(torch.autograd.Function):
-    """A map for each of those that read it, so that their gradients are added in one pass over memory."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, count: int) -> tuple[Tensor, ...]:
-        return tuple(x.view_as(x) for _ in range(count))
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        if len(grads) == 1:
-            return grads[0], None
-        return scaled_sum([dense(g) for g in grads], grads[0].new_ones(len(grads), grads[0].shape[1])), None
 
 
 class FromHalves(nn.Module):

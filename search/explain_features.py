@@ -79,7 +79,7 @@ def maps_of(look: Look, place: Place, config: FeaturesConfig) -> dict[str, Tenso
         for column, name in operations:
             one = torch.ones_like(row.weights[column])
             single = Row((one,) * len(row.weights), frozenset([column]), row.edge)
-            node = Summands()
+            node = Summands(lean=False)
             SearchEdge.forward(cast(SearchEdge, module), source, single, alone, node)
             found[name].append(cast(Tensor, node.total()).float().cpu())
 

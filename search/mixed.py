@@ -34,7 +34,6 @@ from .candidates import (
     weighted_sum,
 )
 from .passes import dense
-from .pooling import Pool
 from .space import INPUTS, SearchSpace
 from .statistics import computed_again
 
@@ -114,7 +113,7 @@ class Source(nn.Module):
         for name in POOLS:
             if name in operations:
                 after = QuickNorm(nn.BatchNorm2d(channels, affine=False)) if norm else nn.Identity()
-                self.pools[name] = nn.Sequential(Pool(OPS[name](channels, stride, False)), after)
+                self.pools[name] = nn.Sequential(OPS[name](channels, stride, False), after)
 
     def forward(self, x: Tensor, reads: set[str]) -> dict[str, Tensor]:
         """(N, C, H, W) -> what is read of it."""
@@ -137,7 +136,7 @@ def _halves(even: Tensor, relu: Tensor) -> Tensor:
 
 
 class Summands:
-    """What a node is the sum of (Eq. 8); lean: the separable convolutions are computed again, see NodeShape."""
+    """What a node is the sum of (Eq. 8); lean: see NodeShape."""
 
     def __init__(self, lean: bool) -> None:
         self.lean = lean

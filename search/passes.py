@@ -63,7 +63,7 @@ def channel_pulls(grad: Tensor, ys: Sequence[Tensor]) -> Tensor:
 
 
 def masked_pulls(grads: Sequence[Tensor], ys: Sequence[Tensor]) -> Tensor:
-    """K gradients and K maps -> (K, 2, C), the sums over pixels of g, and of g y, g being the gradient where y
+    """K gradients and K maps -> (K, 2, C), the sums over pixels of g and of g y, g being the gradient where y
     is positive.
     """
     if has_loops(ys[0]):
@@ -102,8 +102,8 @@ def scaled_relus(maps: Sequence[Tensor], scales: Tensor) -> list[Tensor]:
 
 
 def products(maps: Sequence[Tensor], matrices: Tensor, means: Tensor) -> tuple[list[Tensor], Tensor]:
-    """K maps (N, C, H, W), (K, C', C), (K, C') -> K maps y = P x - mean, (N, C', H, W), and the sums of y^2 over
-    pixels, (K, C').
+    """K maps (N, C, H, W), (K, C', C), (K, C') -> K maps y = P x - mean, (N, C', H, W), and the sums over
+    pixels of y^2, (K, C').
     """
     if not _tiles(maps[0], matrices):
         terms = zip(maps, matrices.to(maps[0].dtype), -means.to(maps[0].dtype), strict=True)
@@ -127,8 +127,8 @@ def products_gradient(
     masked: bool,
     wanted: bool,
 ) -> tuple[list[Tensor], Tensor | None]:
-    """Of K maps g, K maps y = P x and K maps x: dL/dx of all, and dL/dP where it is wanted, (K, C', C); else x
-    is not looked at.
+    """Of K maps g, K maps y = P x and K maps x: dL/dx of all, and dL/dP, (K, C', C), where it is wanted; else
+    x is not looked at.
 
     A shift of y has no effect behind a norm, so nothing comes from the mean.
     """
@@ -168,8 +168,8 @@ def _product_gradient(
 
 
 def norm_gradient(grad: Tensor, y: Tensor, norm: Norm, masked: bool) -> Tensor:
-    """Of one norm: dL/dy = s (g - mean(g) - y mean(g y) inverse^2), g being the gradient of s y, and y without mean; where
-    masked, the gradient where y is positive, and 0 elsewhere.
+    """Of one norm: dL/dy = s (g - mean(g) - y mean(g y) inverse^2), g being the gradient of s y, and y
+    without mean; where masked, the gradient where y is positive, and 0 elsewhere.
     """
     count = _pixels(y)
     if has_loops(y):
@@ -216,13 +216,6 @@ def _in_parts(
 
     found = in_parts(part, len(like))
     return None if totals is None else functools.reduce(np.add, found)
-
-
-def written(loop: Callable[..., None], like: Tensor, maps: Sequence[Tensor], *numbers: Any) -> Tensor:
-    """The map, of the shape of another, that a loop over images writes."""
-    out = _empty(like)
-    _in_parts(loop, like, *(_array(x) for x in maps), *numbers, _array(out))
-    return out
 
 
 def _empty(like: Tensor, channels: int | None = None) -> Tensor:

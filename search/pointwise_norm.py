@@ -48,7 +48,8 @@ def norm_relu(maps: Sequence[Tensor], pairs: Sequence[Pair]) -> Sequence[Tensor]
     if not by_batch(pairs[0][1]):
         return [F.relu(norm(conv(x))) for x, (conv, norm) in zip(maps, pairs, strict=True)]
     with precisely(maps[0].device):
-        *outs, means, variances = _NormRelu.apply(_matrices(pairs), pairs[0][1].eps, *maps)
+        found: tuple[Tensor, ...] = _NormRelu.apply(_matrices(pairs), pairs[0][1].eps, *maps)
+    *outs, means, variances = found
     track([norm for _, norm in pairs], means, variances, maps[0].numel() // maps[0].shape[1])
     return outs
 
@@ -85,8 +86,8 @@ class _NormRelu(torch.autograd.Function):
         maps, ys, (matrices, inverse) = _saved(ctx)
         pulls = [dense(grad) for grad in grads[: len(ys)]]
         norm = Norm(inverse, inverse, *masked_pulls(pulls, ys).unbind(dim=1))
-        wanted = ctx.needs_input_grad[0]
-        of_maps, of_matrices = products_gradient((pulls, ys, maps), matrices, norm, masked=True, wanted=wanted)
+        wanted, each = ctx.needs_input_grad[0], (pulls, ys, maps)
+        of_maps, of_matrices = products_gradient(each, matrices, norm, masked=True, wanted=wanted)
         return of_matrices, None, *of_maps
 
 
@@ -109,8 +110,8 @@ class _NormSum(torch.autograd.Function):
         grad = dense(grad)
         sums, dots = channel_pulls(grad, ys).split([1, len(ys)])
         norm = Norm(inverse, weights[:, None] * inverse, sums.expand_as(dots), dots)
-        grads, wanted = [grad] * len(ys), ctx.needs_input_grad[1]
-        of_maps, of_matrices = products_gradient((grads, ys, maps), matrices, norm, masked=False, wanted=wanted)
+        wanted, each = ctx.needs_input_grad[1], ([grad] * len(ys), ys, maps)
+        of_maps, of_matrices = products_gradient(each, matrices, norm, masked=False, wanted=wanted)
         of_weights = (dots * inverse).sum(dim=1) if ctx.needs_input_grad[0] else None
         return of_weights, of_matrices, None, *of_maps
 

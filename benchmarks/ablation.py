@@ -1,0 +1,156 @@
+"""What each part of the fast path of a search gives: steps of ours in turn with steps that do without one.
+
+python benchmarks/ablation.py [--json out.json] [--repetitions 5]
+
+A ratio is the time without the part over the time with all of them, of the minima of CPU seconds of the
+process; docs/fast_search.md explains the parts in this order. All compute the same: before anything is timed,
+the loss without a part must be that of the whole.
+"""
+
+import argparse
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any
+from unittest.mock import patch
+
+import torch
+import torch.nn.functional as F
+from search_step import Setting, classify, machine, step_of, timed, turns
+from torch import Tensor, nn
+
+from dots_zoo import depthwise, quick_norm
+from dots_zoo.allocator import keep_freed_memory
+from dots_zoo.search import candidates, mixed, passes, supernet
+
+Patch = Callable[[], Any]
+
+
+class Apply:
+    """In the place of an autograd function."""
+
+    def __init__(self, apply: Callable[..., Any]) -> None:
+        self.apply = apply
+
+
+def source_for_every_edge(nodes: Any, states: list[Tensor], rows: Any, mixture: Any) -> list[Tensor]:
+    """`Nodes.forward`, where every edge computes for itself what it reads."""
+    for incoming in nodes.incoming:
+        node = mixed.Summands(nodes.lean)
+        for number, source in incoming:
+            edge = nodes.edges[number]
+            reads = edge.read(rows[number].active, mixture.auxiliary != 0)
+            edge(nodes.sources[source](nodes._through(states[source]), reads), rows[number], mixture, node)
+        total = node.total()
+        states = [*states, nodes._nothing(states, incoming) if total is None else total]
+    return states
+
+
+class Halving(nn.Module):
+    def forward(self, relu: Tensor) -> Tensor:
+        return mixed._halves(relu[:, :, ::2, ::2], relu)
+
+
+def unshared_candidate(build: Any, name: str, channels: int, stride: int) -> tuple[str, nn.Module]:
+    """`candidate`, where the layers that halve the resolution take out their pixels themselves."""
+    with patch.object(candidates, "skips_odd", lambda conv: False):
+        read, module = build(name, channels, stride)
+    if read == "halves":
+        return "relu", candidates.Normed(nn.Sequential(Halving(), module.body), module.norm)
+    return read, module
+
+
+def norm_relu(maps: Sequence[Tensor], pairs: Any) -> list[Tensor]:
+    ones = maps[0].new_ones(pairs[0][1].num_features)
+    return [
+        F.relu(quick_norm.normalise(conv(x), norm, ones)) for x, (conv, norm) in zip(maps, pairs, strict=True)
+    ]
+
+
+def norm_sum(maps: Sequence[Tensor], pairs: Any, weights: Tensor) -> Tensor:
+    ones = maps[0].new_ones(pairs[0][1].num_features)
+    terms = zip(weights, maps, pairs, strict=True)
+    return sum(w * quick_norm.normalise(conv(x), norm, ones) for w, x, (conv, norm) in terms)
+
+
+def sum_of_products(weights: Sequence[Tensor], maps: Sequence[Tensor], others: Sequence[Tensor]) -> Tensor:
+    return sum([w * y for w, y in zip(weights, maps, strict=True)] + list(others))
+
+
+def without(*changes: tuple[Any, str, Any]) -> Patch:
+    """A context in which attributes are others."""
+
+    @contextmanager
+    def changed() -> Iterator[None]:
+        with ExitStack() as stack:
+            for change in changes:
+                stack.enter_context(patch.object(*change))
+            yield
+
+    return changed
+
+
+UNREAD = "no gradient that nobody reads"  # of a pair: what is without it is the plain step
+
+PARTS: dict[str, Patch] = {
+    "all": without(),
+    "shared by the edges that leave a node": without((mixed.Nodes, "forward", source_for_every_edge)),
+    "every other pixel taken out once": without(
+        (mixed, "candidate", partial(unshared_candidate, candidates.candidate))
+    ),
+    "pointwise norm, the weight its scale": without(
+        (candidates, "norm_relu", norm_relu), (candidates, "norm_sum", norm_sum)
+    ),
+    "one pass over memory: compiled loops": without((passes, "has_loops", lambda x: False)),
+    "four separable convolutions in one call": without((mixed, "GROUP", 1)),
+    "a node's sum in one pass": without((mixed, "weighted_sum", sum_of_products)),
+    "depthwise backward": without((depthwise, "COMPILES", False)),
+    "a concatenation's gradients apart": without(
+        (supernet, "_Concatenation", Apply(lambda *maps: torch.cat(maps, dim=1)))
+    ),
+    UNREAD: without(),
+}
+
+
+def measure(step: str, repetitions: int) -> dict[str, dict[str, float]]:
+    """Least CPU seconds of a step without each part, and over those of the whole."""
+    runs, losses = {}, {}
+    for name, changed in PARTS.items():
+        if name == UNREAD and step != "pair":
+            continue
+        with changed():
+            turn = turns(step, Setting())[0]
+            runs[name] = partial(timed, step_of(step, name == UNREAD), turn)
+            losses[name] = classify(turn, turn.batch, turn.mixture())[0].item()
+        assert abs(losses[name] - losses["all"]) < 1e-3, f"{name}: {losses}"
+    seen: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(repetitions + 1):
+        for name, run in runs.items():
+            with PARTS[name]():
+                seen[name].append(run()[1])
+    least = {name: min(seconds[1:]) for name, seconds in seen.items()}
+    return {name: {"cpu": x, "ratio": x / least["all"]} for name, x in least.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--json")
+    parser.add_argument("--repetitions", type=int, default=5)
+    chosen = parser.parse_args()
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    found: dict[str, Any] = machine()
+    for step in ("pair", "topology"):
+        found[step] = measure(step, chosen.repetitions)
+        for name, figures in found[step].items():
+            print(f"{step:9} {figures['cpu']:7.3f} s {figures['ratio']:6.3f}  without {name}", flush=True)
+    if chosen.json:
+        with open(chosen.json, "w") as file:
+            json.dump(found, file, indent=1)
+
+
+if __name__ == "__main__":
+    main()
