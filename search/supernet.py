@@ -31,8 +31,8 @@ class Shape:
     """Of a supernet: channels of the first cells, depth, classes, input channels, and how it begins.
 
     partial and auxiliary: see `mixed.py`; stem: `imagenet` divides the resolution by 8 before the first cell.
-    memory: what a training step keeps for its backward pass; `lean` computes the separable convolutions of an
-    edge again, `checkpoint` every cell, which is lean then.
+    memory: what a training step keeps for its backward pass; `lean` computes the separable convolutions
+    again, `checkpoint` every cell, which is lean then.
     """
 
     channels: int

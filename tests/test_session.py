@@ -82,6 +82,7 @@ def test_threads_and_optimisation_reach_the_session(content: bytes):
     options = session.get_session_options()
     assert options.intra_op_num_threads == 2
     assert options.graph_optimization_level == ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    assert options.get_session_config_entry("session.force_spinning_stop") == "1"
     with pytest.raises(DotsZooError, match="unknown provider 'npu': expected one of cpu, cuda, tensorrt"):
         open_session(content, "npu", 1, "m")
 
