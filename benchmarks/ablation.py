@@ -74,6 +74,10 @@ def norm_sum(maps: Sequence[Tensor], pairs: Any, weights: Tensor) -> Tensor:
     return sum(w * quick_norm.normalise(conv(x), norm, ones) for w, x, (conv, norm) in terms)
 
 
+def sum_of_products(weights: Sequence[Tensor], maps: Sequence[Tensor], others: Sequence[Tensor]) -> Tensor:
+    return sum([w * y for w, y in zip(weights, maps, strict=True)] + list(others))
+
+
 def without(*changes: tuple[Any, str, Any]) -> Patch:
     """A context in which attributes are others."""
 
@@ -100,6 +104,7 @@ PARTS: dict[str, Patch] = {
     ),
     "one pass over memory: compiled loops": without((passes, "has_loops", lambda x: False)),
     "four separable convolutions in one call": without((mixed, "GROUP", 1)),
+    "a node's sum in one pass": without((mixed, "weighted_sum", sum_of_products)),
     "depthwise backward": without((depthwise, "COMPILES", False)),
     "a concatenation's gradients apart": without(
         (supernet, "_Concatenation", Apply(lambda *maps: torch.cat(maps, dim=1)))

@@ -136,19 +136,23 @@ def sum_of_normed(candidate: Normed, y: Tensor, weight: Tensor) -> Tensor:
     return normalise(y, candidate.norm, weight.expand(candidate.norm.num_features))
 
 
-def weighted_sum(weights: Sequence[Tensor], maps: Sequence[Tensor]) -> Tensor:
-    """sum_k w_k y_k of scalars and maps of one shape."""
-    out: Tensor = _WeightedSum.apply(torch.stack(list(weights)), *maps)
+def weighted_sum(weights: Sequence[Tensor], maps: Sequence[Tensor], others: Sequence[Tensor] = ()) -> Tensor:
+    """sum_k w_k y_k, scalars and maps of one shape, and other maps added to it."""
+    stacked = torch.stack(list(weights)) if weights else others[0].new_zeros(0)
+    out: Tensor = _WeightedSum.apply(stacked, *maps, *others)
     return out
 
 
 class _WeightedSum(torch.autograd.Function):
-    """The gradients of the weights are dot products, so that no weighted map is written."""
+    """(K,), K maps, and others that are added as they are -> a map, in one pass over memory. The gradients of
+    the weights are dot products, so that no weighted map is written.
+    """
 
     @staticmethod
     def forward(ctx: Any, weights: Tensor, *maps: Tensor) -> Tensor:
-        ctx.save_for_backward(weights, *maps)
-        return scaled_sum(maps, weights[:, None].expand(-1, maps[0].shape[1]))
+        ctx.save_for_backward(weights, *maps[: len(weights)])
+        scales = torch.cat([weights, weights.new_ones(len(maps) - len(weights))])
+        return scaled_sum(maps, scales[:, None].expand(-1, maps[0].shape[1]))
 
     @staticmethod
     @once_differentiable
@@ -157,4 +161,5 @@ class _WeightedSum(torch.autograd.Function):
         wanted, *each = ctx.needs_input_grad
         of_weights = channel_pulls(grad, maps)[1:].sum(dim=1).to(weights.dtype) if wanted else None
         scalars = weights.to(grad.dtype).unbind()
-        return of_weights, *(grad * w if on else None for w, on in zip(scalars, each, strict=True))
+        of_maps = [grad * w if on else None for w, on in zip(scalars, each[: len(maps)], strict=True)]
+        return of_weights, *of_maps, *[grad] * (len(each) - len(maps))

@@ -157,9 +157,10 @@ class Summands:
         for begin in range(0, len(self.separable), GROUP):
             candidates, weights, read = zip(*self.separable[begin : begin + GROUP], strict=True)
             maps.append(self._group(candidates, torch.stack(weights), *read))
-        if self.weighted:
-            maps.append(weighted_sum(*zip(*self.weighted, strict=True)))
-        return functools.reduce(torch.add, maps) if maps else None
+        if not self.weighted and len(maps) < 2:
+            return maps[0] if maps else None
+        weights, weighted = zip(*self.weighted, strict=True) if self.weighted else ((), ())
+        return weighted_sum(weights, weighted, maps)
 
     def _group(self, candidates: Sequence[Separable], weights: Tensor, *read: Tensor) -> Tensor:
         if not self.lean or not torch.is_grad_enabled():

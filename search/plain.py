@@ -1,13 +1,15 @@
 """A supernet of plain torch operations, which can be differentiated twice.
 
 The supernet's own backward passes are written by hand (`pointwise_norm.py`, `candidates.py`, `quick_norm.py`
-of dots_zoo) and have no derivative. Here every operation of an edge, its batch norm and its weight are
-computed one by one, on the same weights; the result is the same, the time is not.
+of dots_zoo) and have no derivative. Here every operation of an edge, its batch norm, its weight and the sum
+of a node are computed one by one, on the same weights; the result is the same, the time is not.
 """
 
 import copy
+import functools
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 
 from dots_zoo.quick_norm import QuickNorm
@@ -42,13 +44,14 @@ class _Edge(nn.Module):
         return self.edge.read(active, auxiliary)
 
     def forward(self, source: dict[str, Tensor], row: Row, mixture: Mixture, node: Summands) -> None:
-        edge = self.edge
+        edge, terms = self.edge, [*node.maps]
         for column, read, operation in zip(edge.columns, edge.reads, edge.operations, strict=True):
             if column in row.active:
-                node.maps.append(row.weights[column] * _value(operation, source[read]))
+                terms.append(row.weights[column] * _value(operation, source[read]))
         if mixture.auxiliary and edge.auxiliary is not None:
             weight = mixture.auxiliary if row.edge is None else mixture.auxiliary * row.edge
-            node.maps.append(weight * _value(edge.auxiliary, source[edge.auxiliary_read]))
+            terms.append(weight * _value(edge.auxiliary, source[edge.auxiliary_read]))
+        node.maps = [functools.reduce(torch.add, terms)] if terms else []
 
 
 def _value(operation: nn.Module, x: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from dots_zoo.errors import DotsZooError
+from dots_zoo.search import mixed
 from dots_zoo.search.mixed import Mixture, Partial, everything
 from dots_zoo.search.space import CellSpace, SearchSpace
 from dots_zoo.search.spaces import darts_space, named_space
@@ -266,6 +267,23 @@ def test_what_is_computed_again_changes_nothing(memory):
         found.append([logits, *gradients, *(buffer.double() for buffer in supernet.buffers())])
     for fast, again in zip(*found, strict=True):
         assert torch.equal(fast, again)
+
+
+@pytest.mark.parametrize("group", [1, 3, 100])
+def test_how_many_are_computed_together_changes_nothing(group, monkeypatch):
+    """16 channels: the compiled loops take several maps in one call."""
+    found, images = [], torch.randn(2, 3, 9, 7, generator=torch.Generator().manual_seed(1)).double()
+    for size in (mixed.GROUP, group):
+        monkeypatch.setattr(mixed, "GROUP", size)
+        torch.manual_seed(0)
+        supernet = Supernet(OPERATION_STAGE, shape(channels=16, cells=3)).double()
+        mixture = mixture_for(OPERATION_STAGE, torch.double)
+        logits = supernet(images, mixture)
+        logits.square().sum().backward()
+        gradients = [p.grad for p in (*supernet.parameters(), *mixture.operations.values())]
+        found.append([logits, *gradients, *(buffer.double() for buffer in supernet.buffers())])
+    for four, others in zip(*found, strict=True):
+        torch.testing.assert_close(others, four, rtol=1e-9, atol=1e-9)
 
 
 def test_less_is_kept_where_memory_is_lean_or_checkpointed():
