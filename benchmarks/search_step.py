@@ -298,7 +298,7 @@ def main() -> None:
     keep_freed_memory()
     rows = []
     for step, setting in settings(chosen.quick):
-        rows.append(compare(step, setting, 2 if chosen.quick else chosen.repetitions))
+        rows.append(compare(step, setting, 4 if chosen.quick else chosen.repetitions))
         print(json.dumps(rows[-1]), flush=True)
     found = {
         **machine(),
