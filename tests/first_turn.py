@@ -6,6 +6,7 @@ import torch
 from accelerate import Accelerator
 
 from dots_zoo.randomness import generator
+from dots_zoo.search.candidates import Separable
 from dots_zoo.search.data import split
 from dots_zoo.search.methods import METHODS
 from dots_zoo.search.stages import Moment, Run, Stage, Turn
@@ -54,7 +55,9 @@ def computed(turn, act):
         for edge, candidates in enumerate(cell.nodes.edges):
             for column, operation in zip(candidates.columns, candidates.operations, strict=True):
                 place = (number, edge, column)
-                hooks.append(operation.register_forward_hook(lambda *_, place=place: seen.append(place)))
+                # The forward pass of a separable convolution is that of its parts.
+                called = operation.last.depthwise if isinstance(operation, Separable) else operation
+                hooks.append(called.register_forward_hook(lambda *_, place=place: seen.append(place)))
     act()
     for hook in hooks:
         hook.remove()

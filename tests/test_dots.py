@@ -90,7 +90,7 @@ def test_the_search_finds_the_planted_operation_and_the_planted_edges(topology, 
     for kind in PLANTED_SPACE.kinds:
         assert list(epochs[-1].weights[f"alpha.{kind}"]["2<-0"]) == ["sep_conv_3x3"]  # noise did not survive
         name = f"entropy.beta.{kind}"
-        assert epochs[-1].figures[name] < 0.01 < 0.5 < epochs[4].figures[name]
+        assert epochs[-1].figures[name] < 0.05 < 0.5 < epochs[4].figures[name]
 
 
 def test_a_search_that_learns_nothing_misses_what_is_planted():
