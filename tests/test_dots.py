@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 import torch
 
@@ -83,14 +85,18 @@ def test_group_v1_searches_without_none():
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("topology", ["pairs", "any"])
 def test_the_search_finds_the_planted_operation_and_the_planted_edges(topology, seed):
-    epochs = search_toy("dots", toy_derivation(topology), seed=seed, groups="one")
+    logits = dataclasses.replace(
+        toy_training().logits, learning_rate=0.2
+    )  # twice that of other tests: settles
+    training = toy_training(seed, logits=logits)
+    epochs = search_toy("dots", toy_derivation(topology), training=training, groups="one")
     cells = epochs[-1].cells
     assert all(edge.op == "sep_conv_3x3" for cell in cells.values() for edge in cell.edges)
     assert topology == "any" or finds_the_planted(cells)
     for kind in PLANTED_SPACE.kinds:
         assert list(epochs[-1].weights[f"alpha.{kind}"]["2<-0"]) == ["sep_conv_3x3"]  # noise did not survive
         name = f"entropy.beta.{kind}"
-        assert epochs[-1].figures[name] < 0.05 < 0.5 < epochs[4].figures[name]
+        assert epochs[-1].figures[name] < 0.01 < 0.5 < epochs[4].figures[name]
 
 
 def test_a_search_that_learns_nothing_misses_what_is_planted():

@@ -87,15 +87,15 @@ def test_the_statistics_of_a_batch_move_only_where_they_are_kept():
 
 
 def test_a_weighted_sum_and_its_gradients_are_those_of_products():
-    """Two maps with weights, and one that is added as it is; then only such."""
+    """Three maps with weights, and one that is added as it is; then only such."""
 
     def plain(weights, ys, others):
         return sum([w * y for w, y in zip(weights, ys, strict=True)] + others)
 
     found = []
     for function in (weighted_sum, plain):
-        ys, weights = maps((2, 3, 4, 5), 3), torch.tensor([0.5, -3.0]).double().requires_grad_()
-        out = function(weights.unbind(), ys[:2], ys[2:]) + function((), (), ys[1:])
+        ys, weights = maps((2, 3, 4, 5), 4), torch.tensor([0.5, 0.0, -3.0]).double().requires_grad_()
+        out = function(weights.unbind(), ys[:3], ys[3:]) + function((), (), ys[2:])
         (out * torch.arange(out.numel()).double().view_as(out)).sum().backward()
         found.append([out, weights.grad, *(y.grad for y in ys)])
     for ours, theirs in zip(*found, strict=True):
