@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from dots_zoo import depthwise, quick_norm
 from dots_zoo.allocator import keep_freed_memory
-from dots_zoo.search import candidates, mixed, passes, supernet
+from dots_zoo.search import candidates, half_passes, mixed, passes, pooling, supernet
 
 Patch = Callable[[], Any]
 
@@ -61,17 +61,14 @@ def unshared_candidate(build: Any, name: str, channels: int, stride: int) -> tup
     return read, module
 
 
-def norm_relu(maps: Sequence[Tensor], pairs: Any) -> list[Tensor]:
-    ones = maps[0].new_ones(pairs[0][1].num_features)
-    return [
-        F.relu(quick_norm.normalise(conv(x), norm, ones)) for x, (conv, norm) in zip(maps, pairs, strict=True)
-    ]
-
-
-def norm_sum(maps: Sequence[Tensor], pairs: Any, weights: Tensor) -> Tensor:
-    ones = maps[0].new_ones(pairs[0][1].num_features)
-    terms = zip(weights, maps, pairs, strict=True)
-    return sum(w * quick_norm.normalise(conv(x), norm, ones) for w, x, (conv, norm) in terms)
+def by_modules(members: Sequence[Any], weights: Sequence[Tensor], maps: Sequence[Tensor], _: bool) -> Tensor:
+    """`sum_of_separable`, an operation at a time, but with the norm that is fast behind a concatenation."""
+    terms, ones = [], maps[0].new_ones(maps[0].shape[1])
+    for one, weight, x in zip(members, weights, maps, strict=True):
+        for half in one.parts:
+            x = quick_norm.normalise(half.pointwise(half.depthwise(F.relu(x))), half.norm, ones)
+        terms.append(weight * x)
+    return sum(terms)
 
 
 def sum_of_products(weights: Sequence[Tensor], maps: Sequence[Tensor], others: Sequence[Tensor]) -> Tensor:
@@ -99,13 +96,15 @@ PARTS: dict[str, Patch] = {
     "every other pixel taken out once": without(
         (mixed, "candidate", partial(unshared_candidate, candidates.candidate))
     ),
-    "pointwise norm, the weight its scale": without(
-        (candidates, "norm_relu", norm_relu), (candidates, "norm_sum", norm_sum)
+    "separable convolutions by hand, the weight their scale": without(
+        (mixed, "sum_of_separable", by_modules)
     ),
     "one pass over memory: compiled loops": without((passes, "has_loops", lambda x: False)),
-    "four separable convolutions in one call": without((mixed, "GROUP", 1)),
+    "the backward pass of a half in one loop": without((half_passes, "tiles", lambda x, matrix: False)),
+    "four separable convolutions together": without((mixed, "GROUP", 1)),
     "a node's sum in one pass": without((mixed, "weighted_sum", sum_of_products)),
-    "depthwise backward": without((depthwise, "COMPILES", False)),
+    "max pooling without indices": without((pooling, "has_loops", lambda x: False)),
+    "depthwise convolutions of our own": without((depthwise, "COMPILES", False)),
     "a concatenation's gradients apart": without(
         (supernet, "_Concatenation", Apply(lambda *maps: torch.cat(maps, dim=1)))
     ),

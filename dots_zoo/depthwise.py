@@ -1,18 +1,21 @@
-"""Depthwise convolution whose backward pass is fast on a CPU.
+"""Depthwise convolution that is fast on a CPU, forward and backward.
 
     y[n, c, i, j] = sum over u, v of w[c, u, v] x[n, c, s i + d u - p, s j + d v - p]
 
-The CPU library is fast in the forward pass, and has a fast backward pass for 3x3 taps without dilation; for
-every other it has slow general code. So
+The CPU library has a fast backward pass for 3x3 taps without dilation; for every other it has slow general
+code. And a call of it takes some 20 microseconds, whatever the size. So
 
-- the gradient of the input is a forward pass over that of the output, with the weight mirrored and, for a
+- the convolution is a loop of our own (`depthwise_loops.py`), which numba compiles, where LANES divides the
+  channels and the processor has registers for all taps;
+- the gradient of the input is a convolution of that of the output, with the weight mirrored and, for a
   stride, with s - 1 zeros between the pixels;
-- the gradient of the weight is a loop of our own (`depthwise_loops.py`), which numba compiles.
+- the gradient of the weight is a loop of our own.
 
 And where the dilation divides stride and padding, only every d-th pixel is read at all: the convolution is an
 undilated one of x[::d, ::d]. `benchmarks/depthwise.py` measures what each saves.
 """
 
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from typing import Any, TypeGuard
 
@@ -32,7 +35,9 @@ def depthwise(x: Tensor, weight: Tensor, stride: int = 1, padding: int = 0, dila
     if dilation > 1 and stride % dilation == 0 and padding % dilation == 0:
         x = x[:, :, ::dilation, ::dilation]
         stride, padding, dilation = stride // dilation, padding // dilation, 1
-    if x.device.type != "cpu" or not COMPILES or (dilation == 1 and weight.shape[-1] <= FAST):
+    taps = weight.shape[-1]
+    quick = dilation == 1 and taps <= FAST and not has_loop(x, taps)
+    if x.device.type != "cpu" or not COMPILES or quick:
         return F.conv2d(x, weight, None, stride, padding, dilation, groups=len(weight))
     if torch.is_autocast_enabled("cpu"):
         low = torch.get_autocast_dtype("cpu")
@@ -41,19 +46,37 @@ def depthwise(x: Tensor, weight: Tensor, stride: int = 1, padding: int = 0, dila
     return out
 
 
+def has_loop(x: Tensor, taps: int) -> bool:
+    """Whether the convolution is a loop of our own."""
+    if x.device.type != "cpu" or not COMPILES or torch.is_autocast_enabled("cpu"):
+        return False
+    from . import depthwise_loops  # numba takes half a second to import
+
+    return depthwise_loops.convolves(x, taps)
+
+
+def convolve(x: Tensor, weight: Tensor, stride: int, padding: int, dilation: int) -> Tensor:
+    """What `depthwise` computes, without a gradient where it is a loop."""
+    if not has_loop(x, weight.shape[-1]):
+        return F.conv2d(x, weight, None, stride, padding, dilation, groups=len(weight))
+    from . import depthwise_loops
+
+    return depthwise_loops.convolution(x, weight, stride, padding, dilation)[0]
+
+
 class _Depthwise(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, stride: int, padding: int, dilation: int) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.numbers = stride, padding, dilation
-        return F.conv2d(x, weight, None, stride, padding, dilation, groups=len(weight))
+        return convolve(x, weight, stride, padding, dilation)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
         x, weight = ctx.saved_tensors
         of_x = of_weight = None
         if ctx.needs_input_grad[0]:
-            of_x = _input_gradient(grad, x, weight, *ctx.numbers)
+            of_x = input_gradient(grad, x.shape[2:], weight, *ctx.numbers)
         if ctx.needs_input_grad[1]:
             of_weight = _WeightGradient.apply(grad, x, weight.shape[-1], *ctx.numbers)
         return of_x, of_weight, None, None, None
@@ -66,36 +89,46 @@ class _WeightGradient(torch.autograd.Function):
     def forward(
         ctx: Any, grad: Tensor, x: Tensor, taps: int, stride: int, padding: int, dilation: int
     ) -> Tensor:
-        from .depthwise_loops import weight_gradient  # numba takes half a second to import
-
         ctx.save_for_backward(grad, x)
         ctx.numbers = stride, padding, dilation
-        kind = torch.promote_types(x.dtype, torch.float32)
-        return weight_gradient(x.to(kind), grad.to(kind), taps, stride, padding, dilation).to(x.dtype)
+        return weight_gradient(x, grad, taps, stride, padding, dilation)
 
     @staticmethod
     def backward(ctx: Any, pull: Tensor) -> tuple[Tensor | None, ...]:
         grad, x = ctx.saved_tensors
         of_grad = depthwise(x, pull, *ctx.numbers) if ctx.needs_input_grad[0] else None
-        of_x = _input_gradient(grad, x, pull, *ctx.numbers) if ctx.needs_input_grad[1] else None
+        of_x = input_gradient(grad, x.shape[2:], pull, *ctx.numbers) if ctx.needs_input_grad[1] else None
         return of_grad, of_x, None, None, None, None
 
 
-def _input_gradient(
-    grad: Tensor, x: Tensor, weight: Tensor, stride: int, padding: int, dilation: int
+def weight_gradient(x: Tensor, grad: Tensor, taps: int, stride: int, padding: int, dilation: int) -> Tensor:
+    """(N, C, H, W), (N, C, H', W') on a CPU -> (C, 1, taps, taps), in single precision at least."""
+    from . import depthwise_loops
+
+    kind, numbers = torch.promote_types(x.dtype, torch.float32), (taps, stride, padding, dilation)
+    return depthwise_loops.weight_gradient(x.to(kind), grad.to(kind), *numbers).to(x.dtype)
+
+
+def input_gradient(
+    grad: Tensor,
+    sides: Sequence[int],
+    weight: Tensor,
+    stride: int,
+    padding: int,
+    dilation: int,
+    function: Callable[..., Tensor] = depthwise,
 ) -> Tensor:
-    """(N, C, H', W') -> (N, C, H, W)."""
+    """(N, C, H', W') -> (N, C, H, W), the latter being `sides`; function: which depthwise convolution."""
     reach = dilation * (weight.shape[-1] - 1)
     if stride > 1:
-        sides = [side + 2 * padding - reach for side in x.shape[2:]]
-        spread = _like(grad, sides)
+        spread = _like(grad, [side + 2 * padding - reach for side in sides])
         spread[:, :, ::stride, ::stride] = grad
         grad = spread
     if padding > reach:  # the outermost outputs read zeros alone
         border = padding - reach
         grad = grad[:, :, border:-border, border:-border]
     around = max(0, reach - padding)
-    return F.conv2d(grad, weight.flip(2, 3), None, 1, around, dilation, groups=len(weight))
+    return function(grad, weight.flip(2, 3), 1, around, dilation)
 
 
 def _like(x: Tensor, sides: list[int]) -> Tensor:
@@ -130,8 +163,13 @@ class DepthwiseConv(nn.Conv2d):
         self.weight = conv.weight
         self.train(conv.training)
 
+    @property
+    def numbers(self) -> tuple[int, int, int]:
+        """Stride, padding, dilation."""
+        return self.stride[0], int(self.padding[0]), self.dilation[0]
+
     def forward(self, x: Tensor) -> Tensor:
-        return depthwise(x, self.weight, self.stride[0], int(self.padding[0]), self.dilation[0])
+        return depthwise(x, self.weight, *self.numbers)
 
 
 def skips_odd(conv: nn.Conv2d) -> bool:

@@ -10,11 +10,14 @@ from typing import Any, TypeVar, cast
 
 import numba
 from llvmlite import ir
-from numba.core.types import Type, float32, intp, void
+from numba.core.types import Type, float32, intp, void, voidptr
 from numba.core.types.containers import UniTuple
 from numba.extending import intrinsic, models, register_model
+from torch import Tensor
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+Place = tuple[int, tuple[int, int, int, int]]  # address and (N, H, W, C)
 
 LANES = 16
 OPTIONS = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}  # a * b + c may round once
@@ -26,6 +29,12 @@ def compiled(function: Function) -> Function:
         return cast(Function, numba.njit(cache=True, **OPTIONS)(function))
     except RuntimeError:  # neither beside the source nor in a cache folder of the user
         return cast(Function, numba.njit(**OPTIONS)(function))
+
+
+def place(x: Tensor) -> Place:
+    """Of a map (N, C, H, W), channels last, for a loop that is given its address and not the map."""
+    count, channels, height, width = x.shape
+    return x.data_ptr(), (count, height, width, channels)
 
 
 class Lanes(Type):
@@ -58,20 +67,17 @@ def _align(kind: Any) -> int:
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def array_at(_: Any, address: Any, like: Any) -> Any:
-    """The array of the shape and type of another that begins at an address, which does not keep it alive."""
-
+def _pointer_to(_: Any, address: Any) -> Any:
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        number, other = arguments
-        shape = context.make_array(like)(context, builder, other)
-        found = context.make_array(like)(context, builder)
-        pointer = builder.inttoptr(number, found.data.type)
-        numba.np.arrayobj.populate_array(
-            found, pointer, shape.shape, shape.strides, shape.itemsize, meminfo=None
-        )
-        return found._getvalue()
+        return builder.inttoptr(arguments[0], context.get_value_type(voidptr))
 
-    return like(intp, like), build
+    return voidptr(intp), build
+
+
+@compiled
+def array_at(address: int, shape: tuple[int, ...], like: Any) -> Any:
+    """The array of a shape, and of the type of another, that begins at an address, which does not keep it."""
+    return numba.carray(_pointer_to(address), shape, like.dtype)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -86,6 +92,33 @@ def load(_: Any, array: Any, start: Any) -> Any:
 
 
 @intrinsic  # type: ignore[untyped-decorator]
+def load_all(_: Any, array: Any, start: Any, step: Any, row: Any) -> Any:
+    """array[start + k * step : start + k * step + LANES], for as many k as a tuple is long."""
+
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data, begin, stride, _ = arguments
+        found = ir.Constant(context.get_value_type(signature.return_type), ir.Undefined)
+        for k in range(row.count):
+            pointer = _pointer(context, builder, array, data, _at(builder, begin, stride, k))
+            found = builder.insert_value(found, builder.load(pointer, align=_align(array)), k)
+        return found
+
+    return UniTuple(Lanes(array.dtype), row.count)(array, intp, intp, row), build
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def relu_of_product(_: Any, lanes: Any, others: Any) -> Any:
+    """lanes * others where that is positive, and 0 elsewhere; what is no number stays so."""
+
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        product = builder.fmul(*arguments)
+        zeros = ir.Constant(product.type, None)
+        return builder.select(builder.fcmp_ordered("<=", product, zeros), zeros, product)
+
+    return lanes(lanes, others), build
+
+
+@intrinsic  # type: ignore[untyped-decorator]
 def no_sums(_: Any, array: Any, row: Any) -> Any:
     """As many vectors of zeros as a tuple is long: a length is known to the compiler by the type alone."""
 
@@ -96,19 +129,49 @@ def no_sums(_: Any, array: Any, row: Any) -> Any:
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def add_products(_: Any, sums: Any, lanes: Any, array: Any, start: Any, step: Any) -> Any:
-    """sums[k] + lanes * array[start + k * step : start + k * step + LANES], for all k."""
+def add_taps(_: Any, sums: Any, lanes: Any, array: Any, start: Any, line: Any, row: Any, apart: Any) -> Any:
+    """sums[k] + lanes * array[at : at + LANES], for all k, at being start + i * line + j * len(apart) * LANES
+    of the j-th in the i-th row: a row is as long as a tuple.
+    """
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        found, factor, data, begin, stride = arguments
+        found, factor, data, begin, stride = arguments[:5]
+        step = ir.Constant(begin.type, apart.count * LANES)
         for k in range(sums.count):
-            pointer = _pointer(context, builder, array, data, _at(builder, begin, stride, k))
-            product = builder.fmul(factor, builder.load(pointer, align=_align(array)), flags=("contract",))
+            at = _at(builder, _at(builder, begin, stride, k // row.count), step, k % row.count)
+            number = builder.load(_pointer(context, builder, array, data, at), align=_align(array))
+            product = builder.fmul(factor, number, flags=("contract",))
             total = builder.fadd(builder.extract_value(found, k), product, flags=("contract",))
             found = builder.insert_value(found, total, k)
         return found
 
-    return sums(sums, lanes, array, intp, intp), build
+    return sums(sums, lanes, array, intp, intp, row, apart), build
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def add_windows(
+    _: Any, sums: Any, weights: Any, array: Any, start: Any, line: Any, row: Any, apart: Any, stride: Any
+) -> Any:
+    """sums[p] + the sum over k of weights[k] * array[at : at + LANES], for all p, at being that of `add_taps`
+    and p * len(stride) * LANES more.
+    """
+
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        found, factors, data, begin, next_line = arguments[:5]
+        totals = [builder.extract_value(found, p) for p in range(sums.count)]
+        for k in range(weights.count):
+            factor, at = builder.extract_value(factors, k), _at(builder, begin, next_line, k // row.count)
+            for p in range(sums.count):
+                more = (k % row.count * apart.count + p * stride.count) * LANES
+                pointer = _pointer(context, builder, array, data, builder.add(at, ir.Constant(at.type, more)))
+                number = builder.load(pointer, align=_align(array))
+                product = builder.fmul(factor, number, flags=("contract",))
+                totals[p] = builder.fadd(totals[p], product, flags=("contract",))
+        for p, total in enumerate(totals):
+            found = builder.insert_value(found, total, p)
+        return found
+
+    return sums(sums, weights, array, intp, intp, row, apart, stride), build
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -158,6 +221,20 @@ def minus(_: Any, sums: Any, lanes: Any) -> Any:
         return found
 
     return sums(sums, lanes), build
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def add_all(_: Any, lanes: Any, sums: Any) -> Any:
+    """lanes + sum_k sums[k], in pairs, so that few wait for others."""
+
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        total, found = arguments
+        terms = [builder.extract_value(found, k) for k in range(sums.count)]
+        while len(terms) > 1:
+            terms = [*terms[2:], builder.fadd(terms[0], terms[1])]
+        return builder.fadd(total, terms[0])
+
+    return lanes(lanes, sums), build
 
 
 @intrinsic  # type: ignore[untyped-decorator]

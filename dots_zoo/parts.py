@@ -1,10 +1,12 @@
 """Compiled loops on as many threads as PyTorch uses."""
 
+import functools
+import operator
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -18,6 +20,11 @@ def in_parts(part: Callable[[int, int], Found], count: int) -> list[Found]:
         return [part(0, count)]
     bounds = [count * thread // threads for thread in range(threads + 1)]
     return list(_pool(os.getpid(), threads).map(part, bounds, bounds[1:]))
+
+
+def sum_of(found: list[Any]) -> Any:
+    """Of what the parts found, which is no less than one."""
+    return functools.reduce(operator.add, found)
 
 
 @cache

@@ -3,8 +3,8 @@
 Source: DARTS (ICLR 2019), Sec. 3.2 (the operations); DOTS (CVPR 2021), Eq. 1 (the mixed operation). There are
 three sorts of them:
 
-    Separable: depthwise and pointwise convolution and batch norm, once or twice. The weight scales the last
-        pointwise convolution, and those of an edge are summed as they are computed (`pointwise_norm.py`).
+    Separable: depthwise and pointwise convolution and batch norm, once or twice (`separable.py`). The weight
+        scales the last pointwise convolution, and those of an edge are summed as they are computed.
     Normed: what else ends in a batch norm, whose scale is the mixture weight.
     anything else: a map that the mixture weight multiplies.
 
@@ -12,8 +12,9 @@ The ReLU in front of an operation and the poolings have no weights of their own,
 node share one of each: a candidate is fed what it `reads` of the node,
 
     identity: the node (N, C, H, W); relu: its ReLU; max_pool_3x3, avg_pool_3x3: a pooling with its norm;
-    even: every other pixel of the ReLU, (N, C, H', W'), all that a dilated convolution of stride 2 reads;
-    halves: those and the ones between, side by side, (N, 2 C, H', W'), for a FactorizedReduce.
+    before_relu: the node, for a separable convolution, which takes the ReLU as it reads it;
+    even: every other pixel of that, (N, C, H', W'), all that a dilated convolution of stride 2 reads;
+    halves: the ReLU of those and of the ones between, side by side, (N, 2 C, H', W'), for a FactorizedReduce.
 """
 
 from collections.abc import Sequence
@@ -24,57 +25,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from dots_zoo.depthwise import DepthwiseConv, skips_odd
+from dots_zoo.depthwise import skips_odd
 from dots_zoo.ops import OPS, FactorizedReduce
 from dots_zoo.quick_norm import normalise
 
 from .passes import channel_pulls, scaled_sum
-from .pointwise_norm import Pair, norm_relu, norm_sum
+from .separable import Half, Separable
 
 POOLS = ("max_pool_3x3", "avg_pool_3x3")
-
-
-class Half(nn.Module):
-    """A depthwise convolution, of every other pixel where even, and the pointwise one and norm behind it."""
-
-    def __init__(self, depthwise: nn.Module, pointwise: nn.Module, norm: nn.Module, *, even: bool) -> None:
-        super().__init__()
-        assert isinstance(depthwise, nn.Conv2d) and isinstance(pointwise, nn.Conv2d)
-        assert isinstance(norm, nn.BatchNorm2d)
-        self.depthwise, self.pointwise, self.norm = DepthwiseConv(depthwise, even), pointwise, norm
-
-    @property
-    def pair(self) -> Pair:
-        return self.pointwise, self.norm
-
-
-class Separable(nn.Module):
-    """One or two halves with a ReLU between them, whose forward pass is part of `sum_of_separable`."""
-
-    def __init__(self, halves: Sequence[Half]) -> None:
-        super().__init__()
-        self.halves = nn.ModuleList(halves)
-
-    @property
-    def first(self) -> Half:
-        return cast(Half, self.halves[0])
-
-    @property
-    def last(self) -> Half:
-        return cast(Half, self.halves[-1])
-
-
-def sum_of_separable(candidates: Sequence[Separable], weights: Tensor, *maps: Tensor) -> Tensor:
-    """The weighted sum of separable convolutions, weights (K,), of what each reads."""
-    outs = [*maps]
-    double = [number for number, one in enumerate(candidates) if len(one.halves) > 1]
-    if double:
-        firsts = [candidates[number].first for number in double]
-        inner = [half.depthwise(outs[number]) for number, half in zip(double, firsts, strict=True)]
-        for number, x in zip(double, norm_relu(inner, [half.pair for half in firsts]), strict=True):
-            outs[number] = x
-    outs = [one.last.depthwise(x) for one, x in zip(candidates, outs, strict=True)]
-    return norm_sum(outs, [one.last.pair for one in candidates], weights)
 
 
 class FromHalves(nn.Module):
@@ -116,7 +74,7 @@ def candidate(name: str, channels: int, stride: int) -> tuple[str, nn.Module]:
         parts = [layer for layer in operation if not isinstance(layer, nn.ReLU)]
         even = skips_odd(cast(nn.Conv2d, parts[0]))
         halves = [Half(*parts[i : i + 3], even=even) for i in range(0, len(parts), 3)]
-        return "even" if even else "relu", Separable(halves)
+        return "even" if even else "before_relu", Separable(halves)
     return "relu", Normed(operation[1:-1], operation[-1])
 
 
@@ -150,7 +108,7 @@ class _WeightedSum(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, weights: Tensor, *maps: Tensor) -> Tensor:
-        ctx.save_for_backward(weights, *maps[: len(weights)])
+        ctx.save_for_backward(weights, *(maps[: len(weights)] if ctx.needs_input_grad[0] else ()))
         scales = torch.cat([weights, weights.new_ones(len(maps) - len(weights))])
         return scaled_sum(maps, scales[:, None].expand(-1, maps[0].shape[1]))
 
@@ -161,5 +119,5 @@ class _WeightedSum(torch.autograd.Function):
         wanted, *each = ctx.needs_input_grad
         of_weights = channel_pulls(grad, maps)[1:].sum(dim=1).to(weights.dtype) if wanted else None
         scalars = weights.to(grad.dtype).unbind()
-        of_maps = [grad * w if on else None for w, on in zip(scalars, each[: len(maps)], strict=True)]
-        return of_weights, *of_maps, *[grad] * (len(each) - len(maps))
+        of_maps = [grad * w if on else None for w, on in zip(scalars, each, strict=False)]
+        return of_weights, *of_maps, *[grad] * (len(each) - len(scalars))

@@ -2,8 +2,8 @@
 
 A map is (N, H, W, C), of single or double precision. The loops run over rows of W pixels, L = W * C numbers;
 sums over pixels add rows, and fold what a row holds of a channel in double precision every BLOCK rows. K maps
-are their addresses and `like`, any map of their shape and type: one call does for all. `first` and `last` are
-the images that a call is for.
+are their addresses, their shape, and `like`, any array of their type: one call does for all. `first` and
+`last` are the images that a call is for.
 """
 
 from typing import Any
@@ -15,6 +15,7 @@ from dots_zoo.lanes import array_at, compiled
 
 Map = NDArray[np.floating[Any]]
 Maps = NDArray[np.intp]  # (K,), addresses
+Shape = tuple[int, int, int, int]
 Four = tuple[Map, Map, Map, Map]
 
 BLOCK = 32  # rows that are added in the precision of the map
@@ -28,9 +29,9 @@ def rows_of(x: Map, first: int, last: int) -> Map:
 
 
 @compiled
-def rows_at(address: int, like: Map, first: int, last: int) -> Map:
+def rows_at(address: int, shape: Shape, like: Map, first: int, last: int) -> Map:
     """`rows_of` the map at an address."""
-    return rows_of(array_at(address, like), first, last)
+    return rows_of(array_at(address, shape, like), first, last)
 
 
 @compiled
@@ -56,10 +57,10 @@ def along_row(numbers: Map, width: int, like: Map) -> Map:
 
 
 @compiled
-def add_sums(maps: Maps, like: Map, totals: Map, first: int, last: int) -> None:
+def add_sums(maps: Maps, shape: Shape, like: Map, totals: Map, first: int, last: int) -> None:
     """totals (K, C) += sum over pixels of x, for K maps."""
     for k in range(len(maps)):
-        x = rows_at(maps[k], like, first, last)
+        x = rows_at(maps[k], shape, like, first, last)
         row = np.zeros(x.shape[1], x.dtype)
         for begin in range(0, len(x), BLOCK):
             for r in range(begin, min(begin + BLOCK, len(x))):
@@ -70,9 +71,9 @@ def add_sums(maps: Maps, like: Map, totals: Map, first: int, last: int) -> None:
 
 
 @compiled
-def add_pulls(grad: Map, maps: Maps, totals: Map, first: int, last: int) -> None:
-    """totals (1 + K, C) += sum over pixels of g, and of g * y for K maps."""
-    pulls = rows_of(grad, first, last)
+def add_pulls(grad: int, maps: Maps, shape: Shape, like: Map, totals: Map, first: int, last: int) -> None:
+    """totals (1 + K, C) += sum over pixels of g, at an address, and of g * y for K maps."""
+    pulls = rows_at(grad, shape, like, first, last)
     rows = np.zeros((1 + len(maps), pulls.shape[1]), pulls.dtype)
     for begin in range(0, len(pulls), BLOCK):
         end = min(begin + BLOCK, len(pulls))
@@ -82,7 +83,7 @@ def add_pulls(grad: Map, maps: Maps, totals: Map, first: int, last: int) -> None
             for t in range(len(row)):
                 row[t] += pull[t]
         for k in range(len(maps)):
-            y, row = rows_at(maps[k], grad, first, last), rows[1 + k]
+            y, row = rows_at(maps[k], shape, like, first, last), rows[1 + k]
             for r in range(begin, end):
                 pull, values = pulls[r], y[r]
                 for t in range(len(row)):
@@ -92,11 +93,14 @@ def add_pulls(grad: Map, maps: Maps, totals: Map, first: int, last: int) -> None
 
 
 @compiled
-def add_masked_pulls(grads: Maps, maps: Maps, like: Map, totals: Map, first: int, last: int) -> None:
+def add_masked_pulls(
+    grads: Maps, maps: Maps, shape: Shape, like: Map, totals: Map, first: int, last: int
+) -> None:
     """totals (K, 2, C) += sum over pixels of g, and of g * y, g being the gradient where y is positive."""
     zero = like.dtype.type(0)
     for k in range(len(maps)):
-        pulls, positive = rows_at(grads[k], like, first, last), rows_at(maps[k], like, first, last)
+        pulls = rows_at(grads[k], shape, like, first, last)
+        positive = rows_at(maps[k], shape, like, first, last)
         sums, dots = np.zeros(pulls.shape[1], pulls.dtype), np.zeros(pulls.shape[1], pulls.dtype)
         for begin in range(0, len(pulls), BLOCK):
             for r in range(begin, min(begin + BLOCK, len(pulls))):
@@ -110,13 +114,15 @@ def add_masked_pulls(grads: Maps, maps: Maps, like: Map, totals: Map, first: int
 
 
 @compiled
-def write_scaled_sum(maps: Maps, scales: Map, out: Map, first: int, last: int) -> None:
-    """out = sum_k s_k y_k of K maps, scales (K, C)."""
-    wide = along_row(scales, out.shape[2], out)
+def write_scaled_sum(
+    maps: Maps, scales: Map, out: int, shape: Shape, like: Map, first: int, last: int
+) -> None:
+    """out, at an address, = sum_k s_k y_k of K maps, scales (K, C)."""
+    wide = along_row(scales, shape[2], like)
     for n in range(first, last):
-        target = rows_of(out, n, n + 1)
+        target = rows_at(out, shape, like, n, n + 1)
         for k in range(len(maps)):
-            source, scale = rows_at(maps[k], out, n, n + 1), wide[k]
+            source, scale = rows_at(maps[k], shape, like, n, n + 1), wide[k]
             for r in range(len(target)):
                 row, values = target[r], source[r]
                 if k == 0:
@@ -128,12 +134,14 @@ def write_scaled_sum(maps: Maps, scales: Map, out: Map, first: int, last: int) -
 
 
 @compiled
-def write_scaled_relus(maps: Maps, scales: Map, outs: Maps, like: Map, first: int, last: int) -> None:
+def write_scaled_relus(
+    maps: Maps, scales: Map, outs: Maps, shape: Shape, like: Map, first: int, last: int
+) -> None:
     """out_k = relu(s_k y_k) of K maps, scales (K, C); what is no number stays so."""
-    wide, zero = along_row(scales, like.shape[2], like), like.dtype.type(0)
+    wide, zero = along_row(scales, shape[2], like), like.dtype.type(0)
     for k in range(len(maps)):
-        source, target = rows_at(maps[k], like, first, last), rows_at(outs[k], like, first, last)
-        scale = wide[k]
+        source, scale = rows_at(maps[k], shape, like, first, last), wide[k]
+        target = rows_at(outs[k], shape, like, first, last)
         for r in range(len(target)):
             row, values = target[r], source[r]
             for t in range(len(row)):

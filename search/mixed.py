@@ -12,7 +12,7 @@ NAS-Bench-201 pools without a batch norm.
 """
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
 
@@ -26,16 +26,16 @@ from dots_zoo.quick_norm import QuickNorm
 from .candidates import (
     POOLS,
     Normed,
-    Separable,
     auxiliary_branch,
     candidate,
     sum_of_normed,
-    sum_of_separable,
     weighted_sum,
 )
 from .passes import dense
+from .pooling import MaxPool
+from .separable import Separable, before_relu
+from .separable_sum import sum_of_separable
 from .space import INPUTS, SearchSpace
-from .statistics import computed_again
 
 GROUP = 4  # separable convolutions that are computed together: more of their maps do not stay in the cache
 
@@ -113,24 +113,27 @@ class Source(nn.Module):
         for name in POOLS:
             if name in operations:
                 after = QuickNorm(nn.BatchNorm2d(channels, affine=False)) if norm else nn.Identity()
-                self.pools[name] = nn.Sequential(OPS[name](channels, stride, False), after)
+                pool = OPS[name](channels, stride, False)
+                self.pools[name] = nn.Sequential(MaxPool(pool) if "max" in name else pool, after)
 
     def forward(self, x: Tensor, reads: set[str]) -> dict[str, Tensor]:
         """(N, C, H, W) -> what is read of it."""
         found = {name: pool(x) for name, pool in self.pools.items() if name in reads}
         found["identity"] = x
-        if reads & {"relu", "even", "halves"}:
+        if "relu" in reads:
             found["relu"] = F.relu(x)
+        if reads & {"before_relu", "even", "halves"}:
+            found["before_relu"] = before_relu(x)
         if reads & {"even", "halves"}:
-            found["even"] = dense(found["relu"][:, :, ::2, ::2])
+            found["even"] = dense(found["before_relu"][:, :, ::2, ::2])
         if "halves" in reads:
-            found["halves"] = _halves(found["even"], found["relu"])
+            found["halves"] = F.relu(_halves(found["even"], found["before_relu"]))
         return found
 
 
-def _halves(even: Tensor, relu: Tensor) -> Tensor:
+def _halves(even: Tensor, x: Tensor) -> Tensor:
     """Beside the even pixels the odd ones; of an odd side these lack the last row or column: zeros."""
-    odd = relu[:, :, 1::2, 1::2]
+    odd = x[:, :, 1::2, 1::2]
     odd = F.pad(odd, [0, even.shape[3] - odd.shape[3], 0, even.shape[2] - odd.shape[2]])
     return torch.cat([even, odd], dim=1)
 
@@ -156,16 +159,11 @@ class Summands:
         maps = [*self.maps]
         for begin in range(0, len(self.separable), GROUP):
             candidates, weights, read = zip(*self.separable[begin : begin + GROUP], strict=True)
-            maps.append(self._group(candidates, torch.stack(weights), *read))
+            maps.append(sum_of_separable(candidates, weights, read, self.lean))
         if not self.weighted and len(maps) < 2:
             return maps[0] if maps else None
         weights, weighted = zip(*self.weighted, strict=True) if self.weighted else ((), ())
         return weighted_sum(weights, weighted, maps)
-
-    def _group(self, candidates: Sequence[Separable], weights: Tensor, *read: Tensor) -> Tensor:
-        if not self.lean or not torch.is_grad_enabled():
-            return sum_of_separable(candidates, weights, *read)
-        return computed_again(nn.ModuleList(candidates), sum_of_separable, candidates, weights, *read)
 
 
 class SearchEdge(nn.Module):

@@ -5,7 +5,6 @@ numbers of channels, of `pointwise_loops.py`; elsewhere operators of PyTorch ove
 single precision at least. None of these keeps a history for a gradient.
 """
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -15,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.grad import conv2d_weight
 
-from dots_zoo.lanes import LANES
-from dots_zoo.parts import in_parts
+from dots_zoo.lanes import LANES, place
+from dots_zoo.parts import in_parts, sum_of
 
 from .map_loops import (
     add_masked_pulls,
@@ -26,7 +25,9 @@ from .map_loops import (
     write_scaled_relus,
     write_scaled_sum,
 )
-from .pointwise_loops import TILES, write_all_products, write_gradients
+from .pointwise_loops import TILES, write_all_products
+
+LIKE: dict[torch.dtype, Any] = {torch.float32: np.empty(0, np.float32), torch.float64: np.empty(0, np.float64)}
 
 
 class Norm(NamedTuple):
@@ -49,7 +50,7 @@ def channel_sums(maps: Sequence[Tensor]) -> Tensor:
     """K maps -> (K, C), the sums over pixels."""
     if has_loops(maps[0]):
         maps = [dense(x) for x in maps]
-        return _totals(add_sums, _per(maps), maps[0], _addresses(maps), _array(maps[0]))
+        return _totals(add_sums, _per(maps), maps[0], _addresses(maps), *_type(maps[0]))
     return torch.stack([_folded(_rows(x), x) for x in maps])
 
 
@@ -57,7 +58,7 @@ def channel_pulls(grad: Tensor, ys: Sequence[Tensor]) -> Tensor:
     """A gradient g and K maps -> (1 + K, C), the sums over pixels of g, and of g y for all K."""
     if has_loops(grad):
         maps = [dense(x) for x in (grad, *ys)]
-        return _totals(add_pulls, _per(maps), grad, _array(maps[0]), _addresses(maps)[1:])
+        return _totals(add_pulls, _per(maps), grad, maps[0].data_ptr(), _addresses(maps)[1:], *_type(grad))
     rows = _rows(grad)
     return torch.stack([_folded(rows, grad), *(_folded(rows * _rows(y), y) for y in ys)])
 
@@ -70,7 +71,7 @@ def masked_pulls(grads: Sequence[Tensor], ys: Sequence[Tensor]) -> Tensor:
         maps = [dense(x) for x in (*grads, *ys)]
         addresses, shape = _addresses(maps), (len(ys), 2, ys[0].shape[1])
         halves = addresses[: len(ys)], addresses[len(ys) :]
-        return _totals(add_masked_pulls, shape, ys[0], *halves, _array(maps[0]))
+        return _totals(add_masked_pulls, shape, ys[0], *halves, *_type(ys[0]))
     masked = (torch.ops.aten.threshold_backward(g, y, 0) for g, y in zip(grads, ys, strict=True))
     return torch.stack([channel_pulls(g, [y]) for g, y in zip(masked, ys, strict=True)])
 
@@ -80,7 +81,8 @@ def scaled_sum(maps: Sequence[Tensor], scales: Tensor) -> Tensor:
     if has_loops(maps[0]):
         maps = [dense(x) for x in maps]
         target = _empty(maps[0])
-        _in_parts(write_scaled_sum, target, _addresses(maps), _numbers(scales), _array(target))
+        arrays = _addresses(maps), _numbers(scales), target.data_ptr(), *_type(target)
+        _in_parts(write_scaled_sum, target, *arrays)
         return target
     wide = _wide(scales, maps[0])
     out = _rows(maps[0]) * wide[0]
@@ -96,7 +98,7 @@ def scaled_relus(maps: Sequence[Tensor], scales: Tensor) -> list[Tensor]:
         return [_as_map((_rows(y) * s).relu_(), y) for y, s in zip(maps, wide, strict=True)]
     maps = [dense(x) for x in maps]
     outs = [_empty(x) for x in maps]
-    arrays = _addresses(maps), _numbers(scales), _addresses(outs), _array(maps[0])
+    arrays = _addresses(maps), _numbers(scales), _addresses(outs), *_type(maps[0])
     _in_parts(write_scaled_relus, maps[0], *arrays)
     return outs
 
@@ -105,63 +107,31 @@ def products(maps: Sequence[Tensor], matrices: Tensor, means: Tensor) -> tuple[l
     """K maps (N, C, H, W), (K, C', C), (K, C') -> K maps y = P x - mean, (N, C', H, W), and the sums over
     pixels of y^2, (K, C').
     """
-    if not _tiles(maps[0], matrices):
+    if not tiles(maps[0], matrices):
         terms = zip(maps, matrices.to(maps[0].dtype), -means.to(maps[0].dtype), strict=True)
         ys = [dense(F.conv2d(x, matrix[:, :, None, None], shift)) for x, matrix, shift in terms]
         return ys, torch.stack([channel_pulls(y, [y])[1] for y in ys])
     maps = [dense(x) for x in maps]
     ys = [_empty(x, matrices.shape[1]) for x in maps]
     arrays = (
-        *(_addresses(maps), _array(maps[0])),
-        *(_numbers(matrices.mT), _numbers(means)),
-        *(_addresses(ys), _array(ys[0])),
+        *(_addresses(maps), _type(maps[0])[0]),
+        *(_numbers(matrices.mT), _numbers(means), _addresses(ys)),
         TILES,
     )
     return ys, _totals(write_all_products, (len(ys), matrices.shape[1]), maps[0], *arrays)
 
 
-def products_gradient(
-    maps: tuple[Sequence[Tensor], Sequence[Tensor], Sequence[Tensor]],
-    matrices: Tensor,
-    norm: Norm,
-    masked: bool,
-    wanted: bool,
-) -> tuple[list[Tensor], Tensor | None]:
-    """Of K maps g, K maps y = P x and K maps x: dL/dx of all, and dL/dP, (K, C', C), where it is wanted; else
-    x is not looked at.
+def product_gradient(
+    maps: tuple[Tensor, Tensor, Tensor | None], matrix: Tensor, norm: Norm, masked: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Of g, y = P x and x: dL/dx, and, unless there is no x, dL/dP, (C', C). norm, each (C',): of y.
 
     A shift of y has no effect behind a norm, so nothing comes from the mean.
     """
-    grads, ys, xs = maps
-    if not _tiles(ys[0], matrices):
-        found = [
-            _product_gradient((g, y, x), matrix, Norm(*numbers), masked, wanted)
-            for g, y, x, matrix, *numbers in zip(grads, ys, xs, matrices, *norm, strict=True)
-        ]
-        of_xs, of_matrices = zip(*found, strict=True)
-        return list(of_xs), torch.stack(of_matrices) if wanted else None
-    grads, ys, xs = ([dense(x) for x in each] for each in (grads, ys, xs if wanted else ys))
-    outs = [_empty(y, matrices.shape[2]) for y in ys]
-    arrays = (
-        (_addresses(grads), _addresses(ys), _addresses(xs)),
-        (_array(ys[0]), _array(outs[0])),
-        tuple(_numbers(x) for x in norm),
-        *(_pixels(ys[0]), masked, wanted),
-        *(_numbers(matrices), _addresses(outs)),
-        TILES,
-    )
-    totals = _totals(write_gradients, tuple(matrices.shape), ys[0], *arrays)
-    return outs, totals if wanted else None
-
-
-def _product_gradient(
-    maps: tuple[Tensor, Tensor, Tensor], matrix: Tensor, norm: Norm, masked: bool, wanted: bool
-) -> tuple[Tensor, Tensor | None]:
-    """`products_gradient` of one, by operators of PyTorch where channels are no multiple of LANES."""
     grad, y, x = maps
     of_y = norm_gradient(grad, y, norm, masked)
-    of_x = F.conv2d(of_y, matrix.t().to(y.dtype)[:, :, None, None])
-    if not wanted:
+    of_x = dense(F.conv2d(of_y, matrix.t().to(y.dtype)[:, :, None, None]))
+    if x is None:
         return of_x, None
     of_matrix = conv2d_weight(x, [*matrix.shape, 1, 1], of_y).flatten(1)
     return of_x, of_matrix.to(matrix.dtype)
@@ -188,8 +158,9 @@ def has_loops(x: Tensor) -> bool:
     return x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
 
 
-def _tiles(x: Tensor, matrices: Tensor) -> bool:
-    return has_loops(x) and not any(side % LANES for side in matrices.shape[1:])
+def tiles(x: Tensor, matrices: Tensor) -> bool:
+    """Whether products with (..., C', C) have loops."""
+    return has_loops(x) and not any(side % LANES for side in matrices.shape[-2:])
 
 
 def _per(maps: Sequence[Tensor]) -> tuple[int, int]:
@@ -214,13 +185,13 @@ def _in_parts(
         loop(*arrays, found, first, last)
         return found
 
-    found = in_parts(part, len(like))
-    return None if totals is None else functools.reduce(np.add, found)
+    found = in_parts(part, like.shape[0])
+    return None if totals is None else sum_of(found)
 
 
 def _empty(like: Tensor, channels: int | None = None) -> Tensor:
     """A map, channels last, that is yet to be written."""
-    shape = len(like), channels or like.shape[1], *like.shape[2:]
+    shape = like.shape[0], channels or like.shape[1], *like.shape[2:]
     return torch.empty(shape, dtype=like.dtype, memory_format=torch.channels_last)
 
 
@@ -242,6 +213,11 @@ def _addresses(maps: Sequence[Tensor]) -> Any:
     shape, kind = maps[0].shape, maps[0].dtype
     assert all(x.shape == shape and x.dtype == kind for x in maps), "loops take maps of one shape and type"
     return np.array([x.data_ptr() for x in maps], np.intp)
+
+
+def _type(x: Tensor) -> tuple[tuple[int, int, int, int], Any]:
+    """The shape of a map (N, H, W, C), and an array of its type."""
+    return place(x)[1], LIKE[x.dtype]
 
 
 def _rows(x: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """A supernet of plain torch operations, which can be differentiated twice.
 
-The supernet's own backward passes are written by hand (`pointwise_norm.py`, `candidates.py`, `quick_norm.py`
+The supernet's own backward passes are written by hand (`separable.py`, `candidates.py`, `quick_norm.py`
 of dots_zoo) and have no derivative. Here every operation of an edge, its batch norm, its weight and the sum
 of a node are computed one by one, on the same weights; the result is the same, the time is not.
 """
@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from dots_zoo.quick_norm import QuickNorm
 
-from .candidates import Half, Normed, Separable
+from .candidates import Normed
 from .mixed import Mixture, Nodes, Row, SearchEdge, Summands
+from .pooling import MaxPool
 from .supernet import Supernet
 
 
@@ -30,6 +31,8 @@ def plain(supernet: Supernet) -> Supernet:
         for name, child in module.named_children():
             if isinstance(child, QuickNorm):
                 setattr(module, name, _norm(child))
+            elif isinstance(child, MaxPool):
+                setattr(module, name, child.pool)
     return found
 
 
@@ -56,10 +59,6 @@ class _Edge(nn.Module):
 
 def _value(operation: nn.Module, x: Tensor) -> Tensor:
     """What an operation gives at a weight of one, of what it reads of its node."""
-    if isinstance(operation, Separable):
-        for number, half in enumerate(cast(Half, half) for half in operation.halves):
-            x = half.norm(half.pointwise(half.depthwise(x.relu() if number else x)))
-        return x
     out: Tensor = operation.norm(operation(x)) if isinstance(operation, Normed) else operation(x)
     return out
 

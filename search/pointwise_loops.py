@@ -20,7 +20,7 @@ from dots_zoo.lanes import (
     store,
 )
 
-from .map_loops import Four, Map, Maps, write_norm_gradient
+from .map_loops import Map, Maps, Shape
 
 Tile = tuple[int, ...]  # as long as a tile is high: its length is part of its type
 
@@ -77,11 +77,10 @@ def add_outer_products(left: Map, right: Map, out: Map, eight: Tile) -> None:
 @compiled
 def write_all_products(
     maps: Maps,
-    like: Map,
+    shape: Shape,
     matrices: Map,
     means: Map,
     outs: Maps,
-    out_like: Map,
     tiles: tuple[Tile, Tile],
     squares: Map,
     first: int,
@@ -89,47 +88,8 @@ def write_all_products(
 ) -> None:
     """`write_products` of K maps: matrices (K, C, C'), means (K, C'), squares (K, C')."""
     eight, one = tiles
+    count, height, width, _ = shape
     for k in range(len(maps)):
-        x, out = array_at(maps[k], like), array_at(outs[k], out_like)
+        x = array_at(maps[k], shape, matrices)
+        out = array_at(outs[k], (count, height, width, means.shape[1]), matrices)
         write_products(x, matrices[k], means[k], out, eight, one, squares[k : k + 1], first, last)
-
-
-@compiled
-def write_gradients(
-    maps: tuple[Maps, Maps, Maps],
-    like: tuple[Map, Map],
-    norm: Four,
-    count: int,
-    masked: bool,
-    wanted: bool,
-    matrices: Map,
-    of_xs: Maps,
-    tiles: tuple[Tile, Tile],
-    of_matrices: Map,
-    first: int,
-    last: int,
-) -> None:
-    """Of K maps g, y, x, the former two like one, x like another: dL/dx = dL/dy M, matrices (K, C', C), and,
-    where wanted, of_matrices (K, C', C) += sum over pixels of dL/dy times x. dL/dy, norm, of which each is
-    (K, C'), and count: see `write_norm_gradient`.
-    """
-    eight, one = tiles
-    grads, ys, xs = maps
-    inverse, scale, sums, dots = norm
-    like_y, like_x = like
-    _, height, width, channels = like_y.shape
-    pixels, nothing = height * width, np.zeros(matrices.shape[2], like_y.dtype)
-    of_y = np.empty((1, height, width, channels), like_y.dtype)
-    squares = np.zeros((1, matrices.shape[2]))
-    for k in range(len(ys)):
-        grad, y, x = array_at(grads[k], like_y), array_at(ys[k], like_y), array_at(xs[k], like_x)
-        of_x, total = array_at(of_xs[k], like_x), np.zeros(matrices.shape[1:], like_y.dtype)
-        one_norm = inverse[k], scale[k], sums[k], dots[k]
-        for n in range(first, last):
-            here = slice(n, n + 1)
-            write_norm_gradient(grad[here], y[here], one_norm, count, masked, of_y, 0, 1)
-            write_products(of_y, matrices[k], nothing, of_x[here], eight, one, squares, 0, 1)
-            if wanted:
-                pulls, values = of_y.reshape(pixels, channels), x[n].reshape(pixels, matrices.shape[2])
-                add_outer_products(pulls, values, total, eight)
-        of_matrices[k] += total

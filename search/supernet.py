@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dots_zoo.cell import ResidualReduction
@@ -69,12 +70,23 @@ def check_shape(space: SearchSpace, cells: int, channels: int, stem: Stem, parti
 
 
 class SearchCell(nn.Module):
-    """A DARTS cell of which nothing is decided: every node reads all nodes before it (Eq. 8)."""
+    """A DARTS cell of which nothing is decided: every node reads all nodes before it (Eq. 8).
+
+    Both cells that read its output begin with a ReLU; they share one, which is at its end.
+    """
 
     def __init__(
-        self, space: SearchSpace, kind: str, in_chs: tuple[int, int], node: NodeShape, halve_first: bool
+        self,
+        space: SearchSpace,
+        kind: str,
+        in_chs: tuple[int, int],
+        node: NodeShape,
+        halve_first: bool,
+        is_last: bool,
     ) -> None:
-        """in_chs: channels of the outputs of cells k-2 and k-1; halve_first: the former is twice as large."""
+        """in_chs: channels of the outputs of cells k-2 and k-1; halve_first: the former is twice as large;
+        is_last: no cell reads what it gives.
+        """
         super().__init__()
         first: nn.Module = (
             FactorizedReduce(in_chs[0], node.channels, affine=False)
@@ -84,13 +96,22 @@ class SearchCell(nn.Module):
         second = relu_conv_bn(in_chs[1], node.channels, 1, 1, affine=False)
         self.preprocess = nn.ModuleList([first, second])
         quicken(self.preprocess)
-        self.nodes = Nodes(space, kind, node)
+        for module in self.preprocess:
+            _remove_relu(module)
+        self.nodes, self.is_last = Nodes(space, kind, node), is_last
 
     def forward(self, before: Tensor, last: Tensor, rows: list[Row], mixture: Mixture) -> Tensor:
-        """Outputs of cells k-2 and k-1 -> (N, nodes * C, H', W')."""
+        """ReLU of the outputs of cells k-2 and k-1 -> that of its own, (N, nodes * C, H', W')."""
         states = self.nodes([self.preprocess[0](before), self.preprocess[1](last)], rows, mixture)
         out: Tensor = _Concatenation.apply(*states[2:])
-        return out
+        return out if self.is_last else F.relu(out)
+
+
+def _remove_relu(module: nn.Module) -> None:
+    """Of what preprocesses the input of a cell."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.ReLU):
+            setattr(module, name, nn.Identity())
 
 
 class _Concatenation(torch.autograd.Function):
@@ -170,19 +191,23 @@ def _darts(space: SearchSpace, shape: Shape) -> Parts:
     channels = shape.channels
     if shape.stem == "cifar":
         width = 3 * channels
-        stem = nn.ModuleList([_conv_bn(shape.in_chans, width, 1)])
+        stem = nn.ModuleList([_conv_bn(shape.in_chans, width, 1).append(nn.ReLU())])
     else:
         width = channels
-        first = nn.Sequential(
-            _conv_bn(shape.in_chans, width // 2, 2), nn.ReLU(), _conv_bn(width // 2, width, 2)
-        )
-        stem = nn.ModuleList([first, nn.Sequential(nn.ReLU(), _conv_bn(width, width, 2))])
+        first = [
+            _conv_bn(shape.in_chans, width // 2, 2),
+            nn.ReLU(),
+            _conv_bn(width // 2, width, 2),
+            nn.ReLU(),
+        ]
+        stem = nn.ModuleList([nn.Sequential(*first), _conv_bn(width, width, 2).append(nn.ReLU())])
     cells: list[nn.Module] = []
     in_chs, halve_first = (width, width), shape.stem == "imagenet"
     kinds = cell_kinds(shape.cells)
-    for kind in kinds:
+    for number, kind in enumerate(kinds, 1):
         channels *= 2 if kind == "reduce" else 1
-        cells.append(SearchCell(space, kind, in_chs, _node_shape(shape, channels), halve_first))
+        node, is_last = _node_shape(shape, channels), number == len(kinds)
+        cells.append(SearchCell(space, kind, in_chs, node, halve_first, is_last))
         in_chs, halve_first = (in_chs[1], space.intermediate * channels), kind == "reduce"
     return kinds, stem, cells, nn.Identity(), in_chs[1]
 

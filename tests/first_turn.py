@@ -1,12 +1,13 @@
 """The first turn of a method's operation search, for tests of one step."""
 
 from dataclasses import dataclass
+from unittest.mock import patch
 
 import torch
 from accelerate import Accelerator
 
 from dots_zoo.randomness import generator
-from dots_zoo.search.candidates import Separable
+from dots_zoo.search import mixed
 from dots_zoo.search.data import split
 from dots_zoo.search.methods import METHODS
 from dots_zoo.search.stages import Moment, Run, Stage, Turn
@@ -50,15 +51,21 @@ def values(turn):
 
 def computed(turn, act):
     """The candidates with weights that a forward pass computes while `act` runs: (cell, edge, column)."""
-    seen, hooks = [], []
+    seen, hooks, separable = [], [], {}
     for number, cell in enumerate(turn.search.supernet.cells):
         for edge, candidates in enumerate(cell.nodes.edges):
             for column, operation in zip(candidates.columns, candidates.operations, strict=True):
                 place = (number, edge, column)
-                # The forward pass of a separable convolution is that of its parts.
-                called = operation.last.depthwise if isinstance(operation, Separable) else operation
-                hooks.append(called.register_forward_hook(lambda *_, place=place: seen.append(place)))
-    act()
+                separable[operation] = place
+                hooks.append(operation.register_forward_hook(lambda *_, place=place: seen.append(place)))
+
+    def sum_of_separable(candidates, *rest):  # which does not call them
+        seen.extend(separable[one] for one in candidates)
+        return compute(candidates, *rest)
+
+    compute = mixed.sum_of_separable
+    with patch.object(mixed, "sum_of_separable", sum_of_separable):
+        act()
     for hook in hooks:
         hook.remove()
     return seen

@@ -1,0 +1,92 @@
+"""The backward pass of half a separable convolution, image by image: a loop that numba compiles.
+
+Between a batch norm and what the depthwise convolution read, x = w * z and y = P x, images share nothing
+but sums, so that dL/dy and dL/dx of an image are made, used for dL/dP, dL/dw and dL/dz, and forgotten
+before they leave the cache. Maps, sums and tiles: see `map_loops.py`, `pointwise_loops.py`,
+`depthwise_loops.py`.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dots_zoo.depthwise_loops import (
+    Tiles,
+    Types,
+    add_lanes,
+    add_window_gradient,
+    convolve_window,
+    empty_window,
+    fill_window,
+    fill_window_with_relu,
+    lay_weights,
+)
+from dots_zoo.lanes import LANES, Place, array_at, compiled
+
+from .map_loops import Four, Map, write_norm_gradient
+from .pointwise_loops import Tile, add_outer_products, write_products
+
+Numbers = NDArray[np.float64]
+
+
+@compiled
+def write_half_gradient(
+    maps: tuple[Place, Place, Place, Place],
+    norm: Four,
+    masked: bool,
+    matrix: Map,
+    weight: Map,
+    scales: Map,
+    geometry: tuple[Types, Types, int, bool],
+    tiles: tuple[tuple[Tile, Tile], Tiles],
+    out: Place,
+    onto: bool,
+    of_matrix: Map,
+    of_weight: Map,
+    first: int,
+    last: int,
+) -> None:
+    """out = dL/dz, or out += dL/dz where onto; of_matrix (C', C) += dL/dP; of_weight (C, taps * taps) +=
+    dL/dw.
+
+    maps: g, y, x and m, z being relu(s m), scales (C,); x and m are not looked at unless geometry says that
+    gradients of weights are wanted.
+    norm, each (C',), and masked: see `write_norm_gradient`. geometry: `Types` of the convolution and of its
+    gradient, padding, and wanted.
+    """
+    of_g, of_y, of_x, of_m = maps
+    forward, backward, padding, wanted = geometry
+    (eight, one), windows = tiles
+    g, y, target = array_at(*of_g, matrix), array_at(*of_y, matrix), array_at(*out, matrix)
+    x, m = array_at(*of_x, matrix), array_at(*of_m, matrix)
+    count, rows, columns, into = y.shape
+    _, height, width, channels = target.shape
+    stride, apart = len(forward[3]), len(forward[2])
+    reach = apart * (len(forward[1]) - 1)
+    pull = np.empty((1, rows, columns, into), matrix.dtype)  # dL/dy of an image
+    push = np.empty((1, rows, columns, channels), matrix.dtype)  # dL/dx
+    nothing, squares = np.zeros(channels, matrix.dtype), np.zeros((1, channels))
+    line, read_line = (width + reach) * LANES, (width + 2 * padding) * LANES
+    window = empty_window(height + reach, width + reach, matrix)  # of dL/dx
+    read = empty_window(height + 2 * padding, width + 2 * padding, matrix)  # of z
+    numbers = np.empty((channels // LANES, weight.shape[1] * LANES), matrix.dtype)
+    totals = np.zeros(numbers.shape, matrix.dtype)
+    of_p = np.zeros(matrix.shape, matrix.dtype)
+    for block in range(len(numbers)):
+        lay_weights(weight, block * LANES, True, numbers[block])
+    for n in range(first, last):
+        here = slice(n, n + 1)
+        write_norm_gradient(g[here], y[here], norm, count * rows * columns, masked, pull, 0, 1)
+        write_products(pull, matrix, nothing, push, eight, one, squares, 0, 1)
+        if wanted:
+            left, right = pull.reshape(rows * columns, into), x[n].reshape(rows * columns, channels)
+            add_outer_products(left, right, of_p, eight)
+        for block in range(len(numbers)):
+            c = block * LANES
+            fill_window(push[0], c, reach - padding, stride, window, line)
+            convolve_window(window, line, numbers[block], backward, windows, target[n], c, onto)
+            if wanted:
+                fill_window_with_relu(m[n], c, padding, read, read_line, scales)
+                add_window_gradient(read, read_line, push[0], c, forward, totals[block])
+    of_matrix += of_p
+    for block in range(len(numbers)):
+        add_lanes(totals[block], block * LANES, 0, of_weight)
