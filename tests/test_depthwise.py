@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from dots_zoo.depthwise import DepthwiseConv, depthwise, is_square_depthwise, skips_odd
+from dots_zoo.depthwise_loops import convolution
 
 LAST, FIRST = torch.channels_last, torch.contiguous_format
 
@@ -76,6 +77,27 @@ def test_any_number_of_channels_on_any_number_of_threads(channels: int, threads:
             compare((3, channels, 6, 5), 5, (stride, 4, 2 if stride == 1 else 1), True)
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("size", [(2, 16, 5, 7), (3, 48, 4, 4), (1, 16, 1, 1)])
+@pytest.mark.parametrize("taps, stride, dilation", [(3, 1, 1), (5, 2, 1), (3, 1, 2)])
+def test_a_loop_reads_a_scaled_relu_and_sums_what_it_writes(
+    size: tuple[int, int, int, int], taps: int, stride: int, dilation: int
+) -> None:
+    draws, numbers = torch.Generator().manual_seed(0), (stride, dilation * (taps // 2), dilation)
+    x = torch.randn(size, generator=draws).double().contiguous(memory_format=LAST)
+    weight = torch.randn(size[1], 1, taps, taps, generator=draws).double()
+    scales = torch.linspace(-1, 2, size[1]).double()
+    for read, factors in ((x, None), (F.relu(x * scales[:, None, None]), scales)):
+        found, sums = convolution(x, weight, *numbers, factors)
+        exact = F.conv2d(read, weight, None, *numbers, groups=size[1])
+        torch.testing.assert_close(found, exact, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(torch.from_numpy(sums), exact.sum(dim=(0, 2, 3)), rtol=1e-12, atol=1e-12)
+
+
+def test_what_is_no_number_passes_the_relu_of_a_loop() -> None:
+    x = torch.full((1, 16, 3, 3), float("nan")).contiguous(memory_format=LAST)
+    assert convolution(x, torch.ones(16, 1, 3, 3), 1, 1, 1, torch.ones(16))[0].isnan().all()
 
 
 def test_without_numba_it_is_the_library_s_convolution(monkeypatch: pytest.MonkeyPatch) -> None:
