@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from dots_zoo import depthwise, quick_norm
 from dots_zoo.allocator import keep_freed_memory
 from dots_zoo.search import candidates, half_passes, mixed, passes, pooling, supernet
+from dots_zoo.search.halving import halves
 
 Patch = Callable[[], Any]
 
@@ -49,7 +50,7 @@ def source_for_every_edge(nodes: Any, states: list[Tensor], rows: Any, mixture: 
 
 class Halving(nn.Module):
     def forward(self, relu: Tensor) -> Tensor:
-        return mixed._halves(relu[:, :, ::2, ::2], relu)
+        return halves(relu[:, :, ::2, ::2], relu)
 
 
 def unshared_candidate(build: Any, name: str, channels: int, stride: int) -> tuple[str, nn.Module]:

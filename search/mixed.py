@@ -31,7 +31,7 @@ from .candidates import (
     sum_of_normed,
     weighted_sum,
 )
-from .passes import dense
+from .halving import every_other, halves
 from .pooling import MaxPool
 from .separable import Separable, before_relu
 from .separable_sum import sum_of_separable
@@ -125,17 +125,10 @@ class Source(nn.Module):
         if reads & {"before_relu", "even", "halves"}:
             found["before_relu"] = before_relu(x)
         if reads & {"even", "halves"}:
-            found["even"] = dense(found["before_relu"][:, :, ::2, ::2])
+            found["even"] = every_other(found["before_relu"], 0)
         if "halves" in reads:
-            found["halves"] = F.relu(_halves(found["even"], found["before_relu"]))
+            found["halves"] = F.relu(halves(found["even"], found["before_relu"]))
         return found
-
-
-def _halves(even: Tensor, x: Tensor) -> Tensor:
-    """Beside the even pixels the odd ones; of an odd side these lack the last row or column: zeros."""
-    odd = x[:, :, 1::2, 1::2]
-    odd = F.pad(odd, [0, even.shape[3] - odd.shape[3], 0, even.shape[2] - odd.shape[2]])
-    return torch.cat([even, odd], dim=1)
 
 
 class Summands:

@@ -27,7 +27,10 @@ from .map_loops import (
 )
 from .pointwise_loops import TILES, write_all_products
 
-LIKE: dict[torch.dtype, Any] = {torch.float32: np.empty(0, np.float32), torch.float64: np.empty(0, np.float64)}
+LIKE: dict[torch.dtype, Any] = {
+    torch.float32: np.empty(0, np.float32),
+    torch.float64: np.empty(0, np.float64),
+}
 
 
 class Norm(NamedTuple):

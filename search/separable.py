@@ -5,7 +5,7 @@ training their weighted sum is computed by `separable_sum.py`.
 """
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -33,16 +33,12 @@ class Separable(nn.Module):
 
     def __init__(self, halves: Sequence[Half]) -> None:
         super().__init__()
-        self.halves = nn.ModuleList(halves)
+        self.halves, self.parts = nn.ModuleList(halves), tuple(halves)
 
     def forward(self, x: Tensor) -> Tensor:
         for half in self.halves:
             x = half(x)
         return x
-
-    @property
-    def parts(self) -> list[Half]:
-        return [cast(Half, half) for half in self.halves]
 
 
 def before_relu(x: Tensor) -> Tensor:

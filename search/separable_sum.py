@@ -77,7 +77,7 @@ class _Plan:
     @property
     def double(self) -> list[int]:
         """The candidates that have two halves."""
-        return [number for number, one in enumerate(self.candidates) if len(one.halves) > 1]
+        return [number for number, one in enumerate(self.candidates) if len(one.parts) > 1]
 
     @property
     def halves(self) -> list[Half]:

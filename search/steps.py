@@ -98,7 +98,8 @@ def constant(network: nn.Module) -> Iterator[None]:
 def update_weights(turn: Turn) -> None:
     """One clipped SGD step."""
     search = turn.search
-    turn.run.accelerator.clip_grad_norm_(search.supernet.parameters(), turn.run.training.weights.clip)
+    weights = [w for group in search.weights_optimiser.param_groups for w in group["params"]]
+    turn.run.accelerator.clip_grad_norm_(weights, turn.run.training.weights.clip)
     search.weights_optimiser.step()
     search.weights_optimiser.zero_grad()
 
