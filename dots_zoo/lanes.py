@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 import numba
+import torch
 from llvmlite import ir
 from numba.core.types import Type, float32, intp, void, voidptr
 from numba.core.types.containers import UniTuple
@@ -33,6 +34,7 @@ def compiled(function: Function) -> Function:
 
 def place(x: Tensor) -> Place:
     """Of a map (N, C, H, W), channels last, for a loop that is given its address and not the map."""
+    assert x.is_contiguous(memory_format=torch.channels_last), "a loop reads a map as channels last"
     count, channels, height, width = x.shape
     return x.data_ptr(), (count, height, width, channels)
 

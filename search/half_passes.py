@@ -81,6 +81,7 @@ def _by_loop(
     (pull, y, x), (m, scale) = maps, read
     wanted, taps, (stride, padding, dilation) = x is not None, layer.kernel_size[0], layer.numbers
     assert padding <= dilation * (taps - 1), "a border of nothing but zeros is read"
+    assert {t.dtype for t in (pull, m, matrix, scale, layer.weight)} == {y.dtype}, "a loop reads one type"
     m = dense(m) if wanted else m
     out = torch.empty_like(m, memory_format=torch.channels_last) if onto is None else onto
     places = place(pull), place(y), place(y if x is None else x), place(m)

@@ -32,7 +32,7 @@ class _EveryOther(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        numbers = {"dtype": grad.dtype, "device": grad.device}
-        out = torch.empty(ctx.shape, memory_format=torch.channels_last, **numbers).zero_()
+        last = torch.channels_last
+        out = torch.empty(ctx.shape, dtype=grad.dtype, device=grad.device, memory_format=last).zero_()
         out[:, :, ctx.first :: 2, ctx.first :: 2] = grad
         return out, None

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.grad import conv2d_weight
 
-from dots_zoo.lanes import LANES, place
+from dots_zoo.lanes import LANES
 from dots_zoo.parts import in_parts, sum_of
 
 from .map_loops import (
@@ -220,7 +220,8 @@ def _addresses(maps: Sequence[Tensor]) -> Any:
 
 def _type(x: Tensor) -> tuple[tuple[int, int, int, int], Any]:
     """The shape of a map (N, H, W, C), and an array of its type."""
-    return place(x)[1], LIKE[x.dtype]
+    count, channels, height, width = x.shape
+    return (count, height, width, channels), LIKE[x.dtype]
 
 
 def _rows(x: Tensor) -> Tensor:
