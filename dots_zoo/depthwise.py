@@ -6,7 +6,7 @@ The CPU library has a fast backward pass for 3x3 taps without dilation; for ever
 code. And a call of it takes some 20 microseconds, whatever the size. So
 
 - the convolution is a loop of our own (`depthwise_loops.py`), which numba compiles, where LANES divides the
-  channels and the processor has registers for all taps;
+  channels, up to 5x5 taps;
 - the gradient of the input is a convolution of that of the output, with the weight mirrored and, for a
   stride, with s - 1 zeros between the pixels;
 - the gradient of the weight is a loop of our own.

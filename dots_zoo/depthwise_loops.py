@@ -4,10 +4,9 @@
     dL/dw[c, u, v] = sum over n, i, j of g[n, i, j, c] x[n, s i + d u - p, s j + d v - p, c]
 
 LANES channels of an image at a time are copied inside a border of zeros, a window that stays in the cache.
-The weights of all taps, or the sums of the gradients of all, stay in registers where there are enough.
+The weights of all taps, or the sums of the gradients of all, stay in registers.
 """
 
-import llvmlite.binding
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -37,7 +36,7 @@ Taps = tuple[int, ...]  # its length is part of its type
 Tiles = tuple[Taps, Taps]
 Types = tuple[Taps, Taps, Taps, Taps]  # as long as: taps that are kept, a row of them, dilation, stride
 
-REGISTERS = 25 if llvmlite.binding.get_host_cpu_features().get("avx512f") else 6  # for weights or sums
+MOST_TAPS = 25  # whose weights or sums are kept in registers; where these are short, the next cache helps out
 ALIGNED = 16  # numbers: a vector that begins at a multiple lies in one line of the cache
 TILES = (0,) * 4, (0,)  # pixels at a time
 
@@ -45,7 +44,7 @@ TILES = (0,) * 4, (0,)  # pixels at a time
 def convolves(x: Tensor, taps: int) -> bool:
     """Whether there is a `convolution` of a map on a CPU, one that is faster than the library's."""
     return (
-        taps * taps <= REGISTERS
+        taps * taps <= MOST_TAPS
         and x.shape[1] % LANES == 0
         and x.dtype in (torch.float32, torch.float64)
         and x.is_contiguous(memory_format=torch.channels_last)
@@ -80,7 +79,7 @@ def weight_gradient(x: Tensor, grad: Tensor, taps: int, stride: int, padding: in
     if missing > 0:
         x, grad = (F.pad(each, [0, 0, 0, 0, 0, missing]) for each in (x, grad))
     x, grad = (each.detach().contiguous(memory_format=torch.channels_last) for each in (x, grad))
-    together = taps * taps if taps * taps <= REGISTERS else taps
+    together = taps * taps if taps * taps <= MOST_TAPS else taps
     types = (0,) * together, (0,) * taps, (0,) * dilation, (0,) * stride
     maps, shape = (place(x), place(grad)), (max(channels, LANES), taps * taps)
     kind = np.float32 if x.dtype == torch.float32 else np.float64

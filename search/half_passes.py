@@ -6,7 +6,7 @@ precision, where LANES divides the channels. Elsewhere it goes from pass to pass
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -44,41 +44,38 @@ def convolved(
     return outs, torch.stack(sums)
 
 
-def half_gradient(
-    layer: DepthwiseConv,
-    matrix: Tensor,
-    maps: tuple[Tensor, Tensor, Tensor | None],
-    read: tuple[Tensor, Tensor],
-    norm: Norm,
-    masked: bool,
-    onto: Tensor | None,
-) -> Found:
-    """dL/dz, z = relu(s m), added to another map where there is one, in its memory; and, unless there is no
-    x, dL/dw (C, 1, taps, taps) and dL/dP (C', C).
+class Behind(NamedTuple):
+    """What the backward pass of a half starts from.
 
-    maps: g, y and x of the pointwise convolution. read: m, (N, C, H, W), of which without x the shape alone
-    is looked at, and s, (C,). norm, each (C',): of y; masked: see `passes.norm_gradient`.
+    maps: g, y and x of the pointwise convolution, whose matrix is P (C', C); without x no gradient of a
+    weight is computed. read: m, (N, C, H, W), of which without x the shape alone is looked at, and s, (C,),
+    the depthwise convolution having read z = relu(s m). norm, each (C',): of y; masked: see
+    `passes.norm_gradient`. onto: a map that dL/dz is added to, in its memory.
     """
-    (pull, y, x), (m, scale) = maps, read
-    if tiles(y, matrix) and has_loop(y, layer.kernel_size[0]):
-        return _by_loop(layer, matrix, maps, read, norm, masked, onto)
-    of_x, of_matrix = product_gradient((pull, y, x), matrix, norm, masked)
+
+    layer: DepthwiseConv
+    matrix: Tensor
+    maps: tuple[Tensor, Tensor, Tensor | None]
+    read: tuple[Tensor, Tensor]
+    norm: Norm
+    masked: bool
+    onto: Tensor | None
+
+
+def half_gradient(behind: Behind) -> Found:
+    """dL/dz; and, where there is x, dL/dw (C, 1, taps, taps) and dL/dP (C', C)."""
+    layer, matrix, maps, (m, scale), norm, masked, onto = behind
+    if tiles(maps[1], matrix) and has_loop(maps[1], layer.kernel_size[0]):
+        return _by_loop(behind)
+    of_x, of_matrix = product_gradient(maps, matrix, norm, masked)
     of_z = _input_gradient(layer, of_x, m, onto)
     if of_matrix is None:
         return of_z, None
     return of_z, (_weight_gradient(layer, of_x, scaled_relus([dense(m)], scale[None])[0]), of_matrix)
 
 
-def _by_loop(
-    layer: DepthwiseConv,
-    matrix: Tensor,
-    maps: tuple[Tensor, Tensor, Tensor | None],
-    read: tuple[Tensor, Tensor],
-    norm: Norm,
-    masked: bool,
-    onto: Tensor | None,
-) -> Found:
-    (pull, y, x), (m, scale) = maps, read
+def _by_loop(behind: Behind) -> Found:
+    layer, matrix, (pull, y, x), (m, scale), norm, masked, onto = behind
     wanted, taps, (stride, padding, dilation) = x is not None, layer.kernel_size[0], layer.numbers
     assert padding <= dilation * (taps - 1), "a border of nothing but zeros is read"
     assert {t.dtype for t in (pull, m, matrix, scale, layer.weight)} == {y.dtype}, "a loop reads one type"

@@ -1,8 +1,9 @@
 """A supernet of plain torch operations, which can be differentiated twice.
 
-The supernet's own backward passes are written by hand (`separable.py`, `candidates.py`, `quick_norm.py`
-of dots_zoo) and have no derivative. Here every operation of an edge, its batch norm, its weight and the sum
-of a node are computed one by one, on the same weights; the result is the same, the time is not.
+The supernet's own backward passes are written by hand (`separable_sum.py`, `candidates.py`, `pooling.py`,
+`quick_norm.py` of dots_zoo) and have no derivative. Here every operation of an edge, its batch norm, its
+weight and the sum of a node are computed one by one, on the same weights; the result is the same, the time
+is not.
 """
 
 import copy

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .half_passes import convolved, half_gradient
+from .half_passes import Behind, convolved, half_gradient
 from .passes import (
     Norm,
     channel_pulls,
@@ -95,11 +95,6 @@ class _Level:
     ys: Sequence[Tensor]
     inverse: Tensor
 
-    @property
-    def matrices(self) -> Tensor:
-        """(K, C', C)"""
-        return torch.stack([half.pointwise.weight for half in self.halves]).flatten(2)
-
 
 class _SumOfSeparable(torch.autograd.Function):
     """(K,), the maps, and the weights of depthwise and pointwise convolutions, half by half -> the sum."""
@@ -109,7 +104,7 @@ class _SumOfSeparable(torch.autograd.Function):
         out, levels = _computed(plan, weights, tensors[: plan.count], moving=True)
         ctx.plan, ctx.inputs = plan, len(tensors)
         ctx.wanted = any(ctx.needs_input_grad[2 + plan.count :])
-        kept = [] if plan.lean else [t for level in levels for t in _taken_apart(level, ctx.wanted)]
+        kept = [] if plan.lean else _taken_apart(levels, ctx.wanted)
         ctx.save_for_backward(weights, *tensors, *kept)
         return out
 
@@ -118,14 +113,11 @@ class _SumOfSeparable(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         plan, (weights, *saved) = ctx.plan, ctx.saved_tensors
         maps, parameters = saved[: plan.count], saved[plan.count : ctx.inputs]
-        if plan.lean:
-            levels = _computed(plan, weights, maps, moving=False)[1]
-        else:
-            levels = _put_together(plan, saved[ctx.inputs :], ctx.wanted)
         needs = ctx.needs_input_grad[2 : 2 + plan.count]
-        if not ctx.wanted:
-            for level in levels:
-                level.xs = ()
+        kept = saved[ctx.inputs :]
+        if plan.lean:
+            kept = _taken_apart(_computed(plan, weights, maps, moving=False)[1], ctx.wanted)
+        levels = _put_together(plan, kept, ctx.wanted)
         of_weights, of_maps, of_halves = _gradients(plan, weights, maps, levels, dense(grad), needs)
         of_parameters = [g for half in plan.halves for g in of_halves.get(half, (None, None))]
         laid = [  # as the parameter is, or it would be copied into place
@@ -159,23 +151,23 @@ def _read(plan: _Plan, weights: Tensor, maps: Sequence[Tensor]) -> list[Read]:
 
 def _level(halves: list[Half], read: Sequence[Read], moving: bool) -> _Level:
     xs, sums = convolved(read, [half.depthwise for half in halves])
-    level, count = _Level(halves, xs, [], sums), xs[0].numel() // xs[0].shape[1]
-    matrices = level.matrices
+    count = xs[0].numel() // xs[0].shape[1]
+    matrices = torch.stack([half.pointwise.weight for half in halves]).flatten(2)
     means = torch.bmm(matrices, sums[:, :, None] / count)[:, :, 0]
-    level.ys, squares = products(xs, matrices, means)
+    ys, squares = products(xs, matrices, means)
     variances = squares / count
-    level.inverse = (variances + halves[0].norm.eps).rsqrt()
     if moving:
         track([half.norm for half in halves], means, variances, count)
-    return level
+    return _Level(halves, xs, ys, (variances + halves[0].norm.eps).rsqrt())
 
 
-def _taken_apart(level: _Level, wanted: bool) -> list[Tensor]:
-    return [level.inverse, *level.ys, *(level.xs if wanted else ())]
+def _taken_apart(levels: list[_Level], wanted: bool) -> list[Tensor]:
+    """What the backward pass reads: of x only where gradients of weights are wanted."""
+    return [t for level in levels for t in (level.inverse, *level.ys, *(level.xs if wanted else ()))]
 
 
 def _put_together(plan: _Plan, saved: Sequence[Tensor], wanted: bool) -> list[_Level]:
-    """The inverse of `_taken_apart`, for all levels."""
+    """The inverse of `_taken_apart`."""
     levels, rest = [], [*saved]
     first, last = (
         [plan.candidates[k].parts[0] for k in plan.double],
@@ -210,11 +202,10 @@ def _gradients(
         half, n, second = level.halves[number], plan.reads[k], level is last and k in double
         if not (level.xs or second or needs[n]):
             return
-        maps_of_half = pull, level.ys[number], level.xs[number] if level.xs else None
         matrix, onto = half.pointwise.weight.flatten(1), None if second else of_maps[n]
-        of_z, of_half = half_gradient(
-            half.depthwise, matrix, maps_of_half, read[k], Norm(*norm), masked, onto
-        )
+        maps_of_half = pull, level.ys[number], level.xs[number] if level.xs else None
+        behind = Behind(half.depthwise, matrix, maps_of_half, read[k], Norm(*norm), masked, onto)
+        of_z, of_half = half_gradient(behind)
         if of_half is not None:
             of_halves[half] = of_half
         if second:

@@ -30,6 +30,13 @@ def test_output_and_gradient_are_those_of_the_library_ties_included(size, layout
         torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
 
 
+def test_no_indices_are_kept():
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        MaxPool(library(1))(torch.randn(2, 16, 4, 4, requires_grad=True))
+    assert [t.dtype for t in kept] == [torch.float32] * 2
+
+
 def test_what_is_no_number_spreads():
     x = torch.zeros(1, 16, 5, 5)
     x[0, 0, 2, 2] = float("nan")

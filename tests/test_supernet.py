@@ -142,6 +142,15 @@ def test_pooling_is_shared_per_source_and_convolutions_are_not():
     assert len(depthwise) == 14 * (2 + 2 + 1 + 1)
 
 
+def test_the_cells_that_read_an_output_share_its_relu_and_the_classifier_reads_it_as_it_is():
+    supernet, seen = Supernet(OPERATION_STAGE, shape(cells=4)), []
+    for cell in supernet.cells:
+        assert not [module for module in cell.preprocess.modules() if isinstance(module, nn.ReLU)]
+        cell.register_forward_hook(lambda module, given, out: seen.append(out.min().item()))
+    supernet(torch.randn(2, 3, 16, 16), mixture_for(OPERATION_STAGE))
+    assert seen[:3] == [0, 0, 0] and seen[3] < 0
+
+
 def test_no_batch_norm_of_a_cell_has_weights_of_its_own():
     cells = Supernet(OPERATION_STAGE, shape(cells=3)).cells
     norms = [module for module in cells.modules() if isinstance(module, nn.BatchNorm2d)]
