@@ -20,9 +20,19 @@ import torch.nn.functional as F
 from search_step import Setting, classify, machine, step_of, timed, turns
 from torch import Tensor, nn
 
-from dots_zoo import depthwise, quick_norm
+from dots_zoo import depthwise, depthwise_loops, quick_norm
 from dots_zoo.allocator import keep_freed_memory
-from dots_zoo.search import candidates, half_passes, mixed, passes, pooling, supernet
+from dots_zoo.lanes import WIDE
+from dots_zoo.search import (
+    candidates,
+    channel_numbers,
+    half_passes,
+    mixed,
+    passes,
+    pooling,
+    separable_sum,
+    supernet,
+)
 from dots_zoo.search.halving import halves
 
 Patch = Callable[[], Any]
@@ -38,11 +48,12 @@ class Apply:
 def source_for_every_edge(nodes: Any, states: list[Tensor], rows: Any, mixture: Any) -> list[Tensor]:
     """`Nodes.forward`, where every edge computes for itself what it reads."""
     for incoming in nodes.incoming:
-        node = mixed.Summands(nodes.lean)
+        node = mixed.Summands(nodes.lean, rows.together)
         for number, source in incoming:
             edge = nodes.edges[number]
-            reads = edge.read(rows[number].active, mixture.auxiliary != 0)
-            edge(nodes.sources[source](nodes._through(states[source]), reads), rows[number], mixture, node)
+            row = rows.edges[number]
+            reads = edge.read(row.active, mixture.auxiliary != 0)
+            edge(nodes.sources[source](nodes._through(states[source]), reads), row, mixture, node)
         total = node.total()
         states = [*states, nodes._nothing(states, incoming) if total is None else total]
     return states
@@ -50,7 +61,7 @@ def source_for_every_edge(nodes: Any, states: list[Tensor], rows: Any, mixture: 
 
 class Halving(nn.Module):
     def forward(self, relu: Tensor) -> Tensor:
-        return halves(relu[:, :, ::2, ::2], relu)
+        return torch.cat(halves(relu), dim=1)
 
 
 def unshared_candidate(build: Any, name: str, channels: int, stride: int) -> tuple[str, nn.Module]:
@@ -62,7 +73,7 @@ def unshared_candidate(build: Any, name: str, channels: int, stride: int) -> tup
     return read, module
 
 
-def by_modules(members: Sequence[Any], weights: Sequence[Tensor], maps: Sequence[Tensor], _: bool) -> Tensor:
+def by_modules(members: Sequence[Any], weights: Tensor, maps: Sequence[Tensor], _: bool) -> Tensor:
     """`sum_of_separable`, an operation at a time, but with the norm that is fast behind a concatenation."""
     terms, ones = [], maps[0].new_ones(maps[0].shape[1])
     for one, weight, x in zip(members, weights, maps, strict=True):
@@ -72,8 +83,9 @@ def by_modules(members: Sequence[Any], weights: Sequence[Tensor], maps: Sequence
     return sum(terms)
 
 
-def sum_of_products(weights: Sequence[Tensor], maps: Sequence[Tensor], others: Sequence[Tensor]) -> Tensor:
-    return sum([w * y for w, y in zip(weights, maps, strict=True)] + list(others))
+def sum_of_products(weights: Tensor | None, maps: Sequence[Tensor], others: Sequence[Tensor]) -> Tensor:
+    factors = () if weights is None else weights.unbind()
+    return sum([w * y for w, y in zip(factors, maps, strict=True)] + list(others))
 
 
 def without(*changes: tuple[Any, str, Any]) -> Patch:
@@ -100,9 +112,16 @@ PARTS: dict[str, Patch] = {
     "separable convolutions by hand, the weight their scale": without(
         (mixed, "sum_of_separable", by_modules)
     ),
-    "one pass over memory: compiled loops": without((passes, "has_loops", lambda x: False)),
+    "one pass over memory: compiled loops": without(
+        *((module, "has_loops", lambda x: False) for module in (channel_numbers, passes)),
+        (half_passes, "has_loop", lambda x, taps: False),
+    ),
     "the backward pass of a half in one loop": without((half_passes, "tiles", lambda x, matrix: False)),
-    "four separable convolutions together": without((mixed, "GROUP", 1)),
+    "tiles as this processor has registers": without(
+        *((module, "TILES", ((0,) * (4 if WIDE else 8), (0,))) for module in (passes, half_passes)),
+        (depthwise_loops, "WIDE", not WIDE),
+    ),
+    "four separable convolutions together": without((separable_sum, "GROUP", 1)),
     "a node's sum in one pass": without((mixed, "weighted_sum", sum_of_products)),
     "max pooling without indices": without((pooling, "has_loops", lambda x: False)),
     "depthwise convolutions of our own": without((depthwise, "COMPILES", False)),

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dots_zoo.ops import OPS, FactorizedReduce, relu_conv_bn
-from dots_zoo.search.mixed import Mixture
+from dots_zoo.search.mixture import Mixture
 from dots_zoo.search.space import SearchSpace
 from dots_zoo.search.supernet import cell_kinds
 

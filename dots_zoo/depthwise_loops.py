@@ -7,6 +7,10 @@ LANES channels of an image at a time are copied inside a border of zeros, a wind
 The weights of all taps, or the sums of the gradients of all, stay in registers.
 """
 
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -15,6 +19,7 @@ from torch import Tensor
 
 from .lanes import (
     LANES,
+    WIDE,
     Place,
     add_all,
     add_taps,
@@ -36,7 +41,7 @@ Taps = tuple[int, ...]  # its length is part of its type
 Tiles = tuple[Taps, Taps]
 Types = tuple[Taps, Taps, Taps, Taps]  # as long as: taps that are kept, a row of them, dilation, stride
 
-MOST_TAPS = 25  # whose weights or sums are kept in registers; where these are short, the next cache helps out
+MOST_TAPS = 25  # of a convolution, whose weights are kept in registers or in the next cache
 ALIGNED = 16  # numbers: a vector that begins at a multiple lies in one line of the cache
 TILES = (0,) * 4, (0,)  # pixels at a time
 
@@ -51,26 +56,31 @@ def convolves(x: Tensor, taps: int) -> bool:
     )
 
 
-def convolution(
-    x: Tensor, weight: Tensor, stride: int, padding: int, dilation: int, scales: Tensor | None = None
-) -> tuple[Tensor, Numbers]:
-    """Of what `convolves`: (N, C, H, W), (C, 1, taps, taps) -> y, (N, C, H', W'), and its sums over pixels,
-    (C,). With scales, (C,), relu(s x) is in the place of x.
+def convolution(x: Tensor, weight: Tensor, stride: int, padding: int, dilation: int) -> Tensor:
+    """Of what `convolves`: (N, C, H, W), (C, 1, taps, taps) -> y, (N, C, H', W')."""
+    sides, weight = sides_of(x.shape[2:], weight.shape[-1], stride, padding, dilation), weight.contiguous()
+    out = torch.empty((*x.shape[:2], *sides), dtype=x.dtype, memory_format=torch.channels_last)
+    no_scales = np.empty(0, np.float32 if x.dtype == torch.float32 else np.float64)
+    write = of_images(x, weight, (stride, padding, dilation), out, no_scales)
+    in_parts(lambda first, last: write(np.zeros(x.shape[1]), first, last), x.shape[0])
+    return out
+
+
+def sides_of(sides: Sequence[int], taps: int, stride: int, padding: int, dilation: int) -> list[int]:
+    """Of what a convolution makes of a map of these sides."""
+    return [(side + 2 * padding - dilation * (taps - 1) - 1) // stride + 1 for side in sides]
+
+
+def of_images(
+    x: Tensor, weight: Tensor, numbers: tuple[int, int, int], out: Tensor, scales: Any
+) -> Callable[..., None]:
+    """`write_images` of tensors, which have to stay alive, but for sums and images; numbers: stride, padding,
+    dilation.
     """
-    (count, channels, *sides), taps = x.shape, weight.shape[-1]
-    sides = [(side + 2 * padding - dilation * (taps - 1) - 1) // stride + 1 for side in sides]
-    out = torch.empty((count, channels, *sides), dtype=x.dtype, memory_format=torch.channels_last)
-    numbers = weight.detach().numpy().reshape(channels, taps * taps)
-    factors = numbers[:0, 0] if scales is None else scales.numpy()
+    (stride, padding, dilation), taps = numbers, weight.shape[-1]
+    assert weight.is_contiguous() and weight.dtype == x.dtype, "a loop reads weights row by row"
     types = (0,) * (taps * taps), (0,) * taps, (0,) * dilation, (0,) * stride
-    maps = place(x), place(out)
-
-    def part(first: int, last: int) -> Numbers:
-        sums = np.zeros(channels)
-        write_images(*maps, numbers, factors, types, TILES, padding, sums, first, last)
-        return sums
-
-    return out, sum_of(in_parts(part, count))
+    return partial(write_images, place(x), place(out), weight.data_ptr(), scales, types, TILES, padding)
 
 
 def weight_gradient(x: Tensor, grad: Tensor, taps: int, stride: int, padding: int, dilation: int) -> Tensor:
@@ -79,8 +89,7 @@ def weight_gradient(x: Tensor, grad: Tensor, taps: int, stride: int, padding: in
     if missing > 0:
         x, grad = (F.pad(each, [0, 0, 0, 0, 0, missing]) for each in (x, grad))
     x, grad = (each.detach().contiguous(memory_format=torch.channels_last) for each in (x, grad))
-    together = taps * taps if taps * taps <= MOST_TAPS else taps
-    types = (0,) * together, (0,) * taps, (0,) * dilation, (0,) * stride
+    types = gradient_types(taps, dilation, stride)
     maps, shape = (place(x), place(grad)), (max(channels, LANES), taps * taps)
     kind = np.float32 if x.dtype == torch.float32 else np.float64
 
@@ -90,6 +99,12 @@ def weight_gradient(x: Tensor, grad: Tensor, taps: int, stride: int, padding: in
         return out
 
     return torch.from_numpy(sum_of(in_parts(part, x.shape[0]))[:channels]).view(channels, 1, taps, taps)
+
+
+def gradient_types(taps: int, dilation: int, stride: int) -> Types:
+    """Of `add_window_gradient`: the sums of all taps stay in registers, or those of a row of them."""
+    together = taps * taps if WIDE and taps * taps <= MOST_TAPS else taps
+    return (0,) * together, (0,) * taps, (0,) * dilation, (0,) * stride
 
 
 @compiled
@@ -186,7 +201,7 @@ def add_window_gradient(
 def write_images(
     of_x: Place,
     of_out: Place,
-    weight: Numbers,
+    of_weight: int,
     scales: Numbers,
     types: Types,
     tiles: Tiles,
@@ -195,12 +210,13 @@ def write_images(
     first: int,
     last: int,
 ) -> None:
-    """out = y, weight (C, taps * taps), of x, or, where scales (C,) are not empty, of relu(s x); sums (C,) +=
-    those of y over pixels. Of the images from the first to before the last.
+    """out = y, weight (C, taps * taps) at an address, of x, or, where scales (C,) are not empty, of relu(s
+    x); sums (C,) += those of y over pixels. Of the images from the first to before the last.
     """
-    x, out = array_at(*of_x, weight), array_at(*of_out, weight)
-    numbers = np.empty(weight.shape[1] * LANES, weight.dtype)
+    x, out = array_at(*of_x, scales), array_at(*of_out, scales)
     _, height, width, channels = x.shape
+    weight = array_at(of_weight, (channels, len(types[0])), scales)
+    numbers = np.empty(weight.shape[1] * LANES, x.dtype)
     line = (width + 2 * padding) * LANES
     window = empty_window(height + 2 * padding, width + 2 * padding, x)
     for c in range(0, channels, LANES):

@@ -11,6 +11,7 @@ from typing import Any, TypeVar, cast
 import numba
 import torch
 from llvmlite import ir
+from llvmlite.binding import get_host_cpu_features
 from numba.core.types import Type, float32, intp, void, voidptr
 from numba.core.types.containers import UniTuple
 from numba.extending import intrinsic, models, register_model
@@ -21,6 +22,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 Place = tuple[int, tuple[int, int, int, int]]  # address and (N, H, W, C)
 
 LANES = 16
+WIDE = bool(get_host_cpu_features().get("avx512f"))  # 32 registers, each of LANES numbers; else 16 of half
 OPTIONS = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}  # a * b + c may round once
 
 

@@ -17,11 +17,13 @@ Running = tuple[Tensor | None, Tensor | None]  # mean, variance
 
 
 class _Normalise(torch.autograd.Function):
-    """Batch norm by the statistics of the batch: (N, C, H, W), weight (C,), bias (C,) -> (N, C, H, W)."""
+    """Batch norm by the statistics of the batch: (N, C, H, W), weight (C,) or none, bias (C,) or none -> (N,
+    C, H, W).
+    """
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, running: Running, numbers: Numbers
+        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, running: Running, numbers: Numbers
     ) -> Tensor:
         out, mean, inverse_std = torch.native_batch_norm(x, weight, bias, *running, True, *numbers)
         ctx.save_for_backward(x, weight, mean, inverse_std)
@@ -30,22 +32,21 @@ class _Normalise(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, mean, inverse_std = ctx.saved_tensors
         last = x.is_contiguous(memory_format=torch.channels_last)
         grad = grad.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
         gradients = torch.ops.aten.native_batch_norm_backward(
-            grad, x, weight, None, None, mean, inverse_std, True, ctx.eps, [True, True, True]
+            grad, x, weight, None, None, mean, inverse_std, True, ctx.eps, [*ctx.needs_input_grad[:3]]
         )
         return (*gradients, None, None)
 
 
-def normalise(x: Tensor, norm: nn.BatchNorm2d, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def normalise(x: Tensor, norm: nn.BatchNorm2d, weight: Tensor | None, bias: Tensor | None = None) -> Tensor:
     """What the norm makes of (N, C, H, W), its own scale and shift replaced by weight and bias, (C,); running
     statistics are updated, or used, as ever.
     """
-    weight = weight.contiguous()  # the library reads an expanded one beyond its end
-    bias = torch.zeros_like(weight) if bias is None else bias
+    weight = None if weight is None else weight.contiguous()  # an expanded one is read beyond its end
     running = (norm.running_mean, norm.running_var)
     if not (norm.training or norm.running_mean is None):
         return F.batch_norm(x, *running, weight, bias, False, 0.0, norm.eps)
@@ -66,9 +67,7 @@ class QuickNorm(nn.BatchNorm2d):
         self.train(norm.training)
 
     def forward(self, x: Tensor) -> Tensor:
-        precise = torch.promote_types(x.dtype, torch.float32)
-        weight = x.new_ones(self.num_features, dtype=precise) if self.weight is None else self.weight
-        return normalise(x, self, weight, self.bias)
+        return normalise(x, self, self.weight, self.bias)
 
 
 def is_moving_norm(module: nn.Module) -> TypeGuard[nn.BatchNorm2d]:

@@ -11,7 +11,7 @@ from typing import Literal
 
 from dots_zoo.errors import DotsZooError
 
-from .mixed import Mixture
+from .mixture import Mixture
 from .stages import Moment, Relaxation, Search, Weights
 from .supernet import Auxiliary
 

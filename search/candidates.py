@@ -29,7 +29,8 @@ from dots_zoo.depthwise import skips_odd
 from dots_zoo.ops import OPS, FactorizedReduce
 from dots_zoo.quick_norm import normalise
 
-from .passes import channel_pulls, scaled_sum
+from .channel_numbers import joined, numbers_of, ones, stacked
+from .passes import channel_pulls, multiples, scaled_sum
 from .separable import Half, Separable
 
 POOLS = ("max_pool_3x3", "avg_pool_3x3")
@@ -94,10 +95,9 @@ def sum_of_normed(candidate: Normed, y: Tensor, weight: Tensor) -> Tensor:
     return normalise(y, candidate.norm, weight.expand(candidate.norm.num_features))
 
 
-def weighted_sum(weights: Sequence[Tensor], maps: Sequence[Tensor], others: Sequence[Tensor] = ()) -> Tensor:
-    """sum_k w_k y_k, scalars and maps of one shape, and other maps added to it."""
-    stacked = torch.stack(list(weights)) if weights else others[0].new_zeros(0)
-    out: Tensor = _WeightedSum.apply(stacked, *maps, *others)
+def weighted_sum(weights: Tensor | None, maps: Sequence[Tensor], others: Sequence[Tensor] = ()) -> Tensor:
+    """sum_k w_k y_k, weights (K,), if any, and maps of one shape, and other maps added to it."""
+    out: Tensor = _WeightedSum.apply(weights, *maps, *others)
     return out
 
 
@@ -107,17 +107,23 @@ class _WeightedSum(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, weights: Tensor, *maps: Tensor) -> Tensor:
-        ctx.save_for_backward(weights, *(maps[: len(weights)] if ctx.needs_input_grad[0] else ()))
-        scales = torch.cat([weights, weights.new_ones(len(maps) - len(weights))])
-        return scaled_sum(maps, scales[:, None].expand(-1, maps[0].shape[1]))
+    def forward(ctx: Any, weights: Tensor | None, *maps: Tensor) -> Tensor:
+        count = 0 if weights is None else len(weights)
+        ctx.save_for_backward(weights, *(maps[:count] if ctx.needs_input_grad[0] else ()))
+        scales = [ones(maps[0])] * len(maps)
+        if weights is not None:
+            numbers = numbers_of(weights, maps[0])
+            scales[:count] = [one * number for one, number in zip(scales, numbers, strict=False)]
+        return scaled_sum(maps, stacked(scales))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         weights, *maps = ctx.saved_tensors
         wanted, *each = ctx.needs_input_grad
-        of_weights = channel_pulls(grad, maps)[1:].sum(dim=1).to(weights.dtype) if wanted else None
-        scalars = weights.to(grad.dtype).unbind()
-        of_maps = [grad * w if on else None for w, on in zip(scalars, each, strict=False)]
-        return of_weights, *of_maps, *[grad] * (len(each) - len(scalars))
+        if weights is None:
+            return None, *[grad] * len(each)
+        of_weights = joined([channel_pulls(grad, maps)[1:].sum(1)]).to(weights.dtype) if wanted else None
+        numbers, chosen = numbers_of(weights, grad), [k for k in range(len(weights)) if each[k]]
+        of_maps = dict(zip(chosen, multiples(grad, numbers[chosen]) if chosen else (), strict=True))
+        return of_weights, *map(of_maps.get, range(len(weights))), *[grad] * (len(each) - len(weights))

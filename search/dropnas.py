@@ -33,7 +33,7 @@ from torch import Tensor
 from dots_zoo.errors import DotsZooError
 
 from .config import LogitsConfig, TrainingConfig, WeightsConfig, check_span
-from .mixed import Mixture
+from .mixture import Mixture
 from .operation import operation_search
 from .relax import operation_groups
 from .sampling import active_where

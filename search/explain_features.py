@@ -24,7 +24,8 @@ from .config import least
 from .edges import EdgeConfig, Place, place_of
 from .explain_shuffle import searched_cells
 from .finished import Finished, Look
-from .mixed import Nodes, Row, SearchEdge, Summands
+from .mixed import Nodes, SearchEdge, Summands
+from .mixture import Row, Together
 from .validation import batch_statistics
 
 
@@ -79,7 +80,7 @@ def maps_of(look: Look, place: Place, config: FeaturesConfig) -> dict[str, Tenso
         for column, name in operations:
             one = torch.ones_like(row.weights[column])
             single = Row((one,) * len(row.weights), frozenset([column]), row.edge)
-            node = Summands(lean=False)
+            node = Summands(False, Together())
             SearchEdge.forward(cast(SearchEdge, module), source, single, alone, node)
             found[name].append(cast(Tensor, node.total()).float().cpu())
 

@@ -11,7 +11,7 @@ same candidates and the same stride; the pair is drawn anew in every cell.
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any, cast
 
@@ -133,9 +133,9 @@ def _with_rows_exchanged(pair: Pair) -> Callable[[nn.Module, tuple[Any, ...]], t
 
     def hook(cell: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
         before, last, rows, mixture = arguments
-        order = list(range(len(rows)))
-        order[pair[0]], order[pair[1]] = order[pair[1]], order[pair[0]]
-        return before, last, [rows[edge] for edge in order], mixture
+        edges = [*rows.edges]
+        edges[pair[0]], edges[pair[1]] = edges[pair[1]], edges[pair[0]]
+        return before, last, replace(rows, edges=edges), mixture
 
     return hook
 

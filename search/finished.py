@@ -24,7 +24,7 @@ from dots_zoo.run_state import load_state
 from .checkpoint import standing_of
 from .data import split
 from .methods import METHODS, Derivation, plan
-from .mixed import Mixture
+from .mixture import Mixture
 from .spaces import named_space
 from .stages import Moment, Relaxation, Run, Search, Stage
 from .validation import measure

@@ -23,7 +23,7 @@ from dots_zoo.randomness import derive_seed
 
 from .config import TrainingConfig, check_span
 from .darts import darts_training
-from .mixed import Mixture
+from .mixture import Mixture
 from .operation import open_operations, operation_search, softmax_relaxation
 from .sampling import active_where, check_temperatures, concrete, temperatures
 from .space import SearchSpace

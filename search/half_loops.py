@@ -22,7 +22,7 @@ from dots_zoo.depthwise_loops import (
 )
 from dots_zoo.lanes import LANES, Place, array_at, compiled
 
-from .map_loops import Four, Map, write_norm_gradient
+from .map_loops import Four, Map, norm_factors, write_norm_gradient
 from .pointwise_loops import Tile, add_outer_products, write_products
 
 Numbers = NDArray[np.float64]
@@ -33,8 +33,8 @@ def write_half_gradient(
     maps: tuple[Place, Place, Place, Place],
     norm: Four,
     masked: bool,
-    matrix: Map,
-    weight: Map,
+    at_matrix: int,
+    at_weight: int,
     scales: Map,
     geometry: tuple[Types, Types, int, bool],
     tiles: tuple[tuple[Tile, Tile], Tiles],
@@ -49,22 +49,23 @@ def write_half_gradient(
     dL/dw.
 
     maps: g, y, x and m, z being relu(s m), scales (C,); x and m are not looked at unless geometry says that
-    gradients of weights are wanted.
-    norm, each (C',), and masked: see `write_norm_gradient`. geometry: `Types` of the convolution and of its
-    gradient, padding, and wanted.
+    gradients of weights are wanted. P and w are at addresses. norm, each (C',), and masked: see
+    `write_norm_gradient`. geometry: `Types` of the convolution and of its gradient, padding, and wanted.
     """
     of_g, of_y, of_x, of_m = maps
     forward, backward, padding, wanted = geometry
-    (eight, one), windows = tiles
-    g, y, target = array_at(*of_g, matrix), array_at(*of_y, matrix), array_at(*out, matrix)
-    x, m = array_at(*of_x, matrix), array_at(*of_m, matrix)
+    (many, one), windows = tiles
+    g, y, target = array_at(*of_g, scales), array_at(*of_y, scales), array_at(*out, scales)
+    x, m = array_at(*of_x, scales), array_at(*of_m, scales)
     count, rows, columns, into = y.shape
     _, height, width, channels = target.shape
+    matrix = array_at(at_matrix, (into, channels), scales)
+    weight = array_at(at_weight, (channels, len(backward[0])), scales)
     stride, apart = len(forward[3]), len(forward[2])
     reach = apart * (len(forward[1]) - 1)
     pull = np.empty((1, rows, columns, into), matrix.dtype)  # dL/dy of an image
     push = np.empty((1, rows, columns, channels), matrix.dtype)  # dL/dx
-    nothing, squares = np.zeros(channels, matrix.dtype), np.zeros((1, channels))
+    nothing, squares = np.zeros(channels, matrix.dtype), np.zeros((0, channels))
     line, read_line = (width + reach) * LANES, (width + 2 * padding) * LANES
     window = empty_window(height + reach, width + reach, matrix)  # of dL/dx
     read = empty_window(height + 2 * padding, width + 2 * padding, matrix)  # of z
@@ -73,13 +74,14 @@ def write_half_gradient(
     of_p = np.zeros(matrix.shape, matrix.dtype)
     for block in range(len(numbers)):
         lay_weights(weight, block * LANES, True, numbers[block])
+    factors = norm_factors(norm, count * rows * columns, columns, g)
     for n in range(first, last):
         here = slice(n, n + 1)
-        write_norm_gradient(g[here], y[here], norm, count * rows * columns, masked, pull, 0, 1)
-        write_products(pull, matrix, nothing, push, eight, one, squares, 0, 1)
+        write_norm_gradient(g[here], y[here], factors, masked, pull, 0, 1)
+        write_products(pull, matrix, nothing, push, many, one, squares, 0, 1)
         if wanted:
             left, right = pull.reshape(rows * columns, into), x[n].reshape(rows * columns, channels)
-            add_outer_products(left, right, of_p, eight)
+            add_outer_products(left, right, of_p, many)
         for block in range(len(numbers)):
             c = block * LANES
             fill_window(push[0], c, reach - padding, stride, window, line)

@@ -115,9 +115,9 @@ def add_masked_pulls(
 
 @compiled
 def write_scaled_sum(
-    maps: Maps, scales: Map, out: int, shape: Shape, like: Map, first: int, last: int
+    maps: Maps, scales: Map, out: int, onto: bool, shape: Shape, like: Map, first: int, last: int
 ) -> None:
-    """out, at an address, = sum_k s_k y_k of K maps, scales (K, C)."""
+    """out, at an address, = sum_k s_k y_k of K maps, scales (K, C); where onto, += that."""
     wide = along_row(scales, shape[2], like)
     for n in range(first, last):
         target = rows_at(out, shape, like, n, n + 1)
@@ -125,12 +125,23 @@ def write_scaled_sum(
             source, scale = rows_at(maps[k], shape, like, n, n + 1), wide[k]
             for r in range(len(target)):
                 row, values = target[r], source[r]
-                if k == 0:
+                if k == 0 and not onto:
                     for t in range(len(row)):
                         row[t] = scale[t] * values[t]
                 else:
                     for t in range(len(row)):
                         row[t] += scale[t] * values[t]
+
+
+@compiled
+def write_multiples(x: int, factors: Map, outs: Maps, shape: Shape, like: Map, first: int, last: int) -> None:
+    """out_k = w_k x of a map at an address, factors (K,)."""
+    for n in range(first, last):
+        source = rows_at(x, shape, like, n, n + 1).reshape(-1)
+        for k in range(len(outs)):
+            target, factor = rows_at(outs[k], shape, like, n, n + 1).reshape(-1), factors[k]
+            for t in range(len(target)):
+                target[t] = factor * source[t]
 
 
 @compiled
@@ -150,21 +161,27 @@ def write_scaled_relus(
 
 
 @compiled
-def write_norm_gradient(
-    grad: Map, y: Map, norm: Four, count: int, masked: bool, out: Map, first: int, last: int
-) -> None:
-    """out = s (g - mean(g) - y mean(g y) inverse^2); where masked, g is that of positive y.
+def norm_factors(norm: Four, count: int, width: int, like: Map) -> Map:
+    """(3, L): what 1, y and g are multiplied by in s (g - mean(g) - y mean(g y) inverse^2).
 
     norm, each (C,): inverse, s, and the sums over all `count` pixels of g and g y.
     """
     inverse, scale, sums, dots = norm
-    factors = np.empty((3, len(scale)), out.dtype)
+    factors = np.empty((3, len(scale)), like.dtype)
     for c in range(len(scale)):
         factors[0, c] = -scale[c] * sums[c] / count
         factors[1, c] = -scale[c] * inverse[c] * inverse[c] * dots[c] / count
         factors[2, c] = scale[c]
-    wide, zero = along_row(factors, out.shape[2], out), out.dtype.type(0)
-    constant, of_y, of_grad = wide[0], wide[1], wide[2]
+    return along_row(factors, width, like)
+
+
+@compiled
+def write_norm_gradient(
+    grad: Map, y: Map, factors: Map, masked: bool, out: Map, first: int, last: int
+) -> None:
+    """out = dL/dy, by `norm_factors`; where masked, g is that of positive y."""
+    constant, of_y, of_grad = factors[0], factors[1], factors[2]
+    zero = out.dtype.type(0)
     target, values_of = rows_of(out, first, last), rows_of(y, first, last)
     pulls_of = rows_of(grad, first, last)
     for r in range(len(target)):
@@ -176,3 +193,17 @@ def write_norm_gradient(
         else:
             for t in range(len(row)):
                 row[t] = constant[t] + of_y[t] * values[t] + of_grad[t] * pulls[t]
+
+
+@compiled
+def move(places: Maps, means: Map, variances: Map, rate: float) -> None:
+    """Running statistics of K norms, at addresses (K, 3): mean and variance, (C,), go on by the share `rate`
+    to means and variances, (K, C), and the count of batches by one.
+    """
+    for k in range(len(places)):
+        for running, found in ((places[k, 0], means[k]), (places[k, 1], variances[k])):
+            numbers = array_at(running, found.shape, found)
+            for c in range(len(numbers)):
+                numbers[c] += rate * (found[c] - numbers[c])
+        batches = array_at(places[k, 2], (1,), places)
+        batches[0] += 1

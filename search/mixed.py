@@ -12,7 +12,7 @@ NAS-Bench-201 pools without a batch norm.
 """
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -32,32 +32,11 @@ from .candidates import (
     weighted_sum,
 )
 from .halving import every_other, halves
+from .mixture import Mixture, Row, Rows, Together
 from .pooling import MaxPool
 from .separable import Separable, before_relu
 from .separable_sum import sum_of_separable
 from .space import INPUTS, SearchSpace
-
-GROUP = 4  # separable convolutions that are computed together: more of their maps do not stay in the cache
-
-Active = tuple[frozenset[int], ...]  # edge -> the columns of its candidates that are computed
-
-
-@dataclass(frozen=True)
-class Mixture:
-    """What the supernet multiplies with, and what it leaves out.
-
-    operations: kind -> (E, O), the weight of every candidate of every edge. active: kind -> the candidates
-    that are computed; the weights of all others are not looked at. edges: kind -> (E,), the weight of an edge
-    as a whole, for what passes by its candidates: the channels that `Partial` leaves out and the auxiliary
-    branch; None weighs all edges alike. auxiliary: of the auxiliary branch. skip_dropout: chance that an
-    element behind a skip connection is dropped.
-    """
-
-    operations: Mapping[str, Tensor]
-    active: Mapping[str, Active]
-    edges: Mapping[str, Tensor] | None = None
-    auxiliary: float = 0.0
-    skip_dropout: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -83,27 +62,6 @@ class NodeShape:
     lean: bool = False
 
 
-@dataclass(frozen=True)
-class Row:
-    """One edge of a Mixture: the weights of its candidates by column, and of the edge as a whole."""
-
-    weights: tuple[Tensor, ...]
-    active: frozenset[int]
-    edge: Tensor | None
-
-
-def taken_apart(mixture: Mixture, kind: str) -> list[Row]:
-    """The rows of one kind of cell."""
-    rows, active = mixture.operations[kind].unbind(), mixture.active[kind]
-    edges = (None,) * len(rows) if mixture.edges is None else mixture.edges[kind].unbind()
-    return [Row(row.unbind(), on, edge) for row, on, edge in zip(rows, active, edges, strict=True)]
-
-
-def everything(space: SearchSpace, kind: str) -> Active:
-    """All candidates of all edges."""
-    return tuple(frozenset(range(len(names))) for names in space.candidates(kind))
-
-
 class Source(nn.Module):
     """What the edges that leave one node share: all that a candidate `reads` (`candidates.py`)."""
 
@@ -122,20 +80,20 @@ class Source(nn.Module):
         found["identity"] = x
         if "relu" in reads:
             found["relu"] = F.relu(x)
-        if reads & {"before_relu", "even", "halves"}:
+        if reads & {"before_relu", "even"}:
             found["before_relu"] = before_relu(x)
-        if reads & {"even", "halves"}:
-            found["even"] = every_other(found["before_relu"], 0)
+        if "even" in reads:
+            found["even"] = every_other(found["before_relu"])
         if "halves" in reads:
-            found["halves"] = F.relu(halves(found["even"], found["before_relu"]))
+            found["halves"] = F.relu(torch.cat(halves(x), dim=1))
         return found
 
 
 class Summands:
     """What a node is the sum of (Eq. 8); lean: see NodeShape."""
 
-    def __init__(self, lean: bool) -> None:
-        self.lean = lean
+    def __init__(self, lean: bool, together: Together) -> None:
+        self.lean, self.together = lean, together
         self.maps: list[Tensor] = []
         self.separable: list[tuple[Separable, Tensor, Tensor]] = []  # with their weights and what they read
         self.weighted: list[tuple[Tensor, Tensor]] = []  # maps that are yet to be multiplied by a weight
@@ -150,13 +108,13 @@ class Summands:
     def total(self) -> Tensor | None:
         """Their sum, None of nothing."""
         maps = [*self.maps]
-        for begin in range(0, len(self.separable), GROUP):
-            candidates, weights, read = zip(*self.separable[begin : begin + GROUP], strict=True)
-            maps.append(sum_of_separable(candidates, weights, read, self.lean))
+        if self.separable:
+            candidates, scalars, read = zip(*self.separable, strict=True)
+            maps.append(sum_of_separable(candidates, self.together(scalars), read, self.lean))
         if not self.weighted and len(maps) < 2:
             return maps[0] if maps else None
-        weights, weighted = zip(*self.weighted, strict=True) if self.weighted else ((), ())
-        return weighted_sum(weights, weighted, maps)
+        scalars, weighted = zip(*self.weighted, strict=True) if self.weighted else ((), ())
+        return weighted_sum(self.together(scalars) if scalars else None, weighted, maps)
 
 
 class SearchEdge(nn.Module):
@@ -228,22 +186,22 @@ class Nodes(nn.Module):
         """Of the edges that leave this node."""
         return 2 if self.kind == "reduce" and source < self.inputs else 1
 
-    def forward(self, states: list[Tensor], rows: list[Row], mixture: Mixture) -> list[Tensor]:
+    def forward(self, states: list[Tensor], rows: Rows, mixture: Mixture) -> list[Tensor]:
         """The maps of the cell's inputs -> those and the maps of its nodes, each (N, C, H', W')."""
         shared: list[dict[str, Tensor]] = []
-        reads = self._reads(rows, mixture)
+        reads = self._reads(rows.edges, mixture)
         for incoming in self.incoming:
             for number in range(len(shared), len(states)):
                 shared.append(self.sources[number](self._through(states[number]), reads[number]))
-            node = Summands(self.lean)
+            node = Summands(self.lean, rows.together)
             for edge, source in incoming:
-                self.edges[edge](shared[source], rows[edge], mixture, node)
+                self.edges[edge](shared[source], rows.edges[edge], mixture, node)
             total = node.total()
             total = self._nothing(states, incoming) if total is None else total
-            states = [*states, self._joined(total, states, incoming, rows)]
+            states = [*states, self._joined(total, states, incoming, rows.edges)]
         return states
 
-    def _reads(self, rows: list[Row], mixture: Mixture) -> list[set[str]]:
+    def _reads(self, rows: Sequence[Row], mixture: Mixture) -> list[set[str]]:
         """What of each source is read by any edge that leaves it."""
         reads: list[set[str]] = [set() for _ in self.sources]
         for edge, source in (pair for incoming in self.incoming for pair in incoming):
@@ -253,7 +211,7 @@ class Nodes(nn.Module):
 
     def _through(self, x: Tensor) -> Tensor:
         """The channels that go through the candidates."""
-        return x[:, : x.shape[1] // self.partial.share]
+        return x if self.partial.share == 1 else x[:, : x.shape[1] // self.partial.share]
 
     def _nothing(self, states: list[Tensor], incoming: list[tuple[int, int]]) -> Tensor:
         """Zeros for a node of which every edge is closed or `none`."""
@@ -262,7 +220,7 @@ class Nodes(nn.Module):
         return torch.zeros_like(self._through(states[source])[:, :, ::stride, ::stride])
 
     def _joined(
-        self, total: Tensor, states: list[Tensor], incoming: list[tuple[int, int]], rows: list[Row]
+        self, total: Tensor, states: list[Tensor], incoming: list[tuple[int, int]], rows: Sequence[Row]
     ) -> Tensor:
         """The node: what went through, and beside it what passed by, shuffled (PC-DARTS, Sec. 3.2)."""
         if self.partial.share == 1:

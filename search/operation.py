@@ -16,7 +16,8 @@ from dots_zoo.genotype import CellGenotype
 from .begin import carry_on, fresh
 from .config import TrainingConfig
 from .discretise import cells_of, survivors
-from .mixed import WHOLE, Active, Mixture, Partial
+from .mixed import WHOLE, Partial
+from .mixture import Active, Mixture
 from .relax import cosine, group_softmax
 from .space import Choice, SearchSpace, operation_choice
 from .stages import Figures, Logits, Moment, Relaxation, Search, Stage, Turn, Weights

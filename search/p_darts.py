@@ -32,7 +32,8 @@ from .auxiliary import AuxiliaryConfig, with_auxiliary
 from .begin import fresh
 from .config import LogitsConfig, TrainingConfig, WeightsConfig, check_span, least
 from .discretise import cells_of
-from .mixed import WHOLE, Mixture
+from .mixed import WHOLE
+from .mixture import Mixture
 from .operation import (
     Numbers,
     alphas,

@@ -17,20 +17,18 @@ from torch.nn.grad import conv2d_weight
 from dots_zoo.lanes import LANES
 from dots_zoo.parts import in_parts, sum_of
 
+from .channel_numbers import LIKE, Numbers, has_loops, numbers_of, stacked, tensor_of
 from .map_loops import (
     add_masked_pulls,
     add_pulls,
     add_sums,
+    norm_factors,
+    write_multiples,
     write_norm_gradient,
     write_scaled_relus,
     write_scaled_sum,
 )
-from .pointwise_loops import TILES, write_all_products
-
-LIKE: dict[torch.dtype, Any] = {
-    torch.float32: np.empty(0, np.float32),
-    torch.float64: np.empty(0, np.float64),
-}
+from .pointwise_loops import TILES, write_all_products, write_means
 
 
 class Norm(NamedTuple):
@@ -38,10 +36,10 @@ class Norm(NamedTuple):
     over pixels of the gradient g and of g y.
     """
 
-    inverse: Tensor
-    scale: Tensor
-    sums: Tensor
-    dots: Tensor
+    inverse: Numbers
+    scale: Numbers
+    sums: Numbers
+    dots: Numbers
 
 
 def dense(x: Tensor) -> Tensor:
@@ -49,7 +47,7 @@ def dense(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
 
 
-def channel_sums(maps: Sequence[Tensor]) -> Tensor:
+def channel_sums(maps: Sequence[Tensor]) -> Numbers:
     """K maps -> (K, C), the sums over pixels."""
     if has_loops(maps[0]):
         maps = [dense(x) for x in maps]
@@ -57,7 +55,7 @@ def channel_sums(maps: Sequence[Tensor]) -> Tensor:
     return torch.stack([_folded(_rows(x), x) for x in maps])
 
 
-def channel_pulls(grad: Tensor, ys: Sequence[Tensor]) -> Tensor:
+def channel_pulls(grad: Tensor, ys: Sequence[Tensor]) -> Numbers:
     """A gradient g and K maps -> (1 + K, C), the sums over pixels of g, and of g y for all K."""
     if has_loops(grad):
         maps = [dense(x) for x in (grad, *ys)]
@@ -66,7 +64,7 @@ def channel_pulls(grad: Tensor, ys: Sequence[Tensor]) -> Tensor:
     return torch.stack([_folded(rows, grad), *(_folded(rows * _rows(y), y) for y in ys)])
 
 
-def masked_pulls(grads: Sequence[Tensor], ys: Sequence[Tensor]) -> Tensor:
+def masked_pulls(grads: Sequence[Tensor], ys: Sequence[Tensor]) -> Numbers:
     """K gradients and K maps -> (K, 2, C), the sums over pixels of g and of g y, g being the gradient where y
     is positive.
     """
@@ -79,49 +77,62 @@ def masked_pulls(grads: Sequence[Tensor], ys: Sequence[Tensor]) -> Tensor:
     return torch.stack([channel_pulls(g, [y]) for g, y in zip(masked, ys, strict=True)])
 
 
-def scaled_sum(maps: Sequence[Tensor], scales: Tensor) -> Tensor:
-    """K maps, (K, C) -> sum_k s_k y_k."""
+def scaled_sum(maps: Sequence[Tensor], scales: Numbers, onto: Tensor | None = None) -> Tensor:
+    """K maps, (K, C) -> sum_k s_k y_k, added to a map, in its memory, where there is one."""
     if has_loops(maps[0]):
         maps = [dense(x) for x in maps]
-        target = _empty(maps[0])
-        arrays = _addresses(maps), _numbers(scales), target.data_ptr(), *_type(target)
-        _in_parts(write_scaled_sum, target, *arrays)
-        return target
+        [out] = empties(maps[0], maps[0].shape) if onto is None else [onto]
+        arrays = _addresses(maps), scales, out.data_ptr(), onto is not None, *_type(out)
+        _in_parts(write_scaled_sum, out, *arrays)
+        return out
     wide = _wide(scales, maps[0])
-    out = _rows(maps[0]) * wide[0]
+    total = _rows(maps[0]) * wide[0] if onto is None else _rows(onto).addcmul_(_rows(maps[0]), wide[0])
     for y, scale in zip(maps[1:], wide[1:], strict=True):
-        out.addcmul_(_rows(y), scale)
-    return _as_map(out, maps[0])
+        total.addcmul_(_rows(y), scale)
+    return _as_map(total, maps[0])
 
 
-def scaled_relus(maps: Sequence[Tensor], scales: Tensor) -> list[Tensor]:
+def multiples(x: Tensor, factors: Numbers) -> list[Tensor]:
+    """A map, (K,) -> K maps, w_k x."""
+    if not has_loops(x):
+        return [x * factor for factor in factors.to(x.dtype).unbind()]
+    x = dense(x)
+    outs = empties(x, x.shape, len(factors))
+    _in_parts(write_multiples, x, x.data_ptr(), factors, _addresses(outs), *_type(x))
+    return outs
+
+
+def scaled_relus(maps: Sequence[Tensor], scales: Numbers) -> list[Tensor]:
     """K maps, (K, C) -> K maps, relu(s_k y_k)."""
     if not has_loops(maps[0]):
         wide = _wide(scales, maps[0])
         return [_as_map((_rows(y) * s).relu_(), y) for y, s in zip(maps, wide, strict=True)]
     maps = [dense(x) for x in maps]
-    outs = [_empty(x) for x in maps]
-    arrays = _addresses(maps), _numbers(scales), _addresses(outs), *_type(maps[0])
-    _in_parts(write_scaled_relus, maps[0], *arrays)
+    outs = empties(maps[0], maps[0].shape, len(maps))
+    _in_parts(write_scaled_relus, maps[0], _addresses(maps), scales, _addresses(outs), *_type(maps[0]))
     return outs
 
 
-def products(maps: Sequence[Tensor], matrices: Tensor, means: Tensor) -> tuple[list[Tensor], Tensor]:
-    """K maps (N, C, H, W), (K, C', C), (K, C') -> K maps y = P x - mean, (N, C', H, W), and the sums over
-    pixels of y^2, (K, C').
+def products(
+    maps: Sequence[Tensor], matrices: Sequence[Tensor], sums: Numbers
+) -> tuple[list[Tensor], Numbers, Numbers]:
+    """K maps (N, C, H, W), K times P (C', C, 1, 1), sums over pixels, (K, C) -> K maps y = P x - P mean(x),
+    (N, C', H, W), means of P x and of y^2, (K, C').
     """
-    if not tiles(maps[0], matrices):
-        terms = zip(maps, matrices.to(maps[0].dtype), -means.to(maps[0].dtype), strict=True)
+    count, (into, channels), like = _pixels(maps[0]), matrices[0].shape[:2], maps[0]
+    if not tiles(like, (into, channels)):
+        stack = torch.stack([*matrices]).flatten(2)
+        of_x = (stack @ (tensor_of(sums, stack) / count)[:, :, None])[:, :, 0]
+        terms = zip(maps, stack.to(like.dtype), -of_x.to(like.dtype), strict=True)
         ys = [dense(F.conv2d(x, matrix[:, :, None, None], shift)) for x, matrix, shift in terms]
-        return ys, torch.stack([channel_pulls(y, [y])[1] for y in ys])
-    maps = [dense(x) for x in maps]
-    ys = [_empty(x, matrices.shape[1]) for x in maps]
-    arrays = (
-        *(_addresses(maps), _type(maps[0])[0]),
-        *(_numbers(matrices.mT), _numbers(means), _addresses(ys)),
-        TILES,
-    )
-    return ys, _totals(write_all_products, (len(ys), matrices.shape[1]), maps[0], *arrays)
+        return ys, numbers_of(of_x, like), stacked([channel_pulls(y, [y])[1] for y in ys]) / count
+    assert all(x.is_contiguous() and x.dtype == like.dtype for x in matrices), "a loop reads matrices by rows"
+    maps, means = [dense(x) for x in maps], np.empty((len(maps), into), sums.dtype)
+    addresses = np.array([x.data_ptr() for x in matrices], np.intp)
+    write_means(addresses, sums, count, means)
+    ys = empties(like, (like.shape[0], into, *like.shape[2:]), len(maps))
+    arrays = _addresses(maps), _type(like)[0], addresses, means, _addresses(ys), TILES
+    return ys, means, _totals(write_all_products, means.shape, like, *arrays) / count
 
 
 def product_gradient(
@@ -146,9 +157,10 @@ def norm_gradient(grad: Tensor, y: Tensor, norm: Norm, masked: bool) -> Tensor:
     """
     count = _pixels(y)
     if has_loops(y):
-        out = _empty(y)
-        numbers = tuple(_numbers(x) for x in norm)
-        _in_parts(write_norm_gradient, y, _array(grad), _array(y), numbers, count, masked, _array(out))
+        [out] = empties(y, y.shape)
+        factors = norm_factors(tuple(norm), count, y.shape[3], LIKE[y.dtype])
+        arrays = _array(grad), _array(y), factors, masked, _array(out)
+        _in_parts(write_norm_gradient, y, *arrays)
         return out
     mean, slope = norm.scale * norm.sums / -count, norm.scale * norm.inverse**2 * norm.dots / -count
     constant, of_y, of_grad = _wide(torch.stack([mean, slope, norm.scale]), y)
@@ -156,24 +168,19 @@ def norm_gradient(grad: Tensor, y: Tensor, norm: Norm, masked: bool) -> Tensor:
     return _as_map(torch.addcmul(constant, _rows(y), of_y).addcmul_(rows, of_grad), y)
 
 
-def has_loops(x: Tensor) -> bool:
-    """Whether a map is one for the compiled loops."""
-    return x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
-
-
-def tiles(x: Tensor, matrices: Tensor) -> bool:
-    """Whether products with (..., C', C) have loops."""
-    return has_loops(x) and not any(side % LANES for side in matrices.shape[-2:])
+def tiles(x: Tensor, sides: Sequence[int]) -> bool:
+    """Whether products with matrices of these sides have loops."""
+    return has_loops(x) and not any(side % LANES for side in sides)
 
 
 def _per(maps: Sequence[Tensor]) -> tuple[int, int]:
     return len(maps), maps[0].shape[1]
 
 
-def _totals(add: Callable[..., None], shape: tuple[int, ...], like: Tensor, *arrays: Any) -> Tensor:
+def _totals(add: Callable[..., None], shape: tuple[int, ...], like: Tensor, *arrays: Any) -> Numbers:
     """What a loop adds to totals of a shape, in the precision of a map."""
     totals = _in_parts(add, like, *arrays, totals=shape)
-    return torch.from_numpy(totals.astype(np.float32) if like.dtype == torch.float32 else totals)
+    return totals.astype(LIKE[like.dtype].dtype, copy=False)
 
 
 def _in_parts(
@@ -192,18 +199,15 @@ def _in_parts(
     return None if totals is None else sum_of(found)
 
 
-def _empty(like: Tensor, channels: int | None = None) -> Tensor:
-    """A map, channels last, that is yet to be written."""
-    shape = like.shape[0], channels or like.shape[1], *like.shape[2:]
-    return torch.empty(shape, dtype=like.dtype, memory_format=torch.channels_last)
+def empties(like: Tensor, shape: Sequence[int], count: int = 1) -> list[Tensor]:
+    """Maps, channels last, one behind the other, that are yet to be written."""
+    size = count * shape[0], *shape[1:]
+    maps = torch.empty(size, dtype=like.dtype, memory_format=torch.channels_last)
+    return [maps] if count == 1 else [*maps.chunk(count)]
 
 
 def _pixels(x: Tensor) -> int:
     return x.numel() // x.shape[1]
-
-
-def _numbers(x: Tensor) -> Any:
-    return x.contiguous().numpy()
 
 
 def _array(x: Tensor) -> Any:

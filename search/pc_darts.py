@@ -25,7 +25,8 @@ from dots_zoo.genotype import CellGenotype
 from .auxiliary import AuxiliaryConfig, with_auxiliary
 from .config import LogitsConfig, TrainingConfig, WeightsConfig, check_span, least
 from .discretise import cells_of
-from .mixed import Mixture, Partial
+from .mixed import Partial
+from .mixture import Mixture
 from .operation import active_operations, operation_choices, operation_search
 from .relax import edge_membership, edge_weights, group_softmax
 from .space import Choice, SearchSpace, edge_choice

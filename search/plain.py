@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from dots_zoo.quick_norm import QuickNorm
 
 from .candidates import Normed
-from .mixed import Mixture, Nodes, Row, SearchEdge, Summands
+from .mixed import Nodes, SearchEdge, Summands
+from .mixture import Mixture, Row
 from .pooling import MaxPool
 from .supernet import Supernet
 

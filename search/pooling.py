@@ -9,7 +9,8 @@ from torch.autograd.function import once_differentiable
 from dots_zoo.lanes import place
 from dots_zoo.parts import in_parts
 
-from .passes import LIKE, dense, has_loops
+from .channel_numbers import LIKE, has_loops
+from .passes import dense
 from .pooling_loops import write_maximum, write_maximum_gradient
 
 

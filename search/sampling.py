@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dots_zoo.errors import DotsZooError
 
-from .mixed import Active
+from .mixture import Active
 from .relax import group_softmax
 from .stages import Moment
 

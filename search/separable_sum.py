@@ -17,10 +17,11 @@ weighted map is ever written, and the gradient of w_k is a sum over channels of 
     dot = sum of g * y over all n pixels,   dL/dw_k = sum over channels of dot / sqrt(var_k + eps),
     dL/dy = s * (g - mean(g) - y * dot / (n * (var + eps))).
 
-Nothing but x and y is kept.
+Nothing but x and y is kept. GROUP candidates go through this together, from what they read to their place
+in the sum; numbers of a channel are of numpy where loops compute them (`channel_numbers.py`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,60 +29,79 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .half_passes import Behind, convolved, half_gradient
-from .passes import (
-    Norm,
-    channel_pulls,
-    dense,
-    masked_pulls,
-    products,
-    scaled_sum,
-)
+from .channel_numbers import Numbers, as_parameters, joined, numbers_of, ones
+from .half_passes import Behind, OfHalf, Part, Read, convolved, half_gradients
+from .passes import Norm, channel_pulls, dense, masked_pulls, products, scaled_sum
 from .separable import Half, Separable
 from .statistics import by_batch, precisely, track
 
-Read = tuple[Tensor, Tensor]  # m and s, (C,), where relu(s m) is read
-OfHalves = dict[Half, tuple[Tensor, Tensor]]  # gradients of the weights of its two convolutions
+GROUP = 4  # candidates that are computed together: more of their maps do not stay in the cache
 
 
 def sum_of_separable(
-    candidates: Sequence[Separable], weights: Sequence[Tensor], maps: Sequence[Tensor], lean: bool
+    candidates: Sequence[Separable], weights: Tensor, maps: Sequence[Tensor], lean: bool
 ) -> Tensor:
-    """sum_k w_k candidate_k(x_k), scalars and maps (N, C, H, W), which have to come from `before_relu`. lean:
-    nothing but the maps is kept.
+    """sum_k w_k candidate_k(x_k), weights (K,) and maps (N, C, H, W), which have to come from `before_relu`.
+    lean: nothing but the maps is kept.
     """
     halves = [half for one in candidates for half in one.parts]
     if not by_batch(halves[0].norm):
-        terms = [w * one(x) for w, one, x in zip(weights, candidates, maps, strict=True)]
+        terms = [w * one(x) for w, one, x in zip(weights.unbind(), candidates, maps, strict=True)]
         return torch.stack(terms).sum(dim=0)
     different = {id(x): x for x in maps}  # several candidates of an edge read one map
     reads, kind = [[*different].index(id(x)) for x in maps], maps[0].device.type
     if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
         different = {key: x.to(torch.get_autocast_dtype(kind)) for key, x in different.items()}
-    parameters = [w for half in halves for w in (half.depthwise.weight, half.pointwise.weight)]
+    parameters = [layer.weight for half in halves for layer in half.layers[:2]]
     with precisely(maps[0].device):
-        plan = _Plan(tuple(candidates), tuple(reads), len(different), lean)
-        out: Tensor = _SumOfSeparable.apply(plan, torch.stack([*weights]), *different.values(), *parameters)
+        plan = _Plan(_groups(candidates, reads), halves, len(different), lean)
+        out: Tensor = _SumOfSeparable.apply(plan, weights, *different.values(), *parameters)
     return out
 
 
 @dataclass(frozen=True)
-class _Plan:
-    """The k-th candidate reads the map number reads[k] of `count`."""
+class _Group:
+    """Candidates that are computed together: their place in the sum, the map that each reads, by number,
+    which of them have two halves; and the numbers of all halves that come first, and last.
+    """
 
-    candidates: tuple[Separable, ...]
-    reads: tuple[int, ...]
+    place: slice
+    reads: list[int]
+    double: list[int]
+    first: list[int]
+    last: list[int]
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """The halves of all candidates; count: of different maps that they read."""
+
+    groups: list[_Group]
+    halves: list[Half]
     count: int
     lean: bool
 
-    @property
-    def double(self) -> list[int]:
-        """The candidates that have two halves."""
-        return [number for number, one in enumerate(self.candidates) if len(one.parts) > 1]
+    def parts(self, parameters: Sequence[Tensor]) -> list[Part]:
+        """The halves with their weights."""
+        weights, matrices = parameters[::2], parameters[1::2]
+        return [
+            Part(number, weight, matrix, half.layers[0].numbers, half.layers[2])
+            for number, (half, weight, matrix) in enumerate(zip(self.halves, weights, matrices, strict=True))
+        ]
 
-    @property
-    def halves(self) -> list[Half]:
-        return [half for one in self.candidates for half in one.parts]
+
+def _groups(candidates: Sequence[Separable], reads: list[int]) -> list[_Group]:
+    groups: list[_Group] = []
+    half = 0
+    for k, one in enumerate(candidates):
+        if k % GROUP == 0:
+            groups.append(_Group(slice(k, k + GROUP), reads[k : k + GROUP], [], [], []))
+        if len(one.parts) > 1:
+            groups[-1].double.append(k % GROUP)
+            groups[-1].first.append(half)
+        half += len(one.parts)
+        groups[-1].last.append(half - 1)
+    return groups
 
 
 @dataclass
@@ -90,10 +110,10 @@ class _Level:
     empty where nothing reads it again.
     """
 
-    halves: list[Half]
+    parts: list[Part]
     xs: Sequence[Tensor]
     ys: Sequence[Tensor]
-    inverse: Tensor
+    inverse: Numbers
 
 
 class _SumOfSeparable(torch.autograd.Function):
@@ -101,125 +121,126 @@ class _SumOfSeparable(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, plan: _Plan, weights: Tensor, *tensors: Tensor) -> Tensor:
-        out, levels = _computed(plan, weights, tensors[: plan.count], moving=True)
-        ctx.plan, ctx.inputs = plan, len(tensors)
-        ctx.wanted = any(ctx.needs_input_grad[2 + plan.count :])
-        kept = [] if plan.lean else _taken_apart(levels, ctx.wanted)
+        maps, parts = [dense(x) for x in tensors[: plan.count]], plan.parts(tensors[plan.count :])
+        wanted = any(ctx.needs_input_grad[2 + plan.count :])
+        numbers, out, kept = numbers_of(weights, maps[0]), None, []
+        ctx.plan, ctx.inputs, ctx.wanted, ctx.inverses = plan, len(tensors), wanted, []
+        for group in plan.groups:
+            levels = _computed(group, parts, maps, moving=True)
+            out = scaled_sum(levels[-1].ys, numbers[group.place, None] * levels[-1].inverse, out)
+            if not plan.lean:  # of x only where gradients of weights are wanted
+                kept += [t for level in levels for t in (*level.ys, *(level.xs if wanted else ()))]
+                ctx.inverses += [level.inverse for level in levels]
+        assert out is not None, "a sum of no candidates"
         ctx.save_for_backward(weights, *tensors, *kept)
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        plan, (weights, *saved) = ctx.plan, ctx.saved_tensors
-        maps, parameters = saved[: plan.count], saved[plan.count : ctx.inputs]
-        needs = ctx.needs_input_grad[2 : 2 + plan.count]
-        kept = saved[ctx.inputs :]
-        if plan.lean:
-            kept = _taken_apart(_computed(plan, weights, maps, moving=False)[1], ctx.wanted)
-        levels = _put_together(plan, kept, ctx.wanted)
-        of_weights, of_maps, of_halves = _gradients(plan, weights, maps, levels, dense(grad), needs)
-        of_parameters = [g for half in plan.halves for g in of_halves.get(half, (None, None))]
-        laid = [  # as the parameter is, or it would be copied into place
-            None if g is None else g.as_strided(w.shape, w.stride())
-            for g, w in zip(of_parameters, parameters, strict=True)
-        ]
-        return None, of_weights, *of_maps, *laid
+        plan, (weights, *saved), grad = ctx.plan, ctx.saved_tensors, dense(grad)
+        parameters, kept = saved[plan.count : ctx.inputs], iter(saved[ctx.inputs :])
+        maps, parts = [dense(x) for x in saved[: plan.count]], plan.parts(parameters)
+        numbers, inverses = numbers_of(weights, maps[0]), iter(ctx.inverses)
+        found = _Found(ctx.needs_input_grad[2 : 2 + plan.count], [None] * plan.count, {}, [])
+        for group in plan.groups:
+            if plan.lean:
+                levels = _computed(group, parts, maps, moving=False)
+            else:
+                levels = [
+                    _kept([parts[number] for number in some], kept, next(inverses), ctx.wanted)
+                    for some in (group.first, group.last)
+                    if some
+                ]
+            if not ctx.wanted:
+                levels = [_Level(level.parts, (), level.ys, level.inverse) for level in levels]
+            _add_gradients(group, numbers[group.place], maps, levels, grad, found)
+        of_parameters = [g for part in parts for g in found.of_halves.get(part.number, (None, None))]
+        return None, joined(found.of_weights), *found.of_maps, *as_parameters(of_parameters, parameters)
 
 
-def _computed(
-    plan: _Plan, weights: Tensor, maps: Sequence[Tensor], moving: bool
-) -> tuple[Tensor, list[_Level]]:
-    """The sum, and what the first of two halves, where there are any, and the last computed on the way;
-    moving: the running statistics.
-    """
+def _computed(group: _Group, parts: list[Part], maps: Sequence[Tensor], moving: bool) -> list[_Level]:
+    """moving: the running statistics."""
     levels: list[_Level] = []
-    read, double = _read(plan, weights, maps), plan.double
-    if double:
-        halves = [plan.candidates[k].parts[0] for k in double]
-        levels.append(_level(halves, [read[k] for k in double], moving))
-        for k, y, inverse in zip(double, levels[0].ys, levels[0].inverse, strict=True):
-            read[k] = y, inverse
-    levels.append(_level([one.parts[-1] for one in plan.candidates], read, moving))
-    return scaled_sum(levels[-1].ys, weights[:, None] * levels[-1].inverse), levels
-
-
-def _read(plan: _Plan, weights: Tensor, maps: Sequence[Tensor]) -> list[Read]:
-    ones = weights.new_ones(maps[0].shape[1])
-    return [(maps[number], ones) for number in plan.reads]
-
-
-def _level(halves: list[Half], read: Sequence[Read], moving: bool) -> _Level:
-    xs, sums = convolved(read, [half.depthwise for half in halves])
-    count = xs[0].numel() // xs[0].shape[1]
-    matrices = torch.stack([half.pointwise.weight for half in halves]).flatten(2)
-    means = torch.bmm(matrices, sums[:, :, None] / count)[:, :, 0]
-    ys, squares = products(xs, matrices, means)
-    variances = squares / count
-    if moving:
-        track([half.norm for half in halves], means, variances, count)
-    return _Level(halves, xs, ys, (variances + halves[0].norm.eps).rsqrt())
-
-
-def _taken_apart(levels: list[_Level], wanted: bool) -> list[Tensor]:
-    """What the backward pass reads: of x only where gradients of weights are wanted."""
-    return [t for level in levels for t in (level.inverse, *level.ys, *(level.xs if wanted else ()))]
-
-
-def _put_together(plan: _Plan, saved: Sequence[Tensor], wanted: bool) -> list[_Level]:
-    """The inverse of `_taken_apart`."""
-    levels, rest = [], [*saved]
-    first, last = (
-        [plan.candidates[k].parts[0] for k in plan.double],
-        [one.parts[-1] for one in plan.candidates],
-    )
-    for halves in [first, last] if first else [last]:
-        ends = 1 + len(halves), 1 + len(halves) * (1 + wanted)
-        levels.append(_Level(halves, rest[ends[0] : ends[1]], rest[1 : ends[0]], rest[0]))
-        rest = rest[ends[1] :]
+    if group.first:
+        levels.append(_level([parts[number] for number in group.first], _reads(group, maps)[0], moving))
+    read = _reads(group, maps, *levels)[-1]
+    levels.append(_level([parts[number] for number in group.last], read, moving))
     return levels
 
 
-def _gradients(
-    plan: _Plan,
-    weights: Tensor,
+def _reads(
+    group: _Group, maps: Sequence[Tensor], first: _Level | None = None
+) -> tuple[list[Read], list[Read]]:
+    """What the halves that come first read, and the last, some of it computed by the first."""
+    unit = ones(maps[0])
+    last = [(maps[number], unit) for number in group.reads]
+    begin = [last[k] for k in group.double]
+    if first is not None:
+        for k, y, inverse in zip(group.double, first.ys, first.inverse, strict=True):
+            last[k] = y, inverse
+    return begin, last
+
+
+def _level(parts: list[Part], read: Sequence[Read], moving: bool) -> _Level:
+    xs, sums = convolved(read, parts)
+    count = xs[0].numel() // xs[0].shape[1]
+    ys, means, variances = products(xs, [part.matrix for part in parts], sums)
+    if moving:
+        track([part.norm for part in parts], means, variances, count)
+    return _Level(parts, xs, ys, 1 / (variances + parts[0].norm.eps) ** 0.5)
+
+
+def _kept(parts: list[Part], kept: Iterator[Tensor], inverse: Numbers, wanted: bool) -> _Level:
+    """A level out of what the forward pass saved."""
+    ys = [next(kept) for _ in parts]
+    return _Level(parts, [next(kept) for _ in parts] if wanted else (), ys, inverse)
+
+
+@dataclass
+class _Found:
+    """Gradients: of the maps that need one, of the convolutions of halves whose x is kept, by number, and of
+    the weights, group by group.
+    """
+
+    needs: Sequence[bool]
+    of_maps: list[Tensor | None]
+    of_halves: dict[int, OfHalf]
+    of_weights: list[Numbers]
+
+
+def _add_gradients(
+    group: _Group,
+    weights: Numbers,
     maps: Sequence[Tensor],
     levels: list[_Level],
     grad: Tensor,
-    needs: Sequence[bool],
-) -> tuple[Tensor, list[Tensor | None], OfHalves]:
-    """Of the weights, of the maps that need one, and of the convolutions of all halves whose x is kept."""
-    (*firsts, last), double = levels, plan.double
-    of_halves: OfHalves = {}
-    of_maps: list[Tensor | None] = [None] * plan.count
-    read = _read(plan, weights, maps)
+    found: _Found,
+) -> None:
+    """Of one group, grad being that of the sum."""
+    (*firsts, last), double = levels, group.double
+    begin, end = _reads(group, maps, *firsts)
+    pulls, scale = channel_pulls(grad, last.ys), weights[:, None] * last.inverse
+    dots = pulls[1:]
+    found.of_weights.append((dots * last.inverse).sum(1))
+    inner: list[Tensor | None] = [None] * len(double)  # of what the second of two halves read
+    behind = []
+    for k, part in enumerate(last.parts):
+        number, norm = group.reads[k], Norm(last.inverse[k], scale[k], pulls[0], dots[k])
+        into = (inner, double.index(k)) if k in double else (found.of_maps, number)
+        if last.xs or k in double or found.needs[number]:
+            behind.append(Behind(part, _maps(grad, last, k), end[k], norm, False, *into))
+    found.of_halves |= half_gradients(behind)
     for first in firsts:
-        for k, y, inverse in zip(double, first.ys, first.inverse, strict=True):
-            read[k] = y, inverse
-    inner: list[Tensor] = []  # of what the second of two halves read
+        pushes, behind = [x for x in inner if x is not None], []
+        sums = masked_pulls(pushes, first.ys)
+        for k, (part, number) in enumerate(zip(first.parts, [group.reads[k] for k in double], strict=True)):
+            norm = Norm(first.inverse[k], first.inverse[k], sums[k, 0], sums[k, 1])
+            if first.xs or found.needs[number]:
+                at = found.of_maps, number
+                behind.append(Behind(part, _maps(pushes[k], first, k), begin[k], norm, True, *at))
+        found.of_halves |= half_gradients(behind)
 
-    def back(level: _Level, number: int, k: int, pull: Tensor, norm: Sequence[Tensor], masked: bool) -> None:
-        half, n, second = level.halves[number], plan.reads[k], level is last and k in double
-        if not (level.xs or second or needs[n]):
-            return
-        matrix, onto = half.pointwise.weight.flatten(1), None if second else of_maps[n]
-        maps_of_half = pull, level.ys[number], level.xs[number] if level.xs else None
-        behind = Behind(half.depthwise, matrix, maps_of_half, read[k], Norm(*norm), masked, onto)
-        of_z, of_half = half_gradient(behind)
-        if of_half is not None:
-            of_halves[half] = of_half
-        if second:
-            inner.append(of_z)
-        else:
-            of_maps[n] = of_z
 
-    sums, dots = channel_pulls(grad, last.ys).split([1, len(last.ys)])
-    scale = weights[:, None] * last.inverse
-    for k, norm in enumerate(zip(last.inverse, scale, sums.expand_as(dots), dots, strict=True)):
-        back(last, k, k, grad, norm, False)
-    for first in firsts:
-        read = _read(plan, weights, maps)
-        norms = zip(first.inverse, first.inverse, *masked_pulls(inner, first.ys).unbind(dim=1), strict=True)
-        for number, (k, norm) in enumerate(zip(double, norms, strict=True)):
-            back(first, number, k, inner[number], norm, True)
-    return (dots * last.inverse).sum(dim=1), of_maps, of_halves
+def _maps(pull: Tensor, level: _Level, k: int) -> tuple[Tensor, Tensor, Tensor | None]:
+    return pull, level.ys[k], level.xs[k] if level.xs else None

@@ -22,7 +22,7 @@ from dots_zoo.randomness import generator
 
 from .config import TrainingConfig
 from .data import Part
-from .mixed import Mixture
+from .mixture import Mixture
 from .space import Choice, SearchSpace
 from .supernet import Supernet
 

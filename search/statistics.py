@@ -7,11 +7,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from dots_zoo.allocator import return_freed_memory
+
+from .map_loops import move
 
 
 def precisely(device: torch.device) -> AbstractContextManager[Any]:
@@ -26,13 +29,21 @@ def by_batch(norm: nn.BatchNorm2d) -> bool:
     return norm.training or norm.running_mean is None
 
 
-def track(norms: Sequence[nn.BatchNorm2d], means: Tensor, variances: Tensor, count: int) -> None:
-    """Move the running statistics, where they are kept: means and variances (K, C) of `count` pixels each."""
-    if norms[0].running_mean is not None:
-        rate, unbiased = norms[0].momentum or 0.0, variances * (count / max(1, count - 1))
+def track(norms: Sequence[nn.BatchNorm2d], means: Any, variances: Any, count: int) -> None:
+    """Move the running statistics, where they are kept: means and variances (K, C) of `count` pixels each,
+    tensors or arrays of numpy.
+    """
+    if norms[0].running_mean is None:
+        return
+    rate, unbiased = norms[0].momentum or 0.0, variances * (count / max(1, count - 1))
+    if isinstance(means, Tensor):
         torch._foreach_lerp_([cast(Tensor, norm.running_mean) for norm in norms], list(means), rate)
         torch._foreach_lerp_([cast(Tensor, norm.running_var) for norm in norms], list(unbiased), rate)
         torch._foreach_add_([cast(Tensor, norm.num_batches_tracked) for norm in norms], 1)
+        return
+    kept = [(norm.running_mean, norm.running_var, norm.num_batches_tracked) for norm in norms]
+    places = np.array([[cast(Tensor, x).data_ptr() for x in row] for row in kept], np.intp)
+    move(places, means, unbiased, rate)
 
 
 @contextmanager

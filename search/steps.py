@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .mixed import Mixture
+from .mixture import Mixture
 from .stages import Batch, Figures, Turn
 
 

@@ -17,7 +17,9 @@ from dots_zoo.errors import DotsZooError
 from dots_zoo.ops import FactorizedReduce, relu_conv_bn
 from dots_zoo.quicken import quicken
 
-from .mixed import WHOLE, Mixture, Nodes, NodeShape, Partial, Row, taken_apart
+from .halving import Halving
+from .mixed import WHOLE, Nodes, NodeShape, Partial
+from .mixture import Mixture, Rows, taken_apart
 from .passes import dense
 from .space import SearchSpace
 from .statistics import computed_again
@@ -89,7 +91,7 @@ class SearchCell(nn.Module):
         """
         super().__init__()
         first: nn.Module = (
-            FactorizedReduce(in_chs[0], node.channels, affine=False)
+            Halving(FactorizedReduce(in_chs[0], node.channels, affine=False))
             if halve_first
             else relu_conv_bn(in_chs[0], node.channels, 1, 1, affine=False)
         )
@@ -100,7 +102,7 @@ class SearchCell(nn.Module):
             _remove_relu(module)
         self.nodes, self.is_last = Nodes(space, kind, node), is_last
 
-    def forward(self, before: Tensor, last: Tensor, rows: list[Row], mixture: Mixture) -> Tensor:
+    def forward(self, before: Tensor, last: Tensor, rows: Rows, mixture: Mixture) -> Tensor:
         """ReLU of the outputs of cells k-2 and k-1 -> that of its own, (N, nodes * C, H', W')."""
         states = self.nodes([self.preprocess[0](before), self.preprocess[1](last)], rows, mixture)
         out: Tensor = _Concatenation.apply(*states[2:])
@@ -134,7 +136,7 @@ class SearchCell201(nn.Module):
         super().__init__()
         self.nodes = Nodes(space, "cell", node)
 
-    def forward(self, before: Tensor, last: Tensor, rows: list[Row], mixture: Mixture) -> Tensor:
+    def forward(self, before: Tensor, last: Tensor, rows: Rows, mixture: Mixture) -> Tensor:
         """(N, C, H, W) -> the same; `before` is not read, so that both families run through one loop."""
         out: Tensor = self.nodes([last], rows, mixture)[-1]
         return out
@@ -167,7 +169,7 @@ class Supernet(nn.Module):
         return logits
 
     def _search_cell(
-        self, cell: nn.Module, before: Tensor, last: Tensor, rows: list[Row], mixture: Mixture
+        self, cell: nn.Module, before: Tensor, last: Tensor, rows: Rows, mixture: Mixture
     ) -> Tensor:
         """The output of a cell, which the backward pass computes again where memory is `checkpoint`."""
         if self.memory == "checkpoint" and torch.is_grad_enabled():

@@ -25,7 +25,7 @@ from dots_zoo.genotype import CellGenotype
 from .begin import carry_on, fresh
 from .config import TrainingConfig
 from .discretise import topology_rule
-from .mixed import Active, Mixture
+from .mixture import Active, Mixture
 from .operation import active_operations, alphas, open_operations, operation_choices
 from .relax import cosine, edge_membership, edge_weights, group_softmax, sigmoid_weights, temperature
 from .space import Choice, EdgeRule, SearchSpace, edge_choice

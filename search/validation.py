@@ -13,7 +13,7 @@ import torch.nn.functional as F
 
 from dots_zoo.randomness import seeded
 
-from .mixed import Mixture
+from .mixture import Mixture
 from .stages import Moment, Relaxation, Run, Search
 from .statistics import still_statistics
 from .supernet import Supernet

@@ -3,7 +3,7 @@ import torch
 
 from dots_zoo.errors import DotsZooError
 from dots_zoo.search.auxiliary import AuxiliaryConfig, auxiliary_weight, with_auxiliary
-from dots_zoo.search.mixed import Mixture
+from dots_zoo.search.mixture import Mixture
 from dots_zoo.search.stages import Moment, Relaxation
 
 HALF = 0.5**0.5

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from dots_zoo.depthwise import DepthwiseConv, depthwise, is_square_depthwise, skips_odd
-from dots_zoo.depthwise_loops import convolution
+from dots_zoo.depthwise_loops import of_images
 
 LAST, FIRST = torch.channels_last, torch.contiguous_format
 
@@ -88,16 +88,20 @@ def test_a_loop_reads_a_scaled_relu_and_sums_what_it_writes(
     x = torch.randn(size, generator=draws).double().contiguous(memory_format=LAST)
     weight = torch.randn(size[1], 1, taps, taps, generator=draws).double()
     scales = torch.linspace(-1, 2, size[1]).double()
-    for read, factors in ((x, None), (F.relu(x * scales[:, None, None]), scales)):
-        found, sums = convolution(x, weight, *numbers, factors)
+    for read, factors in ((x, scales[:0]), (F.relu(x * scales[:, None, None]), scales)):
         exact = F.conv2d(read, weight, None, *numbers, groups=size[1])
+        found, sums = torch.empty_like(exact, memory_format=LAST), torch.zeros(size[1]).double()
+        of_images(x, weight, numbers, found, factors.numpy())(sums.numpy(), 0, size[0])
         torch.testing.assert_close(found, exact, rtol=1e-12, atol=1e-12)
-        torch.testing.assert_close(torch.from_numpy(sums), exact.sum(dim=(0, 2, 3)), rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(sums, exact.sum(dim=(0, 2, 3)), rtol=1e-12, atol=1e-12)
 
 
 def test_what_is_no_number_passes_the_relu_of_a_loop() -> None:
     x = torch.full((1, 16, 3, 3), float("nan")).contiguous(memory_format=LAST)
-    assert convolution(x, torch.ones(16, 1, 3, 3), 1, 1, 1, torch.ones(16))[0].isnan().all()
+    out, sums = torch.empty_like(x), torch.zeros(16).double()
+    write = of_images(x, torch.ones(16, 1, 3, 3), (1, 1, 1), out, torch.ones(16).numpy())
+    write(sums.numpy(), 0, 1)
+    assert out.isnan().all() and sums.isnan().all()
 
 
 def test_without_numba_it_is_the_library_s_convolution(monkeypatch: pytest.MonkeyPatch) -> None:

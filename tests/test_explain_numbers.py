@@ -20,7 +20,8 @@ from dots_zoo.search.explain_shuffle import ShuffleConfig, exchangeable, exchang
 from dots_zoo.search.explain_skip import gaps
 from dots_zoo.search.explain_tau import combinations_of, ranked
 from dots_zoo.search.finished import Look
-from dots_zoo.search.mixed import Mixture, Partial, everything
+from dots_zoo.search.mixed import Partial
+from dots_zoo.search.mixture import Mixture, everything
 from dots_zoo.search.plain import plain
 from dots_zoo.search.space import CellSpace, SearchSpace
 from dots_zoo.search.spaces import darts_space, named_space

@@ -8,35 +8,43 @@ from hypothesis import strategies as st
 
 from dots_zoo.ops import FactorizedReduce
 from dots_zoo.search.candidates import candidate
-from dots_zoo.search.halving import every_other, halves
+from dots_zoo.search.halving import Halving, every_other, halves
 from dots_zoo.search.supernet import _Concatenation
 
 LAST = torch.channels_last
 
 
+def indexed(x):
+    """The pixels of `halves`, as an index takes them."""
+    even, odd = x[:, :, ::2, ::2], x[:, :, 1::2, 1::2]
+    return even, F.pad(odd, [0, even.shape[3] - odd.shape[3], 0, even.shape[2] - odd.shape[2]])
+
+
 @settings(deadline=None)
-@given(st.integers(1, 3), st.integers(1, 5), st.integers(2, 9), st.integers(2, 9), st.integers(0, 1))
-def test_every_other_pixel_and_its_gradient_are_those_of_an_index(batch, channels, height, width, first):
+@given(st.integers(1, 3), st.integers(1, 5), st.integers(1, 9), st.integers(1, 9), st.booleans())
+def test_the_pixels_and_their_gradients_are_those_of_an_index(batch, channels, height, width, both):
+    ours, plain = (halves, indexed) if both else (every_other, lambda x: x[:, :, ::2, ::2])
     found, gradients = [], []
-    for function in (every_other, lambda x, first: x[:, :, first::2, first::2]):
+    for function in (ours, plain):
         x = torch.arange(batch * channels * height * width).double().view(batch, channels, height, width)
         x = (x.contiguous(memory_format=LAST).requires_grad_() + 1).contiguous(memory_format=LAST)
         x.register_hook(gradients.append)  # that of a leaf is laid as the leaf is
-        out = function(x, first)
+        out = torch.cat(function(x), dim=1) if both else function(x)
         out.square().sum().backward()
         found.append(out)
     assert torch.equal(*found) and torch.equal(*gradients)
     assert gradients[0].is_contiguous(memory_format=LAST)
 
 
-@pytest.mark.parametrize("first", [0, 1])
-def test_every_other_pixel_can_be_differentiated_twice(first):
+@pytest.mark.parametrize("function", [every_other, lambda x: torch.cat(halves(x), dim=1)])
+def test_pixels_can_be_differentiated_twice(function):
     x = torch.randn(2, 3, 5, 4, dtype=torch.double, requires_grad=True)
-    assert torch.autograd.gradgradcheck(lambda x: every_other(x, first) ** 2, (x,))
+    assert torch.autograd.gradgradcheck(lambda x: function(x) ** 2, (x,))
 
 
 @pytest.mark.parametrize("size", [(2, 4, 6, 8), (1, 4, 7, 5)])
 def test_halves_are_what_a_factorized_reduce_reads(size):
+    """As a candidate, and in front of the nodes of a cell, where the ReLU is that of the cell before."""
     torch.manual_seed(0)
     read, ours = candidate("skip_connect", 4, 2)
     assert read == "halves"
@@ -44,8 +52,8 @@ def test_halves_are_what_a_factorized_reduce_reads(size):
     plain = FactorizedReduce(4, 4, affine=False).double().eval()
     plain.load_state_dict(dict(zip(plain.state_dict(), ours.state_dict().values(), strict=True)))
     x = torch.randn(size).double()
-    found = ours.norm(ours(F.relu(halves(every_other(x, 0), x))))
-    torch.testing.assert_close(found, plain(x), rtol=1e-12, atol=1e-12)
+    for found in (ours.norm(ours(F.relu(torch.cat(halves(x), dim=1)))), Halving(plain)(F.relu(x))):
+        torch.testing.assert_close(found, plain(x), rtol=1e-12, atol=1e-12)
 
 
 def test_the_gradients_of_a_concatenation_lie_apart():

@@ -11,7 +11,7 @@ from torch import nn
 from dots_zoo.search import gdas
 from dots_zoo.search.begin import sgd
 from dots_zoo.search.methods import METHODS, Derivation, plan
-from dots_zoo.search.mixed import everything
+from dots_zoo.search.mixture import everything
 from dots_zoo.search.space import CellSpace, SearchSpace
 from dots_zoo.search.spaces import darts_space
 from dots_zoo.search.stages import Moment, Run, Turn

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dots_zoo.parts import in_parts
-from dots_zoo.search import passes
+from dots_zoo.search import channel_numbers, passes
+from dots_zoo.search.channel_numbers import numbers_of, ones
 from dots_zoo.search.passes import Norm
 
 SIZES = [(2, 16, 3, 5), (1, 32, 4, 4), (3, 5, 2, 7), (2, 48, 1, 1)]
@@ -22,23 +23,25 @@ def every_pass(size: tuple[int, int, int, int], dtype: torch.dtype) -> list[torc
         return torch.randn(shape, generator=draws, dtype=torch.float64).to(dtype)
 
     grad, y, x = (passes.dense(numbers(*size)) for _ in range(3))
-    scales, matrices = numbers(3, size[1]), numbers(2, size[1], size[1])
-    norm = Norm(*numbers(4, 2, size[1]))
-    found = [passes.scaled_sum([grad, y, x], scales), *passes.scaled_relus([y, x], scales[:2])]
+    scales, norms = (numbers_of(numbers(*shape, size[1]), y) for shape in ((3,), (4, 2)))
+    matrices, onto = [numbers(size[1], size[1], 1, 1) for _ in range(2)], grad.clone()
+    found = [passes.scaled_sum([grad, y, x], scales), passes.scaled_sum([y, x], scales[:2], onto), onto]
+    found += [*passes.scaled_relus([y, x], scales[:2]), *passes.multiples(x, scales[0, :2])]
     found += [passes.channel_sums([x, y]), passes.channel_pulls(grad, [x, y])]
     found.append(passes.masked_pulls([grad, y], [y, x]))
-    ys, squares = passes.products([x, y], matrices, scales[:2])
-    found += [*ys, squares]
+    ys, *statistics = passes.products([x, y], matrices, passes.channel_sums([x, y]))
+    found += [*ys, *statistics]
     for masked in (False, True):
-        found.append(passes.norm_gradient(grad, y, Norm(*(each[1] for each in norm)), masked))
-    return found
+        found.append(passes.norm_gradient(grad, y, Norm(*(each[1] for each in norms)), masked))
+    return [torch.as_tensor(each) for each in found]
 
 
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-12), (torch.float32, 2e-5)])
 @pytest.mark.parametrize("size", SIZES)
 def test_loops_and_operators_give_the_same(size, dtype, tolerance, monkeypatch):
     loops = every_pass(size, dtype)
-    monkeypatch.setattr(passes, "has_loops", lambda x: False)
+    for module in (channel_numbers, passes):
+        monkeypatch.setattr(module, "has_loops", lambda x: False)
     for ours, operators in zip(loops, every_pass(size, dtype), strict=True):
         assert ours.dtype == operators.dtype and ours.shape == operators.shape
         torch.testing.assert_close(ours, operators, rtol=tolerance, atol=tolerance * 10)
@@ -66,7 +69,7 @@ def test_the_number_of_threads_changes_rounding_alone():
 
 def test_what_is_no_number_is_not_hidden_by_a_relu():
     y = passes.dense(torch.full((1, 16, 2, 2), float("nan")))
-    [relu] = passes.scaled_relus([y], torch.ones(1, 16))
+    [relu] = passes.scaled_relus([y], ones(y)[None])
     assert relu.isnan().all()
 
 

@@ -26,7 +26,7 @@ from dots_zoo.search.data import split
 from dots_zoo.search.dropnas import draw, dropped, update_kept_logits
 from dots_zoo.search.loop import batches
 from dots_zoo.search.methods import METHODS
-from dots_zoo.search.mixed import Mixture
+from dots_zoo.search.mixture import Mixture
 from dots_zoo.search.stages import Batch, Moment, Run, Turn
 from dots_zoo.search.steps import classify, update_logits, update_weights
 from dots_zoo.train_run import train

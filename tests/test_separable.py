@@ -1,11 +1,15 @@
 """Separable convolutions, and the other sums of the supernet, against the modules that they stand for."""
 
+from collections import Counter
+
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from dots_zoo import depthwise_loops
 from dots_zoo.quick_norm import normalise
-from dots_zoo.search import half_passes, passes
+from dots_zoo.search import channel_numbers, half_passes, passes
 from dots_zoo.search.candidates import candidate, weighted_sum
 from dots_zoo.search.separable import before_relu
 from dots_zoo.search.separable_sum import sum_of_separable
@@ -43,7 +47,7 @@ def results(function, shape, stride=1, train=True, lean=False, layout=torch.chan
     for _ in range(2):
         read = [before_relu(x) if function is sum_of_separable else x for x in xs]
         even = [x[:, :, ::stride, ::stride] for x in read]  # all that a dilated convolution reads
-        out = function(list(modules), weights.unbind(), [read[0], even[1], read[0], even[2]], lean)
+        out = function(list(modules), weights, [read[0], even[1], read[0], even[2]], lean)
     pull = torch.randn(out.shape, generator=torch.Generator().manual_seed(7)).double()
     (out * pull).sum().backward()
     gradients = [t.grad for t in (*modules.parameters(), *xs, weights)]
@@ -61,14 +65,22 @@ def test_the_weighted_sum_is_that_of_the_modules(shape, train, lean):
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("changes", [{"layout": torch.contiguous_format}, {"threads": 2}, {"loops": False}])
+@pytest.mark.parametrize(
+    "changes",
+    [{"layout": torch.contiguous_format}, {"threads": 2}, {"loops": False}, {"wide": True}, {"wide": False}],
+)
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("shape", SHAPES[1:3])
 def test_so_it_is_whatever_computes_it(shape, stride, changes, monkeypatch):
-    """Without loops it goes from pass to pass."""
+    """Without loops it goes from pass to pass; tiles are as a processor has registers."""
+    if "wide" in changes:
+        monkeypatch.setattr(depthwise_loops, "WIDE", changes["wide"])
+        for module in (passes, half_passes):
+            monkeypatch.setattr(module, "TILES", ((0,) * (8 if changes["wide"] else 4), (0,)))
     layout, threads = changes.get("layout", torch.channels_last), torch.get_num_threads()
     if not changes.get("loops", True):
-        monkeypatch.setattr(passes, "has_loops", lambda x: False)
+        for module in (channel_numbers, passes):
+            monkeypatch.setattr(module, "has_loops", lambda x: False)
         monkeypatch.setattr(half_passes, "has_loop", lambda x, taps: False)
     try:
         torch.set_num_threads(changes.get("threads", threads))
@@ -95,11 +107,39 @@ def test_a_backward_pass_is_one_loop_for_each_half_where_there_is_one(monkeypatc
     assert len(calls) == 6
 
 
+class Calls(TorchDispatchMode):
+    """The operators that are called."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.names.append(function.overloadpacket.__name__)
+        return function(*args, **(kwargs or {}))
+
+
+def test_between_passes_over_maps_few_operators_are_called():
+    """Of four candidates with six halves. Memory for x and y of both levels and for the sum, and its views;
+    memory for the gradients of four maps and of two between halves; and gradients of the weights of the
+    mixture, of 3x3 and 5x5 and of pointwise convolutions, the latter three as views.
+    """
+    modules = list(candidates(16))
+    xs, weights = maps((2, 16, 8, 8), 4, torch.float), torch.ones(4, requires_grad=True)
+    with Calls() as forward:
+        out = sum_of_separable(modules, weights, xs, False)
+    with Calls() as backward:
+        out.backward(torch.ones_like(out))
+    counts = [Counter(name for name in calls.names if name != "detach") for calls in (forward, backward)]
+    assert counts[0] == {"empty": 5, "split": 4}
+    assert counts[1] == {"ones_like": 1, "empty_like": 6, "lift_fresh": 4, "unbind": 3}
+
+
 def test_in_single_precision_the_error_is_that_of_the_library():
     """Inputs far from zero: a variance of E[y^2] - E[y]^2 would lose what is asked for here."""
     x = torch.randn(8, 16, 16, 16, generator=torch.Generator().manual_seed(1)) * 0.01 + 10
-    x, errors, weights = x.contiguous(memory_format=torch.channels_last), {}, torch.ones(4).unbind()
-    truth = plain(list(candidates(16).double()), torch.ones(4).double().unbind(), [x.double()] * 4, False)
+    x, errors, weights = x.contiguous(memory_format=torch.channels_last), {}, torch.ones(4)
+    truth = plain(list(candidates(16).double()), torch.ones(4).double(), [x.double()] * 4, False)
     for name, function in (("ours", sum_of_separable), ("library", plain)):
         found = function(list(candidates(16)), weights, [x] * 4, False)
         errors[name] = (found.double() - truth).abs().max().item()
@@ -111,7 +151,7 @@ def test_the_statistics_of_a_batch_move_only_where_they_are_kept():
     for module in modules.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean = module.running_var = module.num_batches_tracked = None
-    out = sum_of_separable(list(modules), torch.ones(4).unbind(), maps((2, 4, 3, 3), 4, torch.float), False)
+    out = sum_of_separable(list(modules), torch.ones(4), maps((2, 4, 3, 3), 4, torch.float), False)
     assert out.isfinite().all() and not [b for b in modules.buffers() if b is not None]
 
 
@@ -121,11 +161,11 @@ def test_in_the_step_of_the_logits_nothing_is_kept_for_gradients_of_weights():
         modules.requires_grad_(wanted)
         seen = {}
         with torch.autograd.graph.saved_tensors_hooks(
-            lambda t, seen=seen: seen.setdefault(t.untyped_storage().data_ptr(), t), lambda t: t
+            lambda t, seen=seen: seen.setdefault(t.data_ptr(), t), lambda t: t
         ):
             sum_of_separable(
                 list(modules),
-                torch.ones(4).requires_grad_().unbind(),
+                torch.ones(4).requires_grad_(),
                 maps((2, 16, 8, 8), 4, torch.float),
                 False,
             )
@@ -138,12 +178,12 @@ def test_a_weighted_sum_and_its_gradients_are_those_of_products():
     """Three maps with weights, and one that is added as it is; then only such."""
 
     def plain(weights, ys, others):
-        return sum([w * y for w, y in zip(weights, ys, strict=True)] + others)
+        return sum([w * y for w, y in zip(() if weights is None else weights, ys, strict=True)] + others)
 
     found = []
     for function in (weighted_sum, plain):
         ys, weights = maps((2, 3, 4, 5), 4), torch.tensor([0.5, 0.0, -3.0]).double().requires_grad_()
-        out = function(weights.unbind(), ys[:3], ys[3:]) + function((), (), ys[2:])
+        out = function(weights, ys[:3], ys[3:]) + function(None, (), ys[2:])
         (out * torch.arange(out.numel()).double().view_as(out)).sum().backward()
         found.append([out, weights.grad, *(y.grad for y in ys)])
     for ours, theirs in zip(*found, strict=True):

@@ -6,8 +6,9 @@ import torch
 from torch import nn
 
 from dots_zoo.errors import DotsZooError
-from dots_zoo.search import mixed
-from dots_zoo.search.mixed import Mixture, Partial, everything
+from dots_zoo.search import separable_sum
+from dots_zoo.search.mixed import Partial
+from dots_zoo.search.mixture import Mixture, everything
 from dots_zoo.search.space import CellSpace, SearchSpace
 from dots_zoo.search.spaces import darts_space, named_space
 from dots_zoo.search.supernet import Shape, Supernet, cell_kinds
@@ -282,8 +283,8 @@ def test_what_is_computed_again_changes_nothing(memory):
 def test_how_many_are_computed_together_changes_nothing(group, monkeypatch):
     """16 channels: the compiled loops take several maps in one call."""
     found, images = [], torch.randn(2, 3, 9, 7, generator=torch.Generator().manual_seed(1)).double()
-    for size in (mixed.GROUP, group):
-        monkeypatch.setattr(mixed, "GROUP", size)
+    for size in (separable_sum.GROUP, group):
+        monkeypatch.setattr(separable_sum, "GROUP", size)
         torch.manual_seed(0)
         supernet = Supernet(OPERATION_STAGE, shape(channels=16, cells=3)).double()
         mixture = mixture_for(OPERATION_STAGE, torch.double)
@@ -300,7 +301,7 @@ def test_less_is_kept_where_memory_is_lean_or_checkpointed():
     for memory in ("fast", "lean", "checkpoint"):
         supernet, seen = Supernet(space, shape(cells=3, memory=memory)), {}
         with torch.autograd.graph.saved_tensors_hooks(
-            lambda t, seen=seen: seen.setdefault(t.untyped_storage().data_ptr(), t), lambda t: t
+            lambda t, seen=seen: seen.setdefault(t.data_ptr(), t), lambda t: t
         ):
             supernet(torch.randn(2, 3, 16, 16), mixture_for(space))
         sizes[memory] = sum(t.numel() for t in seen.values())
