@@ -97,7 +97,7 @@ def multiples(x: Tensor, factors: Numbers) -> list[Tensor]:
     if not has_loops(x):
         return [x * factor for factor in factors.to(x.dtype).unbind()]
     x = dense(x)
-    outs = empties(x, x.shape, len(factors))
+    outs = [torch.empty_like(x) for _ in factors]  # each of its own: the engine adds in place, and frees it
     _in_parts(write_multiples, x, x.data_ptr(), factors, _addresses(outs), *_type(x))
     return outs
 

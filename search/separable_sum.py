@@ -155,6 +155,7 @@ class _SumOfSeparable(torch.autograd.Function):
             if not ctx.wanted:
                 levels = [_Level(level.parts, (), level.ys, level.inverse) for level in levels]
             _add_gradients(group, numbers[group.place], maps, levels, grad, found)
+            del levels  # before the next are computed again
         of_parameters = [g for part in parts for g in found.of_halves.get(part.number, (None, None))]
         return None, joined(found.of_weights), *found.of_maps, *as_parameters(of_parameters, parameters)
 
