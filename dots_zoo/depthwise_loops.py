@@ -79,6 +79,7 @@ def of_images(
     """
     (stride, padding, dilation), taps = numbers, weight.shape[-1]
     assert weight.is_contiguous() and weight.dtype == x.dtype, "a loop reads weights row by row"
+    assert [*out.shape[2:]] == sides_of(x.shape[2:], taps, *numbers), "a loop writes as much as it reads"
     types = (0,) * (taps * taps), (0,) * taps, (0,) * dilation, (0,) * stride
     return partial(write_images, place(x), place(out), weight.data_ptr(), scales, types, TILES, padding)
 

@@ -130,7 +130,7 @@ def _quantise(
         quantiser = QDQQuantizer(
             own,
             per_channel=True,
-            reduce_range=not symmetric,  # processors without VNNI add pairs of products in 16 bits
+            reduce_range=target == "cpu",  # processors without VNNI add pairs of products in 16 bits
             weight_qType=QuantType.QInt8,
             activation_qType=QuantType.QInt8 if symmetric else QuantType.QUInt8,
             tensors_range=copy.deepcopy(ranges),  # the quantiser changes them

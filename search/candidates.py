@@ -110,11 +110,10 @@ class _WeightedSum(torch.autograd.Function):
     def forward(ctx: Any, weights: Tensor | None, *maps: Tensor) -> Tensor:
         count = 0 if weights is None else len(weights)
         ctx.save_for_backward(weights, *(maps[:count] if ctx.needs_input_grad[0] else ()))
-        scales = [ones(maps[0])] * len(maps)
+        scales = stacked([ones(maps[0])] * len(maps))
         if weights is not None:
-            numbers = numbers_of(weights, maps[0])
-            scales[:count] = [one * number for one, number in zip(scales, numbers, strict=False)]
-        return scaled_sum(maps, stacked(scales))
+            scales[:count] *= numbers_of(weights, maps[0])[:, None]
+        return scaled_sum(maps, scales)
 
     @staticmethod
     @once_differentiable
@@ -124,6 +123,7 @@ class _WeightedSum(torch.autograd.Function):
         if weights is None:
             return None, *[grad] * len(each)
         of_weights = joined([channel_pulls(grad, maps)[1:].sum(1)]).to(weights.dtype) if wanted else None
-        numbers, chosen = numbers_of(weights, grad), [k for k in range(len(weights)) if each[k]]
-        of_maps = dict(zip(chosen, multiples(grad, numbers[chosen]) if chosen else (), strict=True))
-        return of_weights, *map(of_maps.get, range(len(weights))), *[grad] * (len(each) - len(weights))
+        factors = [w for w, on in zip(numbers_of(weights, grad), each, strict=False) if on]
+        found = iter(multiples(grad, factors))
+        of_maps = [next(found) if on else None for on in each[: len(weights)]]
+        return of_weights, *of_maps, *[grad] * (len(each) - len(weights))

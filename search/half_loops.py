@@ -49,8 +49,8 @@ def write_half_gradient(
     dL/dw.
 
     maps: g, y, x and m, z being relu(s m), scales (C,); x and m are not looked at unless geometry says that
-    gradients of weights are wanted. P and w are at addresses. norm, each (C',), and masked: see
-    `write_norm_gradient`. geometry: `Types` of the convolution and of its gradient, padding, and wanted.
+    gradients of weights are wanted. P and w are at addresses. norm, each (C',): see `norm_factors`; masked:
+    see `write_norm_gradient`. geometry: `Types` of the convolution and of its gradient, padding, and wanted.
     """
     of_g, of_y, of_x, of_m = maps
     forward, backward, padding, wanted = geometry

@@ -92,13 +92,14 @@ def scaled_sum(maps: Sequence[Tensor], scales: Numbers, onto: Tensor | None = No
     return _as_map(total, maps[0])
 
 
-def multiples(x: Tensor, factors: Numbers) -> list[Tensor]:
-    """A map, (K,) -> K maps, w_k x."""
+def multiples(x: Tensor, factors: Sequence[Numbers]) -> list[Tensor]:
+    """A map, K scalars -> K maps, w_k x."""
     if not has_loops(x):
-        return [x * factor for factor in factors.to(x.dtype).unbind()]
+        return [x * factor.to(x.dtype) for factor in factors]
     x = dense(x)
     outs = [torch.empty_like(x) for _ in factors]  # each of its own: the engine adds in place, and frees it
-    _in_parts(write_multiples, x, x.data_ptr(), factors, _addresses(outs), *_type(x))
+    numbers = np.array(factors, LIKE[x.dtype].dtype)
+    _in_parts(write_multiples, x, x.data_ptr(), numbers, _pointers(outs), *_type(x))
     return outs
 
 
@@ -128,7 +129,7 @@ def products(
         return ys, numbers_of(of_x, like), stacked([channel_pulls(y, [y])[1] for y in ys]) / count
     assert all(x.is_contiguous() and x.dtype == like.dtype for x in matrices), "a loop reads matrices by rows"
     maps, means = [dense(x) for x in maps], np.empty((len(maps), into), sums.dtype)
-    addresses = np.array([x.data_ptr() for x in matrices], np.intp)
+    addresses = _pointers(matrices)
     write_means(addresses, sums, count, means)
     ys = empties(like, (like.shape[0], into, *like.shape[2:]), len(maps))
     arrays = _addresses(maps), _type(like)[0], addresses, means, _addresses(ys), TILES
@@ -219,7 +220,11 @@ def _addresses(maps: Sequence[Tensor]) -> Any:
     """Of maps, channels last, that stay alive as long as they are used."""
     shape, kind = maps[0].shape, maps[0].dtype
     assert all(x.shape == shape and x.dtype == kind for x in maps), "loops take maps of one shape and type"
-    return np.array([x.data_ptr() for x in maps], np.intp)
+    return _pointers(maps)
+
+
+def _pointers(tensors: Sequence[Tensor]) -> Any:
+    return np.array([x.data_ptr() for x in tensors], np.intp)
 
 
 def _type(x: Tensor) -> tuple[tuple[int, int, int, int], Any]:

@@ -41,9 +41,12 @@ def track(norms: Sequence[nn.BatchNorm2d], means: Any, variances: Any, count: in
         torch._foreach_lerp_([cast(Tensor, norm.running_var) for norm in norms], list(unbiased), rate)
         torch._foreach_add_([cast(Tensor, norm.num_batches_tracked) for norm in norms], 1)
         return
-    kept = [(norm.running_mean, norm.running_var, norm.num_batches_tracked) for norm in norms]
-    places = np.array([[cast(Tensor, x).data_ptr() for x in row] for row in kept], np.intp)
-    move(places, means, unbiased, rate)
+    kept = [
+        [cast(Tensor, x) for x in (norm.running_mean, norm.running_var, norm.num_batches_tracked)]
+        for norm in norms
+    ]
+    assert all(x.numpy().dtype == means.dtype for row in kept for x in row[:2]), "a loop moves one type"
+    move(np.array([[x.data_ptr() for x in row] for row in kept], np.int64), means, unbiased, rate)
 
 
 @contextmanager

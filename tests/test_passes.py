@@ -26,7 +26,7 @@ def every_pass(size: tuple[int, int, int, int], dtype: torch.dtype) -> list[torc
     scales, norms = (numbers_of(numbers(*shape, size[1]), y) for shape in ((3,), (4, 2)))
     matrices, onto = [numbers(size[1], size[1], 1, 1) for _ in range(2)], grad.clone()
     found = [passes.scaled_sum([grad, y, x], scales), passes.scaled_sum([y, x], scales[:2], onto), onto]
-    found += [*passes.scaled_relus([y, x], scales[:2]), *passes.multiples(x, scales[0, :2])]
+    found += [*passes.scaled_relus([y, x], scales[:2]), *passes.multiples(x, [*scales[0, :2]])]
     found += [passes.channel_sums([x, y]), passes.channel_pulls(grad, [x, y])]
     found.append(passes.masked_pulls([grad, y], [y, x]))
     ys, *statistics = passes.products([x, y], matrices, passes.channel_sums([x, y]))

@@ -174,6 +174,14 @@ def test_in_the_step_of_the_logits_nothing_is_kept_for_gradients_of_weights():
     assert kept == {True: (4 + 2 * 6) * size, False: (4 + 6) * size}
 
 
+def test_gradients_of_weighted_maps_share_no_memory():
+    """Or the engine could neither add to one in place nor free it before the others."""
+    ys = maps((2, 16, 4, 4), 3)
+    out = weighted_sum(torch.tensor([0.5, 2.0, -1.0]).double(), ys)
+    found = torch.autograd.grad(out.sum(), ys)
+    assert len({g.untyped_storage().data_ptr() for g in found}) == 3
+
+
 def test_a_weighted_sum_and_its_gradients_are_those_of_products():
     """Three maps with weights, and one that is added as it is; then only such."""
 

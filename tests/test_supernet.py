@@ -296,6 +296,20 @@ def test_how_many_are_computed_together_changes_nothing(group, monkeypatch):
         torch.testing.assert_close(others, four, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("cells", [3, 6])
+def test_the_weights_of_a_node_become_a_vector_once_for_all_cells(cells, monkeypatch):
+    """One for separable convolutions and one for the rest, at two nodes of two kinds of cell."""
+    space, stack, made = darts_space(("sep_conv_3x3", "max_pool_3x3", "skip_connect"), 2), torch.stack, []
+
+    def noted(tensors, *rest, **options):
+        made.append(tensors)
+        return stack(tensors, *rest, **options)
+
+    monkeypatch.setattr(torch, "stack", noted)
+    Supernet(space, shape(cells=cells))(torch.randn(2, 3, 16, 16), mixture_for(space))
+    assert sum(tensors[0].dim() == 0 for tensors in made) == 2 * 2 * 2
+
+
 def test_less_is_kept_where_memory_is_lean_or_checkpointed():
     space, sizes = darts_space(("sep_conv_3x3", "dil_conv_3x3"), 2), {}
     for memory in ("fast", "lean", "checkpoint"):
