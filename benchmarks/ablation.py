@@ -2,9 +2,9 @@
 
 python benchmarks/ablation.py [--json out.json] [--repetitions 5]
 
-A ratio is the time without the part over the time with all of them, of the minima of CPU seconds of the
-process; docs/fast_search.md explains the parts in this order. All compute the same: before anything is timed,
-the loss without a part must be that of the whole.
+A ratio is what a step needs without the part over what it needs with all of them: minima of CPU seconds of
+the process, and peak memory, each of a process of its own. docs/fast_search.md explains the parts in this
+order. All compute the same: before anything is timed, the loss without a part must be that of the whole.
 """
 
 import argparse
@@ -17,7 +17,16 @@ from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
-from search_step import Setting, classify, machine, step_of, timed, turns
+from search_step import (
+    Setting,
+    classify,
+    in_processes,
+    machine,
+    peak_of_this_process,
+    step_of,
+    timed,
+    turns,
+)
 from torch import Tensor, nn
 
 from dots_zoo import depthwise, depthwise_loops, quick_norm
@@ -132,13 +141,16 @@ PARTS: dict[str, Patch] = {
 }
 
 
-def measure(step: str, repetitions: int) -> dict[str, dict[str, float]]:
-    """Least CPU seconds of a step without each part, and over those of the whole."""
+def peak_without(step: str, name: str) -> int:
+    with PARTS[name]():
+        return peak_of_this_process(step, "fast", alone=step == "pair" and name != UNREAD)
+
+
+def measure(step: str, names: Sequence[str], repetitions: int) -> list[float]:
+    """Least CPU seconds of a step without each part."""
     runs, losses = {}, {}
-    for name, changed in PARTS.items():
-        if name == UNREAD and step != "pair":
-            continue
-        with changed():
+    for name in names:
+        with PARTS[name]():
             turn = turns(step, Setting())[0]
             runs[name] = partial(timed, step_of(step, name == UNREAD), turn)
             losses[name] = classify(turn, turn.batch, turn.mixture())[0].item()
@@ -148,8 +160,7 @@ def measure(step: str, repetitions: int) -> dict[str, dict[str, float]]:
         for name, run in runs.items():
             with PARTS[name]():
                 seen[name].append(run()[1])
-    least = {name: min(seconds[1:]) for name, seconds in seen.items()}
-    return {name: {"cpu": x, "ratio": x / least["all"]} for name, x in least.items()}
+    return [min(seconds[1:]) for seconds in seen.values()]
 
 
 def main() -> None:
@@ -159,13 +170,23 @@ def main() -> None:
     parser.add_argument("--json")
     parser.add_argument("--repetitions", type=int, default=5)
     chosen = parser.parse_args()
+    parts = {"pair": list(PARTS), "topology": [name for name in PARTS if name != UNREAD]}
+    peaks = {
+        step: in_processes(peak_without, [(step, name) for name in names]) for step, names in parts.items()
+    }
     torch.set_num_threads(1)
     keep_freed_memory()
     found: dict[str, Any] = machine()
-    for step in ("pair", "topology"):
-        found[step] = measure(step, chosen.repetitions)
-        for name, figures in found[step].items():
-            print(f"{step:9} {figures['cpu']:7.3f} s {figures['ratio']:6.3f}  without {name}", flush=True)
+    for step, names in parts.items():
+        figures = zip(names, measure(step, names, chosen.repetitions), peaks[step], strict=True)
+        found[step] = {name: {"cpu": cpu, "peak_bytes": peak} for name, cpu, peak in figures}
+        for name, row in found[step].items():
+            for key, ratio in (("cpu", "ratio"), ("peak_bytes", "peak_ratio")):
+                row[ratio] = row[key] / found[step]["all"][key]
+            print(
+                f"{step:9} time {row['ratio']:6.3f} memory {row['peak_ratio']:6.3f} without {name}",
+                flush=True,
+            )
     if chosen.json:
         with open(chosen.json, "w") as file:
             json.dump(found, file, indent=1)

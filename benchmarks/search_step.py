@@ -17,12 +17,11 @@ import platform
 import pstats
 import resource
 import statistics
-import subprocess
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from multiprocessing import get_context
 from typing import Any
 
 import torch
@@ -140,17 +139,24 @@ def timed(step: Callable[[Turn], Figures], turn: Turn) -> tuple[float, float]:
     return time.perf_counter() - wall, time.process_time() - cpu
 
 
+def two_images(turn: Turn) -> Turn:
+    assert turn.architecture_batch is not None
+    batches = [tuple(x[:2] for x in batch) for batch in (turn.batch, turn.architecture_batch)]
+    return replace(turn, batch=batches[0], architecture_batch=batches[1])
+
+
 def compare(step: str, setting: Setting, repetitions: int) -> dict[str, Any]:
-    """Times of both in turn, behind one step of each that is not counted."""
+    """Times of both in turn, behind a step of two images of each, which makes kernels and moments."""
     torch.set_num_threads(setting.threads)
     ours, plain = turns(step, setting)
     assert_same_loss(ours, plain)
+    both = [(name, step_of(step, name == "plain"), turn) for name, turn in (("plain", plain), ("ours", ours))]
+    for _, run, turn in both:
+        run(two_images(turn))
     seen: dict[str, list[tuple[float, float]]] = {"ours": [], "plain": []}
-    for repetition in range(repetitions + 1):
-        for name, turn in (("plain", plain), ("ours", ours)):
-            figures = timed(step_of(step, name == "plain"), turn)
-            if repetition:
-                seen[name].append(figures)
+    for _ in range(repetitions):
+        for name, run, turn in both:
+            seen[name].append(timed(run, turn))
     found: dict[str, Any] = {"step": step, **vars(setting)}
     for name, figures in seen.items():
         for kind, column in zip(("wall", "cpu"), zip(*figures, strict=True), strict=True):
@@ -191,23 +197,31 @@ def weights_step(turn: Turn, alone: bool) -> None:
     loss.backward()
 
 
-def peak_of_this_process(step: str, memory: str) -> int:
+def peak_of_this_process(step: str, memory: str, alone: bool) -> int:
     """Bytes of a step over what is held behind one of a single image."""
+    torch.set_num_threads(1)
     kept = "fast" if memory == "plain" else memory
     small, turn = (turns(step, Setting(batch, memory=kept))[memory == "plain"] for batch in (1, 32))
-    alone = step == "pair" and memory != "plain"  # a step of ours computes the gradients that it uses
     weights_step(small, alone)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     weights_step(turn, alone)
     return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
 
 
-def peaks(step: str) -> dict[str, int]:
+def in_processes(function: Callable[..., int], rows: Sequence[tuple[Any, ...]]) -> list[int]:
+    """The function of every row, each in a process of its own that holds as little as this one does now."""
+    with get_context("fork").Pool(2, maxtasksperchild=1) as pool:
+        return pool.starmap(function, rows, chunksize=1)
+
+
+def peaks() -> dict[str, dict[str, int]]:
     """Peak bytes of the plain one and of every memory option of ours."""
-    found = {}
-    for memory in ("plain", "fast", "lean", "checkpoint"):
-        command = [sys.executable, __file__, "--peak", step, memory]
-        found[memory] = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    found: dict[str, dict[str, int]] = {"pair": {}, "topology": {}}
+    kinds = [(step, memory) for step in found for memory in ("plain", "fast", "lean", "checkpoint")]
+    # A step of ours computes the gradients that it uses, which is those of the weights alone in a pair.
+    rows = [(step, memory, step == "pair" and memory != "plain") for step, memory in kinds]
+    for (step, memory), peak in zip(kinds, in_processes(peak_of_this_process, rows), strict=True):
+        found[step][memory] = peak
     return found
 
 
@@ -289,19 +303,15 @@ def main() -> None:
     parser.add_argument("--plot")
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--profile", choices=("pair", "topology", "second order", "dropnas"))
-    parser.add_argument("--peak", nargs=2, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
-    if chosen.peak:
-        print(peak_of_this_process(*chosen.peak))
-        return
     if chosen.profile:
         profile(chosen.profile)
         return
-    memory = {step: peaks(step) for step in ("pair", "topology")}
+    memory = peaks()
     keep_freed_memory()
     rows = []
     for step, setting in settings(chosen.quick):
-        rows.append(compare(step, setting, 4 if chosen.quick else chosen.repetitions))
+        rows.append(compare(step, setting, chosen.repetitions))
         print(json.dumps(rows[-1]), flush=True)
     found = {
         **machine(),
