@@ -38,20 +38,11 @@ from dots_zoo.search import (
     half_passes,
     mixed,
     passes,
-    pooling,
     separable_sum,
-    supernet,
 )
 from dots_zoo.search.halving import halves
 
 Patch = Callable[[], Any]
-
-
-class Apply:
-    """In the place of an autograd function."""
-
-    def __init__(self, apply: Callable[..., Any]) -> None:
-        self.apply = apply
 
 
 def source_for_every_edge(nodes: Any, states: list[Tensor], rows: Any, mixture: Any) -> list[Tensor]:
@@ -132,11 +123,7 @@ PARTS: dict[str, Patch] = {
     ),
     "four separable convolutions together": without((separable_sum, "GROUP", 1)),
     "a node's sum in one pass": without((mixed, "weighted_sum", sum_of_products)),
-    "max pooling without indices": without((pooling, "has_loops", lambda x: False)),
     "depthwise convolutions of our own": without((depthwise, "COMPILES", False)),
-    "a concatenation's gradients apart": without(
-        (supernet, "_Concatenation", Apply(lambda *maps: torch.cat(maps, dim=1)))
-    ),
     UNREAD: without(),
 }
 

@@ -6,7 +6,7 @@ It holds no architecture parameters. The cells are in `mixed.py`.
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +20,6 @@ from dots_zoo.quicken import quicken
 from .halving import Halving
 from .mixed import WHOLE, Nodes, NodeShape, Partial
 from .mixture import Mixture, Rows, taken_apart
-from .passes import dense
 from .space import SearchSpace
 from .statistics import computed_again
 
@@ -105,7 +104,7 @@ class SearchCell(nn.Module):
     def forward(self, before: Tensor, last: Tensor, rows: Rows, mixture: Mixture) -> Tensor:
         """ReLU of the outputs of cells k-2 and k-1 -> that of its own, (N, nodes * C, H', W')."""
         states = self.nodes([self.preprocess[0](before), self.preprocess[1](last)], rows, mixture)
-        out: Tensor = _Concatenation.apply(*states[2:])
+        out = torch.cat(states[2:], dim=1)
         return out if self.is_last else F.relu(out)
 
 
@@ -114,19 +113,6 @@ def _remove_relu(module: nn.Module) -> None:
     for name, child in module.named_children():
         if isinstance(child, nn.ReLU):
             setattr(module, name, nn.Identity())
-
-
-class _Concatenation(torch.autograd.Function):
-    """Along the channels; each map gets a gradient in memory of its own, which all that made it read fast."""
-
-    @staticmethod
-    def forward(ctx: Any, *maps: Tensor) -> Tensor:
-        ctx.channels = [x.shape[1] for x in maps]
-        return torch.cat(maps, dim=1)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
-        return tuple(dense(part) for part in grad.split(ctx.channels, dim=1))
 
 
 class SearchCell201(nn.Module):

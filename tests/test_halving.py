@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from dots_zoo.ops import FactorizedReduce
 from dots_zoo.search.candidates import candidate
 from dots_zoo.search.halving import Halving, every_other, halves
-from dots_zoo.search.supernet import _Concatenation
 
 LAST = torch.channels_last
 
@@ -54,16 +53,3 @@ def test_halves_are_what_a_factorized_reduce_reads(size):
     x = torch.randn(size).double()
     for found in (ours.norm(ours(F.relu(torch.cat(halves(x), dim=1)))), Halving(plain)(F.relu(x))):
         torch.testing.assert_close(found, plain(x), rtol=1e-12, atol=1e-12)
-
-
-def test_the_gradients_of_a_concatenation_lie_apart():
-    maps = [torch.randn(2, 3, 4, 4).contiguous(memory_format=LAST).requires_grad_() for _ in range(2)]
-    seen = []
-    for x in maps:
-        x.register_hook(seen.append)
-    out = _Concatenation.apply(*maps)
-    assert torch.equal(out, torch.cat(maps, dim=1))
-    pull = torch.randn(out.shape)
-    out.backward(pull.contiguous(memory_format=LAST))
-    assert all(g.is_contiguous(memory_format=LAST) for g in seen)
-    assert torch.equal(torch.cat([x.grad for x in maps], dim=1), pull)
