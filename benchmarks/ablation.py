@@ -17,16 +17,8 @@ from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
-from search_step import (
-    Setting,
-    classify,
-    in_processes,
-    machine,
-    peak_of_this_process,
-    step_of,
-    timed,
-    turns,
-)
+from search_step import machine
+from search_turns import Setting, in_processes, peak_of_this_process, step_of, timed, turns
 from torch import Tensor, nn
 
 from dots_zoo import depthwise, depthwise_loops, quick_norm
@@ -41,6 +33,7 @@ from dots_zoo.search import (
     separable_sum,
 )
 from dots_zoo.search.halving import halves
+from dots_zoo.search.steps import classify
 
 Patch = Callable[[], Any]
 

@@ -15,134 +15,27 @@ import cProfile
 import json
 import platform
 import pstats
-import resource
 import statistics
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
-from multiprocessing import get_context
+from dataclasses import replace
 from typing import Any
 
 import torch
-from accelerate import Accelerator
-from plain_supernet import PlainSupernet
+from search_turns import (
+    Setting,
+    assert_same_loss,
+    in_processes,
+    peak_of_this_process,
+    step_of,
+    timed,
+    turns,
+    two_images,
+)
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import dots_zoo
 from dots_zoo.allocator import keep_freed_memory
-from dots_zoo.datasets import ImageData
-from dots_zoo.search.begin import fresh, sgd
-from dots_zoo.search.config import TrainingConfig
-from dots_zoo.search.darts import unrolled
-from dots_zoo.search.discretise import survivors
-from dots_zoo.search.dots import group_relaxation
-from dots_zoo.search.dropnas import DropnasConfig, train_dropped
-from dots_zoo.search.operation import operation_choices, softmax_relaxation
-from dots_zoo.search.spaces import GROUP_V2, named_space
-from dots_zoo.search.stages import Figures, Moment, Run, Turn
-from dots_zoo.search.steps import bilevel, classify, one_level, update_logits, update_weights
-from dots_zoo.search.topology import TopologyConfig, topology_choices, topology_relaxation
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What is varied."""
-
-    batch: int = 32
-    cells: int = 8
-    threads: int = 1
-    memory: Any = "fast"
-
-
-def plain_bilevel(turn: Turn) -> Figures:
-    """As public code has it: both backward passes compute every gradient."""
-    assert turn.architecture_batch is not None
-    for batch, update in ((turn.architecture_batch, update_logits), (turn.batch, update_weights)):
-        turn.search.logits_optimiser.zero_grad()
-        turn.search.weights_optimiser.zero_grad()
-        loss, accuracy = classify(turn, batch, turn.mixture())
-        loss.backward()
-        update(turn)
-    turn.search.logits_optimiser.zero_grad()
-    return {"loss": loss.detach(), "accuracy": accuracy}
-
-
-def turns(step: str, setting: Setting) -> tuple[Turn, Turn]:
-    """The same turn of ours and of the plain search: same weights, logits, images. Logits are drawn: zeros
-    would make every edge `none` and a 3x3 convolution.
-    """
-    torch.manual_seed(0)
-    draws = torch.Generator().manual_seed(1)
-    training = TrainingConfig(batch_size=setting.batch, memory=setting.memory)
-    images = torch.randint(256, (8, 3, 32, 32), generator=draws).to(torch.uint8)
-    labels = torch.arange(8) % 10
-    data = ImageData("random", images, labels, images, labels, 10, (0.5,) * 3, (0.25,) * 3, False, {})
-    run = Run(training, data, {}, Accelerator(cpu=True))
-    full = named_space("S0")
-    alphas = {kind: torch.randn(14, 8, generator=draws) for kind in full.kinds}
-    if step == "topology":
-        space = survivors(full, alphas, GROUP_V2, 1)
-        choices: Any = partial(topology_choices, "pairs")
-        relax: Any = partial(topology_relaxation, "pairs", TopologyConfig(), 0)
-    else:
-        space, choices = full, operation_choices
-        relax = partial(group_relaxation, GROUP_V2) if step == "pair" else softmax_relaxation
-    ours = fresh("benchmark", setting.cells, lambda before: space, choices)(run, None, Moment(0, 0))
-    for logits in ours.logits.values():
-        logits.data.copy_(torch.randn(logits.shape, generator=draws))
-    plain = PlainSupernet(space, training.channels, setting.cells, 10, full)
-    for mine, theirs in zip(ours.supernet.parameters(), plain.used(), strict=True):
-        theirs.data.copy_(mine.data)
-    other: Any = plain
-    logits = {name: torch.nn.Parameter(value.detach().clone()) for name, value in ours.logits.items()}
-    theirs_search = replace(
-        ours,
-        supernet=other,
-        logits=logits,
-        weights_optimiser=sgd(other, training),
-        logits_optimiser=torch.optim.Adam(logits.values(), 1e-4, weight_decay=1e-3),
-    )
-    batches = [
-        (torch.randn(setting.batch, 3, 32, 32, generator=draws), torch.arange(setting.batch) % 10)
-        for _ in range(2)
-    ]
-    last = [(x.contiguous(memory_format=torch.channels_last), y) for x, y in batches]
-    return (
-        Turn(run, ours, relax(ours), Moment(0, 30), last[0], last[1]),
-        Turn(run, theirs_search, relax(theirs_search), Moment(0, 30), batches[0], batches[1]),
-    )
-
-
-def step_of(step: str, plain: bool) -> Callable[[Turn], Figures]:
-    if step == "pair":
-        return plain_bilevel if plain else bilevel
-    return {
-        "topology": one_level,
-        "second order": unrolled,
-        "dropnas": partial(train_dropped, DropnasConfig()),
-    }[step]
-
-
-def assert_same_loss(ours: Turn, plain: Turn) -> None:
-    losses = []
-    for turn in (ours, plain):
-        with torch.no_grad():
-            losses.append(classify(turn, turn.batch, turn.mixture())[0].item())
-    assert abs(losses[0] - losses[1]) < 1e-3 * abs(losses[1]), f"the losses differ: {losses}"
-
-
-def timed(step: Callable[[Turn], Figures], turn: Turn) -> tuple[float, float]:
-    """Wall and CPU seconds."""
-    wall, cpu = time.perf_counter(), time.process_time()
-    step(turn)
-    return time.perf_counter() - wall, time.process_time() - cpu
-
-
-def two_images(turn: Turn) -> Turn:
-    assert turn.architecture_batch is not None
-    batches = [tuple(x[:2] for x in batch) for batch in (turn.batch, turn.architecture_batch)]
-    return replace(turn, batch=batches[0], architecture_batch=batches[1])
+from dots_zoo.search.steps import classify
 
 
 def compare(step: str, setting: Setting, repetitions: int) -> dict[str, Any]:
@@ -187,31 +80,6 @@ def operator_calls() -> dict[str, int]:
             classify(turn, turn.batch, turn.mixture())[0].backward()
         found[name] = calls.count
     return found
-
-
-def weights_step(turn: Turn, alone: bool) -> None:
-    """What peak memory is measured of: the gradients of the weights alone, or of the logits, too."""
-    with torch.set_grad_enabled(not alone):
-        mixture = turn.mixture()
-    loss, _ = classify(turn, turn.batch, mixture)
-    loss.backward()
-
-
-def peak_of_this_process(step: str, memory: str, alone: bool) -> int:
-    """Bytes of a step over what is held behind one of a single image."""
-    torch.set_num_threads(1)
-    kept = "fast" if memory == "plain" else memory
-    small, turn = (turns(step, Setting(batch, memory=kept))[memory == "plain"] for batch in (1, 32))
-    weights_step(small, alone)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    weights_step(turn, alone)
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
-
-
-def in_processes(function: Callable[..., int], rows: Sequence[tuple[Any, ...]]) -> list[int]:
-    """The function of every row, each in a process of its own that holds as little as this one does now."""
-    with get_context("fork").Pool(2, maxtasksperchild=1) as pool:
-        return pool.starmap(function, rows, chunksize=1)
 
 
 def peaks() -> dict[str, dict[str, int]]:
