@@ -30,6 +30,7 @@ from dots_zoo.search import (
     half_passes,
     mixed,
     passes,
+    pooling,
     separable_sum,
 )
 from dots_zoo.search.halving import halves
@@ -116,6 +117,7 @@ PARTS: dict[str, Patch] = {
     ),
     "four separable convolutions together": without((separable_sum, "GROUP", 1)),
     "a node's sum in one pass": without((mixed, "weighted_sum", sum_of_products)),
+    "max pooling without indices": without((pooling, "has_loops", lambda x: False)),
     "depthwise convolutions of our own": without((depthwise, "COMPILES", False)),
     UNREAD: without(),
 }

@@ -33,6 +33,7 @@ from .candidates import (
 )
 from .halving import every_other, halves
 from .mixture import Mixture, Row, Rows, Together
+from .pooling import MaxPool
 from .separable import Separable, before_relu
 from .separable_sum import sum_of_separable
 from .space import INPUTS, SearchSpace
@@ -70,7 +71,8 @@ class Source(nn.Module):
         for name in POOLS:
             if name in operations:
                 after = QuickNorm(nn.BatchNorm2d(channels, affine=False)) if norm else nn.Identity()
-                self.pools[name] = nn.Sequential(OPS[name](channels, stride, False), after)
+                pool = OPS[name](channels, stride, False)
+                self.pools[name] = nn.Sequential(MaxPool(pool) if "max" in name else pool, after)
 
     def forward(self, x: Tensor, reads: set[str]) -> dict[str, Tensor]:
         """(N, C, H, W) -> what is read of it."""

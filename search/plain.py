@@ -1,6 +1,6 @@
 """A supernet of plain torch operations, which can be differentiated twice.
 
-The supernet's own backward passes are written by hand (`separable_sum.py`, `candidates.py`, and
+The supernet's own backward passes are written by hand (`separable_sum.py`, `candidates.py`, `pooling.py`,
 `quick_norm.py` of dots_zoo) and have no derivative. Here every operation of an edge, its batch norm, its
 weight and the sum of a node are computed one by one, on the same weights; the result is the same, the time
 is not.
@@ -18,6 +18,7 @@ from dots_zoo.quick_norm import QuickNorm
 from .candidates import Normed
 from .mixed import Nodes, SearchEdge, Summands
 from .mixture import Mixture, Row
+from .pooling import MaxPool
 from .supernet import Supernet
 
 
@@ -32,6 +33,8 @@ def plain(supernet: Supernet) -> Supernet:
         for name, child in module.named_children():
             if isinstance(child, QuickNorm):
                 setattr(module, name, _norm(child))
+            elif isinstance(child, MaxPool):
+                setattr(module, name, child.pool)
     return found
 
 
