@@ -1,6 +1,6 @@
 """What each part of the fast path of a search gives: steps of ours in turn with steps that do without one.
 
-python benchmarks/ablation.py [--json out.json] [--repetitions 5]
+python benchmarks/ablation.py [--json out.json] [--repetitions 5] [--memory fast]
 
 A ratio is what a step needs without the part over what it needs with all of them: minima of CPU seconds of
 the process, and peak memory, each of a process of its own. docs/fast_search.md explains the parts in this
@@ -123,17 +123,17 @@ PARTS: dict[str, Patch] = {
 }
 
 
-def peak_without(step: str, name: str) -> int:
+def peak_without(step: str, memory: str, name: str) -> int:
     with PARTS[name]():
-        return peak_of_this_process(step, "fast", alone=step == "pair" and name != UNREAD)
+        return peak_of_this_process(step, memory, alone=step == "pair" and name != UNREAD)
 
 
-def measure(step: str, names: Sequence[str], repetitions: int) -> list[float]:
+def measure(step: str, memory: str, names: Sequence[str], repetitions: int) -> list[float]:
     """Least CPU seconds of a step without each part."""
     runs, losses = {}, {}
     for name in names:
         with PARTS[name]():
-            turn = turns(step, Setting())[0]
+            turn = turns(step, Setting(memory=memory))[0]
             runs[name] = partial(timed, step_of(step, name == UNREAD), turn)
             losses[name] = classify(turn, turn.batch, turn.mixture())[0].item()
         assert abs(losses[name] - losses["all"]) < 1e-3, f"{name}: {losses}"
@@ -151,16 +151,20 @@ def main() -> None:
     )
     parser.add_argument("--json")
     parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--memory", choices=("fast", "lean", "checkpoint"), default="fast")
     chosen = parser.parse_args()
     parts = {"pair": list(PARTS), "topology": [name for name in PARTS if name != UNREAD]}
     peaks = {
-        step: in_processes(peak_without, [(step, name) for name in names]) for step, names in parts.items()
+        step: in_processes(peak_without, [(step, chosen.memory, name) for name in names])
+        for step, names in parts.items()
     }
     torch.set_num_threads(1)
     keep_freed_memory()
     found: dict[str, Any] = machine()
     for step, names in parts.items():
-        figures = zip(names, measure(step, names, chosen.repetitions), peaks[step], strict=True)
+        figures = zip(
+            names, measure(step, chosen.memory, names, chosen.repetitions), peaks[step], strict=True
+        )
         found[step] = {name: {"cpu": cpu, "peak_bytes": peak} for name, cpu, peak in figures}
         for name, row in found[step].items():
             for key, ratio in (("cpu", "ratio"), ("peak_bytes", "peak_ratio")):
