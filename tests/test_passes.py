@@ -1,13 +1,8 @@
 """The compiled loops over maps against the same in operators of PyTorch, which any other device runs."""
 
-import os
-
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from dots_zoo.parts import in_parts
 from dots_zoo.search import channel_numbers, passes
 from dots_zoo.search.channel_numbers import numbers_of, ones
 from dots_zoo.search.passes import Norm
@@ -77,29 +72,3 @@ def test_sums_of_many_pixels_keep_their_last_digits():
     x = passes.dense(torch.full((64, 1, 64, 64), 0.1))
     exact = 64**3 * torch.tensor(0.1).double()
     assert abs(passes.channel_sums([x]).item() / exact - 1) < 1e-6
-
-
-@given(st.integers(1, 9), st.integers(1, 5))
-@settings(deadline=None)
-def test_parts_cover_a_range_in_order(count, threads):
-    before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(threads)
-        parts = in_parts(lambda first, last: list(range(first, last)), count)
-    finally:
-        torch.set_num_threads(before)
-    assert sum(parts, []) == list(range(count)) and len(parts) == min(count, threads)
-
-
-@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # of a fork with threads, Python 3.12
-def test_threads_work_in_a_forked_process_too():
-    before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(2)
-        assert in_parts(lambda first, last: last - first, 2) == [1, 1]
-        pid = os.fork()
-        if not pid:
-            os._exit(0 if in_parts(lambda first, last: last - first, 2) == [1, 1] else 1)
-        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-    finally:
-        torch.set_num_threads(before)
