@@ -21,7 +21,7 @@ from search_step import machine
 from search_turns import Setting, in_processes, peak_of_this_process, step_of, timed, turns
 from torch import Tensor, nn
 
-from dots_zoo import depthwise, depthwise_loops, quick_norm
+from dots_zoo import depthwise, depthwise_gradient, quick_norm
 from dots_zoo.allocator import keep_freed_memory
 from dots_zoo.lanes import WIDE
 from dots_zoo.search import (
@@ -113,7 +113,7 @@ PARTS: dict[str, Patch] = {
     "the backward pass of a half in one loop": without((half_passes, "tiles", lambda x, matrix: False)),
     "tiles as this processor has registers": without(
         *((module, "TILES", ((0,) * (4 if WIDE else 8), (0,))) for module in (passes, half_passes)),
-        (depthwise_loops, "WIDE", not WIDE),
+        (depthwise_gradient, "WIDE", not WIDE),
     ),
     "four separable convolutions together": without((separable_sum, "GROUP", 1)),
     "a node's sum in one pass": without((mixed, "weighted_sum", sum_of_products)),

@@ -9,7 +9,7 @@ code. And a call of it takes some 20 microseconds, whatever the size. So
   channels, up to 5x5 taps;
 - the gradient of the input is a convolution of that of the output, with the weight mirrored and, for a
   stride, with s - 1 zeros between the pixels;
-- the gradient of the weight is a loop of our own.
+- the gradient of the weight is a loop of our own (`depthwise_gradient.py`).
 
 And where the dilation divides stride and padding, only every d-th pixel is read at all: the convolution is an
 undilated one of x[::d, ::d]. `benchmarks/depthwise.py` measures what each saves.
@@ -103,10 +103,10 @@ class _WeightGradient(torch.autograd.Function):
 
 def weight_gradient(x: Tensor, grad: Tensor, taps: int, stride: int, padding: int, dilation: int) -> Tensor:
     """(N, C, H, W), (N, C, H', W') on a CPU -> (C, 1, taps, taps), in single precision at least."""
-    from . import depthwise_loops
+    from . import depthwise_gradient
 
     kind, numbers = torch.promote_types(x.dtype, torch.float32), (taps, stride, padding, dilation)
-    return depthwise_loops.weight_gradient(x.to(kind), grad.to(kind), *numbers).to(x.dtype)
+    return depthwise_gradient.weight_gradient(x.to(kind), grad.to(kind), *numbers).to(x.dtype)
 
 
 def input_gradient(

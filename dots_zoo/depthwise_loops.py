@@ -1,10 +1,9 @@
-"""Depthwise convolution and its weight gradient, channels last, as loops over pixels that numba compiles.
+"""Depthwise convolution, channels last, as loops over pixels that numba compiles.
 
     y[n, i, j, c] = sum over u, v of w[c, u, v] x[n, s i + d u - p, s j + d v - p, c]
-    dL/dw[c, u, v] = sum over n, i, j of g[n, i, j, c] x[n, s i + d u - p, s j + d v - p, c]
 
 LANES channels of an image at a time are copied inside a border of zeros, a window that stays in the cache.
-The weights of all taps, or the sums of the gradients of all, stay in registers.
+The weights of all taps stay in registers. For that of the weights see `depthwise_gradient.py`.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,28 +12,21 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .compiled import Place, array_at, compiled, place
 from .lanes import (
     LANES,
-    WIDE,
-    Place,
     add_all,
-    add_taps,
-    add_to,
     add_windows,
-    array_at,
-    compiled,
     load,
     load_all,
     no_sums,
-    place,
     relu_of_product,
     store,
 )
-from .parts import in_parts, sum_of
+from .parts import in_parts
 
 Numbers = NDArray[np.floating]
 Taps = tuple[int, ...]  # its length is part of its type
@@ -82,30 +74,6 @@ def of_images(
     assert [*out.shape[2:]] == sides_of(x.shape[2:], taps, *numbers), "a loop writes as much as it reads"
     types = (0,) * (taps * taps), (0,) * taps, (0,) * dilation, (0,) * stride
     return partial(write_images, place(x), place(out), weight.data_ptr(), scales, types, TILES, padding)
-
-
-def weight_gradient(x: Tensor, grad: Tensor, taps: int, stride: int, padding: int, dilation: int) -> Tensor:
-    """(N, C, H, W), (N, C, H', W'), both of single or both of double precision -> (C, 1, taps, taps)."""
-    channels, missing = x.shape[1], LANES - x.shape[1]
-    if missing > 0:
-        x, grad = (F.pad(each, [0, 0, 0, 0, 0, missing]) for each in (x, grad))
-    x, grad = (each.detach().contiguous(memory_format=torch.channels_last) for each in (x, grad))
-    types = gradient_types(taps, dilation, stride)
-    maps, shape = (place(x), place(grad)), (max(channels, LANES), taps * taps)
-    kind = np.float32 if x.dtype == torch.float32 else np.float64
-
-    def part(first: int, last: int) -> Numbers:
-        out = np.zeros(shape, kind)
-        add_gradients(*maps, out, types, padding, first, last)
-        return out
-
-    return torch.from_numpy(sum_of(in_parts(part, x.shape[0]))[:channels]).view(channels, 1, taps, taps)
-
-
-def gradient_types(taps: int, dilation: int, stride: int) -> Types:
-    """Of `add_window_gradient`: the sums of all taps stay in registers, or those of a row of them."""
-    together = taps * taps if WIDE and taps * taps <= MOST_TAPS else taps
-    return (0,) * together, (0,) * taps, (0,) * dilation, (0,) * stride
 
 
 @compiled
@@ -179,26 +147,6 @@ def convolve_window(
 
 
 @compiled
-def add_window_gradient(
-    window: Numbers, line: int, grad: Numbers, c: int, types: Types, totals: Numbers
-) -> None:
-    """totals (taps * taps * LANES,) += dL/dw of LANES channels, from the c-th on, of an image."""
-    together, row, apart, stride = types
-    rows, columns, channels = grad.shape
-    pulls = grad.reshape(-1)
-    for tap in range(0, len(row) * len(row), len(together)):
-        sums = no_sums(grad, together)
-        for i in range(rows):
-            pull = i * columns * channels + c
-            pixel = (len(stride) * i + len(apart) * (tap // len(row))) * line
-            for _ in range(columns):
-                lanes = load(pulls, pull)
-                sums = add_taps(sums, lanes, window, pixel, len(apart) * line, row, apart)
-                pull, pixel = pull + channels, pixel + len(stride) * LANES
-        add_to(totals, tap * LANES, LANES, sums)
-
-
-@compiled
 def write_images(
     of_x: Place,
     of_out: Place,
@@ -230,30 +178,3 @@ def write_images(
             totals = convolve_window(window, line, numbers, types, tiles, out[n], c, False)
             for lane in range(LANES):
                 sums[c + lane] += totals[lane]
-
-
-@compiled
-def add_gradients(
-    of_x: Place, of_grad: Place, out: Numbers, types: Types, padding: int, first: int, last: int
-) -> None:
-    """out (C, taps * taps) += dL/dw. The last block of channels ends with the last channel."""
-    x, grad = array_at(*of_x, out), array_at(*of_grad, out)
-    _, height, width, channels = x.shape
-    line = (width + 2 * padding) * LANES
-    window = empty_window(height + 2 * padding, width + 2 * padding, x)
-    totals = np.zeros(out.shape[1] * LANES, x.dtype)
-    for block in range(0, channels, LANES):
-        c = min(block, channels - LANES)
-        totals[:] = 0
-        for n in range(first, last):
-            fill_window(x[n], c, padding, 1, window, line)
-            add_window_gradient(window, line, grad[n], c, types, totals)
-        add_lanes(totals, c, block - c, out)
-
-
-@compiled
-def add_lanes(totals: Numbers, c: int, skip: int, out: Numbers) -> None:
-    """out (C, taps * taps) += totals of LANES channels, from the c-th on, but for the first of them."""
-    for lane in range(skip, LANES):
-        for tap in range(out.shape[1]):
-            out[c + lane, tap] += totals[tap * LANES + lane]

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dots_zoo.lanes import LANES
+
 Numbers = Any  # an array of numpy or a tensor
 
 LIKE: dict[torch.dtype, Any] = {
@@ -21,6 +23,11 @@ LIKE: dict[torch.dtype, Any] = {
 def has_loops(x: Tensor) -> bool:
     """Whether a map is one for the compiled loops."""
     return x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
+
+
+def tiles(x: Tensor, sides: Sequence[int]) -> bool:
+    """Whether products with matrices of these sides have loops."""
+    return has_loops(x) and not any(side % LANES for side in sides)
 
 
 def numbers_of(x: Tensor, like: Tensor) -> Numbers:

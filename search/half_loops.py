@@ -3,24 +3,24 @@
 Between a batch norm and what the depthwise convolution read, x = w * z and y = P x, images share nothing
 but sums, so that dL/dy and dL/dx of an image are made, used for dL/dP, dL/dw and dL/dz, and forgotten
 before they leave the cache. Maps, sums and tiles: see `map_loops.py`, `pointwise_loops.py`,
-`depthwise_loops.py`.
+`depthwise_loops.py`, `depthwise_gradient.py`.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dots_zoo.compiled import Place, array_at, compiled
+from dots_zoo.depthwise_gradient import add_lanes, add_window_gradient
 from dots_zoo.depthwise_loops import (
     Tiles,
     Types,
-    add_lanes,
-    add_window_gradient,
     convolve_window,
     empty_window,
     fill_window,
     fill_window_with_relu,
     lay_weights,
 )
-from dots_zoo.lanes import LANES, Place, array_at, compiled
+from dots_zoo.lanes import LANES
 
 from .map_loops import Four, Map, norm_factors, write_norm_gradient
 from .pointwise_loops import Tile, add_outer_products, write_products

@@ -13,16 +13,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dots_zoo import depthwise_loops
+from dots_zoo import depthwise_gradient, depthwise_loops
+from dots_zoo.compiled import place
 from dots_zoo.depthwise import convolve, has_loop
 from dots_zoo.depthwise import input_gradient as gradient_by_convolution
 from dots_zoo.depthwise import weight_gradient as gradient_by_loop
-from dots_zoo.lanes import place
 from dots_zoo.parts import in_parts, sum_of
 
-from .channel_numbers import Numbers
+from .channel_numbers import Numbers, tiles
 from .half_loops import write_half_gradient
-from .passes import Norm, channel_sums, dense, empties, product_gradient, scaled_relus, tiles
+from .passes import Norm, channel_sums, dense, empties, product_gradient, scaled_relus
 from .pointwise_loops import TILES
 
 Read = tuple[Tensor, Numbers]  # m, channels last, and s, (C,), where relu(s m) is read
@@ -132,7 +132,7 @@ def _loop(behind: Behind) -> Callable[..., None]:
     assert part.matrix.is_contiguous() and part.weight.is_contiguous(), "a loop reads weights row by row"
     out = torch.empty_like(m, memory_format=torch.channels_last) if onto is None else onto
     into[at] = out
-    forward = depthwise_loops.gradient_types(taps, dilation, stride)
+    forward = depthwise_gradient.gradient_types(taps, dilation, stride)
     types = forward, ((0,) * (taps * taps), forward[1], forward[2], (0,))
     places = place(pull), place(y), place(y if x is None else x), place(m)
     weights = part.matrix.data_ptr(), part.weight.data_ptr(), scale

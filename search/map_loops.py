@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dots_zoo.lanes import array_at, compiled
+from dots_zoo.compiled import array_at, compiled
 
 Map = NDArray[np.floating[Any]]
 Maps = NDArray[np.intp]  # (K,), addresses

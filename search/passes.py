@@ -14,10 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.grad import conv2d_weight
 
-from dots_zoo.lanes import LANES
 from dots_zoo.parts import in_parts, sum_of
 
-from .channel_numbers import LIKE, Numbers, has_loops, numbers_of, stacked, tensor_of
+from .channel_numbers import LIKE, Numbers, has_loops, numbers_of, stacked, tensor_of, tiles
 from .map_loops import (
     add_masked_pulls,
     add_pulls,
@@ -167,11 +166,6 @@ def norm_gradient(grad: Tensor, y: Tensor, norm: Norm, masked: bool) -> Tensor:
     constant, of_y, of_grad = _wide(torch.stack([mean, slope, norm.scale]), y)
     rows = _rows(torch.ops.aten.threshold_backward(grad, y, 0) if masked else grad)
     return _as_map(torch.addcmul(constant, _rows(y), of_y).addcmul_(rows, of_grad), y)
-
-
-def tiles(x: Tensor, sides: Sequence[int]) -> bool:
-    """Whether products with matrices of these sides have loops."""
-    return has_loops(x) and not any(side % LANES for side in sides)
 
 
 def _per(maps: Sequence[Tensor]) -> tuple[int, int]:

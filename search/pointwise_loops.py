@@ -7,14 +7,13 @@ of tiles: many pixels or rows and LANES channels, which stay in registers. K map
 
 import numpy as np
 
+from dots_zoo.compiled import array_at, compiled
 from dots_zoo.lanes import (
     LANES,
     WIDE,
     add_multiples,
     add_squares,
     add_to,
-    array_at,
-    compiled,
     load,
     minus,
     no_sums,

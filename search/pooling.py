@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from dots_zoo.lanes import place
+from dots_zoo.compiled import place
 from dots_zoo.parts import in_parts
 
 from .channel_numbers import LIKE, has_loops

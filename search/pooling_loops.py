@@ -6,7 +6,7 @@ is beyond the border takes part in no maximum. A square is taken by columns, the
 
 import numpy as np
 
-from dots_zoo.lanes import Place, array_at, compiled
+from dots_zoo.compiled import Place, array_at, compiled
 
 from .map_loops import Map, rows_of
 

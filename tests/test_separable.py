@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dots_zoo import depthwise_loops
+from dots_zoo import depthwise_gradient
 from dots_zoo.quick_norm import normalise
 from dots_zoo.search import channel_numbers, half_passes, passes
 from dots_zoo.search.candidates import candidate, weighted_sum
@@ -74,7 +74,7 @@ def test_the_weighted_sum_is_that_of_the_modules(shape, train, lean):
 def test_so_it_is_whatever_computes_it(shape, stride, changes, monkeypatch):
     """Without loops it goes from pass to pass; tiles are as a processor has registers."""
     if "wide" in changes:
-        monkeypatch.setattr(depthwise_loops, "WIDE", changes["wide"])
+        monkeypatch.setattr(depthwise_gradient, "WIDE", changes["wide"])
         for module in (passes, half_passes):
             monkeypatch.setattr(module, "TILES", ((0,) * (8 if changes["wide"] else 4), (0,)))
     layout, threads = changes.get("layout", torch.channels_last), torch.get_num_threads()
