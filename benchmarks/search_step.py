@@ -137,6 +137,7 @@ def settings(quick: bool) -> list[tuple[str, Setting]]:
         *(Setting(batch=batch) for batch in (16, 64)),
         *(Setting(cells=cells) for cells in (14, 20)),
         Setting(threads=2),
+        *(Setting(channels=channels) for channels in (4, 8, 32)),
         *(Setting(memory=memory) for memory in ("lean", "checkpoint")),
     ]
     rows = [(step, setting) for step in ("pair", "topology") for setting in varied]
