@@ -33,10 +33,9 @@ from torch import Tensor
 from dots_zoo.errors import DotsZooError
 
 from .config import LogitsConfig, TrainingConfig, WeightsConfig, check_span
-from .mixture import Mixture
+from .mixture import Mixture, active_where
 from .operation import operation_search
 from .relax import operation_groups
-from .sampling import active_where
 from .space import SearchSpace
 from .spaces import GROUP_V2
 from .stages import Figures, Search, Stage, Turn

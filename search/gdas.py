@@ -3,17 +3,19 @@
 Every forward pass draws one operation an edge (Eq. 3) by adding Gumbel noise to the logits, and computes
 no other. The backward pass sees the softmax of the same noisy logits (Eq. 5) through the one operation that
 was drawn: a straight-through estimate, of which only the drawn entry of a row has a gradient of its own. The
-temperature of that softmax falls linearly. Bilevel; the logits and the weights step draw apart.
+temperature of that softmax falls linearly. Bilevel, and the weights come first (Algorithm 1): their step and
+that of the logits draw apart.
 
 Between the lines: one draw holds for all cells of a kind, as in the public code. Log, decisions and
-validation take the plain softmax of the logits. Which operations were drawn has to be known where they are
-skipped, so a forward pass reads them back from the device, once for each kind of cell: a small wait for an
-eighth of the work.
+validation take the plain softmax of the logits. Which operations were drawn has to be known where the others
+are skipped. The logits move last in a step, so both draws of the next are known before it begins, and are
+read back from the device once, between the two (`draw`): a small wait for an eighth of the work.
 
 Differs from the public code (D-X-Y/AutoDL-Projects): the noise is drawn once; there, again where it is not
 finite, which cannot come up here.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -23,12 +25,12 @@ from dots_zoo.randomness import derive_seed
 
 from .config import TrainingConfig, check_span
 from .darts import darts_training
-from .mixture import Mixture
-from .operation import open_operations, operation_search, softmax_relaxation
-from .sampling import active_where, check_temperatures, concrete, temperatures
+from .mixture import Active
+from .operation import active_operations, open_operations, operation_search, softmax_relaxation
+from .sampling import check_temperatures, concrete, temperatures
 from .space import SearchSpace
-from .stages import Figures, Logits, Moment, Relaxation, Search, Stage, Turn, Weights
-from .steps import train_logits, train_weights_under
+from .stages import Drawn, Figures, Logits, Moment, Relaxation, Search, Stage, Turn, Weights
+from .steps import train_logits, train_weights
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,8 @@ def stages(config: GdasConfig, space: SearchSpace, after: int) -> tuple[Stage, .
 
 def sampled_relaxation(config: GdasConfig, search: Search) -> Relaxation:
     """A training step weighs one operation an edge with 1, all others with 0 (Eq. 3-5)."""
-    groups = {f"alpha.{kind}": open_operations(search, kind) for kind in search.space.kinds}
+    kinds, may_be_drawn = search.space.kinds, active_operations(search)
+    groups = {f"alpha.{kind}": open_operations(search, kind) for kind in kinds}
     schedules = temperatures(config.epochs, config.temperature_start, config.temperature_end)
 
     def sample(logits: Logits, moment: Moment) -> Weights:
@@ -81,11 +84,19 @@ def sampled_relaxation(config: GdasConfig, search: Search) -> Relaxation:
             for name, group in groups.items()
         }
 
-    def mix(weights: Weights, moment: Moment) -> Mixture:
-        found = {kind: weights[f"alpha.{kind}"] for kind in search.space.kinds}
-        return Mixture(found, {kind: active_where(table != 0) for kind, table in found.items()})
+    def draw(logits: Logits, moment: Moment) -> Drawn:
+        halves = moment, of_logits(moment)
+        with torch.no_grad():
+            columns = [table.argmax(dim=-1) for half in halves for table in sample(logits, half).values()]
+        rows = iter(torch.stack(columns).tolist())  # (2 * kinds, E): of the first half, of the second
+        return {half: {kind: one_each(next(rows), may_be_drawn[kind]) for kind in kinds} for half in halves}
 
-    return replace(softmax_relaxation(search), sample=sample, mix=mix, schedules=schedules)
+    return replace(softmax_relaxation(search), sample=sample, draw=draw, schedules=schedules)
+
+
+def one_each(columns: Sequence[int], may_be_drawn: Active) -> Active:
+    """The column of every edge, where it may be drawn; on a closed edge there is nothing to draw."""
+    return tuple(on & {column} for column, on in zip(columns, may_be_drawn, strict=True))
 
 
 def straight_through(soft: Tensor, groups: Tensor) -> Tensor:
@@ -97,10 +108,11 @@ def straight_through(soft: Tensor, groups: Tensor) -> Tensor:
     return hard + (soft - soft.detach())
 
 
+def of_logits(moment: Moment) -> Moment:
+    """The moment of the logits' half of a step, which draws apart."""
+    return replace(moment, seed=derive_seed(moment.seed, "logits"))
+
+
 def bilevel_apart(turn: Turn) -> Figures:
-    """The logits on one draw, then the weights on another (Algorithm 1)."""
-    figures = train_logits(turn)
-    later = replace(turn.moment, seed=derive_seed(turn.moment.seed, "weights"))
-    with torch.no_grad():
-        mixture = turn.relaxation.mixture(turn.search.logits, later)
-    return figures | train_weights_under(turn, mixture)
+    """The weights on one draw, then the logits on another (Algorithm 1)."""
+    return train_weights(turn) | train_logits(replace(turn, moment=of_logits(turn.moment)))

@@ -129,7 +129,7 @@ def train_epoch(
     stage: Stage, run: Run, standing: Standing, relaxation: Relaxation, keeper: Keeper | None, bar: tqdm
 ) -> dict[str, float]:
     """From a step to the end of its epoch. Reads nothing back from the device before the last step, but where
-    the keeper is due.
+    the keeper is due, and between steps where the next has to know what it draws.
     """
     place, search, seen = standing.place, standing.search, list(standing.seen)
     began, seed, epoch = time.perf_counter() - place.seconds, run.training.seed, place.epoch
@@ -141,7 +141,8 @@ def train_epoch(
     last = steps_of(stage, run) - 1
     for step, (batch, architecture_batch) in enumerate(zip(first, second, strict=False), place.step):
         moment = Moment(seed, epoch, step)
-        turn = Turn(run, search, relaxation, moment, batch, architecture_batch)
+        drawn = relaxation.drawn(search.logits, moment)
+        turn = Turn(run, search, relaxation, moment, batch, architecture_batch, drawn)
         with seeded(run.accelerator.device, seed, run.processes.own("step"), epoch, step):
             seen.append(stage.step(turn))
         bar.update()

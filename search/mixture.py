@@ -70,6 +70,11 @@ def taken_apart(mixture: Mixture, kind: str) -> Rows:
     return Rows([Row(row.unbind(), on, edge) for row, on, edge in zip(rows, active, edges, strict=True)])
 
 
+def active_where(mask: Tensor) -> Active:
+    """(E, O) bool, on the CPU -> for every edge, the columns that are True."""
+    return tuple(frozenset(column for column, on in enumerate(row) if on) for row in mask.tolist())
+
+
 def everything(space: SearchSpace, kind: str) -> Active:
     """All candidates of all edges."""
     return tuple(frozenset(range(len(names))) for names in space.candidates(kind))

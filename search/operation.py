@@ -17,7 +17,7 @@ from .begin import carry_on, fresh
 from .config import TrainingConfig
 from .discretise import cells_of, survivors
 from .mixed import WHOLE, Partial
-from .mixture import Active, Mixture
+from .mixture import Active, Mixture, active_where
 from .relax import cosine, group_softmax
 from .space import Choice, SearchSpace, operation_choice
 from .stages import Figures, Logits, Moment, Relaxation, Search, Stage, Turn, Weights
@@ -40,11 +40,7 @@ def open_operations(search: Search, kind: str) -> Tensor:
 
 def active_operations(search: Search) -> dict[str, Active]:
     """The candidates that may still be chosen, for the supernet."""
-    found = {}
-    for kind in search.space.kinds:
-        rows = search.open[f"alpha.{kind}"].tolist()
-        found[kind] = tuple(frozenset(c for c, on in enumerate(row) if on) for row in rows)
-    return found
+    return {kind: active_where(search.open[f"alpha.{kind}"]) for kind in search.space.kinds}
 
 
 def softmax_relaxation(search: Search) -> Relaxation:

@@ -1,4 +1,4 @@
-"""What a step draws and what is annealed with it: Gumbel noise, masks of what is computed, linear schedules.
+"""What a step draws and what is annealed with it: Gumbel noise, linear schedules.
 
 Source: The Concrete Distribution (ICLR 2017), Eq. 10, as SNAS (ICLR 2019), Eq. 4, and GDAS (CVPR 2019), Eq.
 5, use it.
@@ -11,7 +11,6 @@ from torch import Tensor
 
 from dots_zoo.errors import DotsZooError
 
-from .mixture import Active
 from .relax import group_softmax
 from .stages import Moment
 
@@ -29,11 +28,6 @@ def concrete(logits: Tensor, groups: Tensor, temperature: float, draws: torch.Ge
     """
     noise = gumbel(logits.shape, draws).to(logits.device)
     return group_softmax(logits + noise, groups, temperature)
-
-
-def active_where(mask: Tensor) -> Active:
-    """(E, O) bool -> for every edge, the columns that are True; reads the mask back from its device."""
-    return tuple(frozenset(column for column, on in enumerate(row) if on) for row in mask.tolist())
 
 
 def linear(epoch: int, epochs: int, start: float, end: float) -> float:

@@ -8,7 +8,7 @@ Source: DARTS (ICLR 2019), Algorithm 1; DOTS (CVPR 2021), Sec. 4.1 and supplemen
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from accelerate import Accelerator  # type: ignore[import-untyped]
@@ -22,7 +22,7 @@ from dots_zoo.randomness import generator
 
 from .config import TrainingConfig
 from .data import Part
-from .mixture import Mixture
+from .mixture import Active, Mixture
 from .space import Choice, SearchSpace
 from .supernet import Supernet
 
@@ -45,23 +45,32 @@ class Moment:
         return generator(self.seed, purpose, self.epoch, self.step)
 
 
+Drawn = Mapping[Moment, Mapping[str, Active]]  # moment of a forward pass -> kind -> what it computes
+
+
 @dataclass(frozen=True, kw_only=True)
 class Relaxation:
     """What logits mean: logits -> weights -> mixture, at a moment.
 
     weigh: the weights that decisions and the log look at. mix: weights -> what the supernet multiplies with.
-    sample: the weights of a training step, where they are not those of `weigh`. schedules: name -> value of
-    all that is annealed, for the log.
+    sample: the weights of a training step, where they are not those of `weigh`. draw: what the forward passes
+    of a step compute, where the values of its weights say so; it reads them back from the device. schedules:
+    name -> value of all that is annealed, for the log.
     """
 
     weigh: Callable[[Logits, Moment], Weights]
     mix: Callable[[Weights, Moment], Mixture]
     sample: Callable[[Logits, Moment], Weights] | None = None
+    draw: Callable[[Logits, Moment], Drawn] | None = None
     schedules: Callable[[Moment], Mapping[str, float]] = lambda moment: {}
 
     def mixture(self, logits: Logits, moment: Moment) -> Mixture:
         """Of a training step."""
         return self.mix((self.sample or self.weigh)(logits, moment), moment)
+
+    def drawn(self, logits: Logits, moment: Moment) -> Drawn:
+        """To be asked for before a training step, which itself waits for nothing."""
+        return {} if self.draw is None else self.draw(logits, moment)
 
 
 @dataclass(frozen=True)
@@ -96,7 +105,7 @@ class Search:
 
 @dataclass(frozen=True)
 class Turn:
-    """Everything that one step may look at."""
+    """Everything that one step may look at. drawn: what `relaxation.drawn` said before it."""
 
     run: Run
     search: Search
@@ -104,10 +113,12 @@ class Turn:
     moment: Moment
     batch: Batch
     architecture_batch: Batch | None
+    drawn: Drawn = field(default_factory=dict)
 
     def mixture(self) -> Mixture:
         """What the logits mean at this moment."""
-        return self.relaxation.mixture(self.search.logits, self.moment)
+        found = self.relaxation.mixture(self.search.logits, self.moment)
+        return found if self.relaxation.draw is None else replace(found, active=self.drawn[self.moment])
 
 
 def unchanged(search: Search, moment: Moment, figures: Mapping[str, float]) -> Search:

@@ -1,6 +1,6 @@
 """The first turn of a method's operation search, for tests of one step."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from unittest.mock import patch
 
 import torch
@@ -22,7 +22,13 @@ class First:
     turn: Turn
 
     def step(self):
-        return self.stage.step(self.turn)
+        return self.stage.step(drawn_again(self.turn))
+
+
+def drawn_again(turn, **changes):
+    """The turn, changed, with what is drawn for it with the logits as they are, as the loop does."""
+    turn = replace(turn, **changes)
+    return replace(turn, drawn=turn.relaxation.drawn(turn.search.logits, turn.moment))
 
 
 def first_turn(method, space=PLANTED_SPACE, *, stage=-1, epoch=0, **changes):
@@ -40,7 +46,7 @@ def first_turn(method, space=PLANTED_SPACE, *, stage=-1, epoch=0, **changes):
         logits.data.copy_(torch.randn(logits.shape, generator=draws))
     batches = [(torch.randn(8, 1, 8, 8, generator=draws), torch.arange(8) % 4) for _ in range(2)]
     chosen = stages[stage]
-    return First(chosen, Turn(run, search, chosen.relax(search), Moment(0, epoch), *batches))
+    return First(chosen, drawn_again(Turn(run, search, chosen.relax(search), Moment(0, epoch), *batches)))
 
 
 def values(turn):

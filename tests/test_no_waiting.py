@@ -9,20 +9,20 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from dots_zoo.search import gdas
 from dots_zoo.search.begin import sgd
+from dots_zoo.search.gdas import GdasConfig, sampled_relaxation
 from dots_zoo.search.methods import METHODS, Derivation, plan
-from dots_zoo.search.mixture import everything
 from dots_zoo.search.space import CellSpace, SearchSpace
 from dots_zoo.search.spaces import darts_space
 from dots_zoo.search.stages import Moment, Run, Turn
 from dots_zoo.search.topology import TopologyConfig
+from first_turn import drawn_again, first_turn
 from toy_search import toy_config, toy_data, toy_training
 
 SPACE = darts_space(("none", "max_pool_3x3", "skip_connect", "sep_conv_3x3", "dil_conv_5x5"), 2)
 NASBENCH201 = SearchSpace(3, (CellSpace("cell", (("skip_connect", "nor_conv_3x3"),) * 6),), "nasbench201")
 CASES = [
-    *((name, {}) for name in METHODS if name not in ("random_search", "gdas")),
+    *((name, {}) for name in METHODS if name != "random_search"),
     ("random_search", {"epochs": 1}),
     ("darts", {"order": "second"}),
     ("pc_darts", {"share": 2}),
@@ -47,7 +47,9 @@ def on_meta(search):
 
 
 def run_on_meta(method, changes, space, derivation):
-    """One step of every stage; what decides between them looks at the search that is not moved."""
+    """One step of every stage; what draws before it and decides behind it looks at the search that is not
+    moved.
+    """
     stages = plan(method, toy_config(method, **changes), derivation, space)
     run, search, steps, epoch = Run(toy_training(), toy_data(8), {}, Accelerator()), None, 0, 0
     for stage in stages:
@@ -55,7 +57,10 @@ def run_on_meta(method, changes, space, derivation):
         if stage.epochs:
             moved = on_meta(search)
             batch = torch.empty(4, 1, 32, 32, device="meta"), torch.zeros(4, dtype=torch.long, device="meta")
-            figures = stage.step(Turn(run, moved, stage.relax(moved), Moment(0, epoch), batch, batch))
+            drawn = stage.relax(search).drawn(search.logits, Moment(0, epoch))
+            assert not drawn or method == "gdas"  # the others have nothing to wait for before it, either
+            turn = Turn(run, moved, stage.relax(moved), Moment(0, epoch), batch, batch, drawn)
+            figures = stage.step(turn)
             assert all(figure.device.type == "meta" for figure in figures.values())
             search = stage.after(search, Moment(0, epoch), defaultdict(float))
             steps, epoch = steps + 1, epoch + stage.epochs
@@ -83,9 +88,11 @@ def test_no_step_in_nas_bench_201_waits_for_the_device(method):
     run_on_meta(method, {}, NASBENCH201, Derivation())
 
 
-def test_gdas_waits_for_what_it_drew_and_for_nothing_else(monkeypatch):
-    """It has to know which operations to leave out; told so, it waits no longer."""
+def test_gdas_reads_back_once_what_both_halves_of_a_step_draw(monkeypatch):
+    """Before it; on the meta device that raises."""
+    turn, reads, tolist = first_turn("gdas").turn, [], torch.Tensor.tolist
+    monkeypatch.setattr(torch.Tensor, "tolist", lambda tensor: reads.append(tensor) or tolist(tensor))
+    assert len(drawn_again(turn).drawn) == 2 and len(reads) == 1
+    moved = on_meta(turn.search)
     with pytest.raises(RuntimeError, match="[Mm]eta"):
-        run_on_meta("gdas", {}, SPACE, Derivation())
-    monkeypatch.setattr(gdas, "active_where", lambda mask: everything(SPACE, "normal"))
-    run_on_meta("gdas", {}, SPACE, Derivation())
+        drawn_again(turn, search=moved, relaxation=sampled_relaxation(GdasConfig(), moved))

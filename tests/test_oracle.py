@@ -95,7 +95,9 @@ def every_stage(method, space, derivation):
         search = stage.begin(run, search, Moment(0, epoch))
         if stage.epochs:
             moved = in_double(search)
-            turn = Turn(run, moved, stage.relax(moved), Moment(0, epoch), (IMAGES, LABELS), None)
+            relaxation, now = stage.relax(moved), Moment(0, epoch)
+            drawn = relaxation.drawn(moved.logits, now)
+            turn = Turn(run, moved, relaxation, now, (IMAGES, LABELS), None, drawn)
             compare(moved, replace(turn.mixture(), skip_dropout=0.0))
             search = stage.after(search, Moment(0, epoch), defaultdict(float))  # what decisions look back at
             epoch, compared = epoch + stage.epochs, compared + 1
