@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .errors import DotsZooError
+from .transfer import sent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +76,7 @@ def shuffled(indices: Tensor, length: int, generator: torch.Generator) -> Tensor
 def random_crop(images: Tensor, padding: int, generator: torch.Generator) -> Tensor:
     """Windows of the same size, one an image, out of images padded with zeros on every side."""
     count, _, height, width = images.shape
-    top, left = torch.randint(2 * padding + 1, (2, count), generator=generator).to(images.device)
+    top, left = sent(torch.randint(2 * padding + 1, (2, count), generator=generator), images.device)
     windows = (
         F.pad(images, [padding] * 4).unfold(2, height, 1).unfold(3, width, 1)
     )  # (N, C, 2p+1, 2p+1, H, W)
@@ -84,7 +85,7 @@ def random_crop(images: Tensor, padding: int, generator: torch.Generator) -> Ten
 
 def random_flip(images: Tensor, generator: torch.Generator) -> Tensor:
     """Half of the images, chosen at random, mirrored left to right."""
-    mirrored = torch.rand(len(images), generator=generator).to(images.device) < 0.5
+    mirrored = sent(torch.rand(len(images), generator=generator) < 0.5, images.device)
     return torch.where(mirrored[:, None, None, None], images.flip(3), images)
 
 
@@ -93,7 +94,7 @@ def cutout(images: Tensor, length: int, generator: torch.Generator) -> Tensor:
     image.
     """
     count, _, height, width = images.shape
-    drawn = torch.rand(2, count, generator=generator).to(images.device)
+    drawn = sent(torch.rand(2, count, generator=generator), images.device)
     inside = []
     for position, side in zip(drawn, (height, width), strict=True):
         start = (position * side).floor() - length // 2
@@ -105,7 +106,8 @@ def cutout(images: Tensor, length: int, generator: torch.Generator) -> Tensor:
 
 def normalise(images: Tensor, data: Statistics) -> Tensor:
     """uint8 (N, C, H, W) to float32 with zero mean and unit variance per channel, channels last."""
-    mean, std = (torch.tensor(value).view(1, -1, 1, 1).to(images.device) for value in (data.mean, data.std))
+    both = torch.tensor([data.mean, data.std])[:, None, :, None, None]  # (2, 1, C, 1, 1)
+    mean, std = sent(both, images.device).unbind()
     return ((images.float() / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
 
 

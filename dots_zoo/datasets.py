@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .augment import Augmentation, cutout, normalise, random_crop, random_flip
 from .errors import DotsZooError
+from .transfer import sent
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ class ImageData:
 
     def train_batch(self, indices: Tensor, augmentation: Augmentation, draws: torch.Generator) -> Tensor:
         """Random crop, flip, cutout: see Augmentation."""
-        images = self.images[indices.to(self.images.device)]
+        images = self.images[sent(indices, self.images.device)]
         if augmentation.crop_padding:
             images = random_crop(images, augmentation.crop_padding, draws)
         if augmentation.mirrors(self.flip):
@@ -138,11 +139,11 @@ class ImageData:
 
     def plain_batch(self, indices: Tensor) -> Tensor:
         """Training images as they are."""
-        return normalise(self.images[indices.to(self.images.device)], self)
+        return normalise(self.images[sent(indices, self.images.device)], self)
 
     def test_batch(self, indices: Tensor) -> Tensor:
         """Test images as they are."""
-        return normalise(self.test_images[indices.to(self.test_images.device)], self)
+        return normalise(self.test_images[sent(indices, self.test_images.device)], self)
 
 
 def load_data(options: DataOptions) -> Data:

@@ -26,6 +26,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, make_datas
 from .augment import Augmentation, cutout, normalise
 from .datasets import DataOptions, fraction_of_every_class
 from .errors import DotsZooError
+from .transfer import sent
 from .views import middle_view, random_view
 
 SIZE = 224  # pixels, where image_size is not given
@@ -93,7 +94,7 @@ class FolderData:
         return self._normal(each(lambda path: middle_view(read(path), self.size), paths, self.threads))
 
     def _normal(self, images: Iterable[Tensor]) -> Tensor:
-        return normalise(torch.stack(list(images)).to(self.labels.device), self)
+        return normalise(sent(torch.stack(list(images)), self.labels.device), self)
 
 
 def open_folder(options: DataOptions) -> FolderData:

@@ -34,6 +34,7 @@ from .processes import ALONE, Processes, processes_of
 from .randomness import generator, seeded
 from .recipe import Recipe, drop_path_rate, image_side, learning_rate
 from .train_state import Row, State, fresh_state, go_on, keep
+from .transfer import sent
 
 T = TypeVar("T")
 
@@ -190,7 +191,7 @@ def _batches(run: _Run, epoch: int, first: int) -> Iterator[tuple[Tensor, Tensor
             draws = generator(recipe.seed, "augment", epoch, step, rank)
             images = run.data.train_batch(chosen[rank], recipe.augmentation, draws)
             images = shrunk(images, image_side(recipe, epoch, run.data.size))
-            yield images, run.data.labels[chosen[rank].to(run.data.labels.device)]
+            yield images, run.data.labels[sent(chosen[rank], run.data.labels.device)]
 
 
 def ahead(items: Iterable[T]) -> Iterator[T]:
@@ -223,7 +224,7 @@ def _step(run: _Run, state: State, images: Tensor, labels: Tensor) -> Tensor:
     if state.ema is not None:
         state.ema.update(run.network, state.epoch * run.steps + state.step)
     hits = (logits.argmax(1) == labels).sum()
-    return torch.stack([loss.detach() * len(labels), hits, hits.new_tensor(len(labels))])
+    return torch.stack([loss.detach() * len(labels), hits, hits.new_full((), len(labels))])
 
 
 def loss_of(model: torch.nn.Module, images: Tensor, targets: Tensor, recipe: Recipe) -> tuple[Tensor, Tensor]:

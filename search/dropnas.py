@@ -31,6 +31,7 @@ import torch
 from torch import Tensor
 
 from dots_zoo.errors import DotsZooError
+from dots_zoo.transfer import sent
 
 from .config import LogitsConfig, TrainingConfig, WeightsConfig, check_span
 from .mixture import Mixture, active_where
@@ -157,7 +158,7 @@ def dropped(config: DropnasConfig, turn: Turn, kept: Kept) -> Mixture:
     """The softmax over all operations, of which the kept ones are computed."""
     weights = dict(turn.relaxation.weigh(turn.search.logits, turn.moment))
     for name, on in kept.items() if config.renormalise else ():
-        rest = weights[name] * on.to(weights[name].device)
+        rest = weights[name] * sent(on, weights[name].device)
         weights[name] = rest / rest.sum(dim=-1, keepdim=True).clamp_min(torch.finfo(rest.dtype).tiny)
     active = {kind: active_where(kept[f"alpha.{kind}"]) for kind in turn.search.space.kinds}
     return replace(turn.relaxation.mix(weights, turn.moment), active=active)
@@ -175,7 +176,7 @@ def descend(config: DropnasConfig, turn: Turn, mixture: Mixture) -> Figures:
 def update_kept_logits(config: DropnasConfig, turn: Turn, kept: Kept) -> None:
     """One step of Adam along the gradients of the kept operations, then partial decay and alpha-adjust."""
     search = turn.search
-    masks = {name: on.to(search.logits[name].device) for name, on in kept.items()}
+    masks = {name: sent(on, search.logits[name].device) for name, on in kept.items()}
     before = {name: [tensor.clone() for tensor in moving(search, name)] for name in masks}
     for name, on in masks.items():
         gradient = search.logits[name].grad

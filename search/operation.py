@@ -12,6 +12,7 @@ from typing import Protocol
 from torch import Tensor
 
 from dots_zoo.genotype import CellGenotype
+from dots_zoo.transfer import sent
 
 from .begin import carry_on, fresh
 from .config import TrainingConfig
@@ -35,7 +36,7 @@ def operation_choices(space: SearchSpace) -> dict[str, Choice]:
 def open_operations(search: Search, kind: str) -> Tensor:
     """(1, E, O) on the logits' device: the candidates that may still be chosen, as one group."""
     name = f"alpha.{kind}"
-    return search.open[name][None].to(search.logits[name].device)
+    return sent(search.open[name][None], search.logits[name].device)
 
 
 def active_operations(search: Search) -> dict[str, Active]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from dots_zoo.errors import DotsZooError
+from dots_zoo.transfer import sent
 
 from .relax import group_softmax
 from .stages import Moment
@@ -26,7 +27,7 @@ def concrete(logits: Tensor, groups: Tensor, temperature: float, draws: torch.Ge
     Its largest entry is that of a categorical draw with the probabilities softmax(logits), whatever the
     temperature.
     """
-    noise = gumbel(logits.shape, draws).to(logits.device)
+    noise = sent(gumbel(logits.shape, draws), logits.device)
     return group_softmax(logits + noise, groups, temperature)
 
 

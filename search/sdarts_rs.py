@@ -20,6 +20,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from dots_zoo.transfer import sent
+
 from .config import TrainingConfig, check_span, least
 from .darts import darts_training
 from .operation import open_operations, operation_search, softmax_relaxation
@@ -95,7 +97,7 @@ def train_weights_shaken(turn: Turn) -> Figures:
 
 def shaken(weights: Tensor, members: Tensor, eps: float, draws: torch.Generator) -> Tensor:
     """(R, C): uniform noise in [-eps, eps] on the weights of the members, clamped and normalised again."""
-    noise = (2 * torch.rand(weights.shape, generator=draws) - 1).to(weights.device)
+    noise = sent(2 * torch.rand(weights.shape, generator=draws) - 1, weights.device)
     moved = (weights + eps * noise).masked_fill(~members, float("-inf"))
     largest = torch.zeros_like(moved).scatter(-1, moved.argmax(dim=-1, keepdim=True), 1.0) * members
     clamped = moved.clamp(0.0, 1.0)

@@ -1,4 +1,6 @@
-"""A step of a search reads nothing back from the device: it runs on the meta device, where reading raises."""
+"""A step of a search waits nowhere for the device: it runs on the meta device, where reading back raises, and
+sends nothing there from pageable memory, for which a GPU would be waited for, too.
+"""
 
 import copy
 from collections import defaultdict
@@ -8,7 +10,11 @@ import pytest
 import torch
 from accelerate import Accelerator
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
+from dots_zoo import transfer
+from dots_zoo.augment import Augmentation
 from dots_zoo.search.begin import sgd
 from dots_zoo.search.gdas import GdasConfig, sampled_relaxation
 from dots_zoo.search.methods import METHODS, Derivation, plan
@@ -25,11 +31,33 @@ CASES = [
     *((name, {}) for name in METHODS if name != "random_search"),
     ("random_search", {"epochs": 1}),
     ("darts", {"order": "second"}),
+    ("dropnas", {"renormalise": True}),
     ("pc_darts", {"share": 2}),
     ("dots", {"training": toy_training(memory="lean")}),
     ("dots", {"training": toy_training(memory="checkpoint")}),
     ("darts", {"training": toy_training(stem="imagenet")}),
 ]
+
+
+class NothingFromPageableMemory(TorchDispatchMode):
+    """Raises where what lies on the host meets the meta device in any way but `sent`; numbers may."""
+
+    COPIES = (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default)
+
+    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        found = operator(*args, **kwargs)
+        tensors = [leaf for leaf in tree_leaves((args, kwargs, found)) if isinstance(leaf, torch.Tensor)]
+        places = {t.device.type for t in tensors if t.dim() or operator in self.COPIES}
+        assert places != {"cpu", "meta"} or kwargs.get("non_blocking"), f"{operator} waits for the device"
+        return found
+
+
+@pytest.fixture
+def as_a_gpu(monkeypatch):
+    """The meta device is sent to as a GPU is; there is no memory to pin without one."""
+    monkeypatch.setattr(transfer, "PINNED", ("cuda", "meta"))
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
 
 
 def on_meta(search):
@@ -60,19 +88,22 @@ def run_on_meta(method, changes, space, derivation):
             drawn = stage.relax(search).drawn(search.logits, Moment(0, epoch))
             assert not drawn or method == "gdas"  # the others have nothing to wait for before it, either
             turn = Turn(run, moved, stage.relax(moved), Moment(0, epoch), batch, batch, drawn)
-            figures = stage.step(turn)
+            with NothingFromPageableMemory():
+                figures = stage.step(turn)
             assert all(figure.device.type == "meta" for figure in figures.values())
             search = stage.after(search, Moment(0, epoch), defaultdict(float))
             steps, epoch = steps + 1, epoch + stage.epochs
     assert steps
 
 
+@pytest.mark.usefixtures("as_a_gpu")
 @pytest.mark.parametrize(("method", "changes"), CASES)
 def test_no_step_of_an_operation_search_waits_for_the_device(method, changes):
     topology = "pairs" if method == "dots" else "none"
     run_on_meta(method, changes, SPACE, Derivation(topology, topology_search=TopologyConfig(2, 3)))
 
 
+@pytest.mark.usefixtures("as_a_gpu")
 @pytest.mark.parametrize("topology", ["any", "edge_weights", "edge_sigmoid"])
 def test_no_step_of_a_topology_search_waits_for_the_device(topology):
     run_on_meta(
@@ -83,9 +114,19 @@ def test_no_step_of_a_topology_search_waits_for_the_device(topology):
     )
 
 
+@pytest.mark.usefixtures("as_a_gpu")
 @pytest.mark.parametrize("method", ["darts", "dropnas"])
 def test_no_step_in_nas_bench_201_waits_for_the_device(method):
     run_on_meta(method, {}, NASBENCH201, Derivation())
+
+
+@pytest.mark.usefixtures("as_a_gpu")
+def test_no_batch_of_images_in_memory_waits_for_the_device():
+    data = toy_data(8).to(torch.device("meta"))
+    augmentation = Augmentation(crop_padding=1, flip=True, cutout=2)
+    with NothingFromPageableMemory():
+        batch = data.train_batch(torch.arange(4), augmentation, torch.Generator())
+    assert batch.shape == (4, 1, 8, 8) and batch.device.type == "meta"
 
 
 def test_gdas_reads_back_once_what_both_halves_of_a_step_draw(monkeypatch):
