@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_leaves
 from dots_zoo import transfer
 from dots_zoo.augment import Augmentation
 from dots_zoo.search.begin import sgd
+from dots_zoo.search.darts_pt import PerturbationConfig
 from dots_zoo.search.gdas import GdasConfig, sampled_relaxation
 from dots_zoo.search.methods import METHODS, Derivation, plan
 from dots_zoo.search.space import CellSpace, SearchSpace
@@ -111,6 +112,15 @@ def test_no_step_of_a_topology_search_waits_for_the_device(topology):
         {"epochs": 1, "warm_up": 0},
         SPACE,
         Derivation(topology, topology_search=TopologyConfig(2, 3)),
+    )
+
+
+@pytest.mark.usefixtures("as_a_gpu")
+@pytest.mark.parametrize(("method", "topology"), [("gdas", "none"), ("dropnas", "none"), ("dots", "pairs")])
+def test_no_step_between_the_decisions_of_a_selection_waits_for_the_device(method, topology):
+    tuned = PerturbationConfig(tuning=1)
+    run_on_meta(
+        method, {}, SPACE, Derivation(topology, 1, "perturbation_magnitude", TopologyConfig(2, 3), tuned)
     )
 
 
