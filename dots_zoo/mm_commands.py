@@ -12,6 +12,7 @@ from .errors import DotsZooError
 from .files import write_file
 from .mm_config import load_config
 from .mm_progress import headlines
+from .processes import disconnecting
 
 NAMES = {"det": "detection with MMDetection", "seg": "segmentation with MMSegmentation"}
 EXAMPLES = {
@@ -34,6 +35,7 @@ EXAMPLES = {
 }
 
 
+@disconnecting()
 def main(task: str, argv: Sequence[str]) -> int:
     """Run `dots-zoo det` or `seg` (the task) with the words behind it."""
     args = _parser(task).parse_args(argv)

@@ -14,7 +14,8 @@ module's.
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -132,3 +133,23 @@ def processes_of(accelerator: Accelerator) -> Processes:
         return ALONE
     on_cpu = accelerator.device.type == "cpu"
     return Processes(accelerator.process_index, count, None if on_cpu else dist.new_group(backend="gloo"))
+
+
+@contextmanager
+def disconnecting() -> Iterator[None]:
+    """Around a command: the processes are connected no longer when Python ends.
+
+    Threads of gloo that give tensors back while Python ends abort the process (pytorch/pytorch#190489). Not
+    where anything but the two ways out is raised that all processes take together: others may be at work.
+    """
+    try:
+        yield
+    except (DotsZooError, SystemExit):
+        _disconnect()
+        raise
+    _disconnect()
+
+
+def _disconnect() -> None:
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()

@@ -17,6 +17,7 @@ from .datasets import Data, DataOptions, load_data
 from .errors import DotsZooError
 from .evaluate import Score, evaluate
 from .options import Verbatim, build, dotted, preset, preset_names, take_preset
+from .processes import disconnecting
 from .recipe import Recipe
 from .train_model import ModelOptions, as_trained, named
 from .train_run import summary, train
@@ -69,6 +70,7 @@ def _add_model(parser: ArgumentParser) -> None:
     parser.add_class_arguments(ModelOptions, skip={"pretrained"})
 
 
+@disconnecting()
 def train_main(argv: Sequence[str]) -> None:
     """Train as `argv` says; print a line an epoch and one at the end."""
     keep_freed_memory()

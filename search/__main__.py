@@ -13,12 +13,14 @@ from dots_zoo.allocator import keep_freed_memory
 from dots_zoo.datasets import load_data
 from dots_zoo.errors import DotsZooError
 from dots_zoo.genotype import to_text
+from dots_zoo.processes import disconnecting
 
 from .options import choose
 from .run import search
 from .seeds import line, search_seeds
 
 
+@disconnecting()
 def main(argv: Sequence[str] | None = None) -> None:
     """Search as `argv` says and print what was found. Raises DotsZooError where the input cannot be used."""
     keep_freed_memory()
@@ -33,10 +35,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         found = search(*what, **how)
         files = "genotype.json, report.html, run.json, config.yaml, metrics.jsonl, plots"
         told = f"{to_text(found)}\nwritten to {chosen.out}: {files}"
-    processes = PartialState()
-    if processes.is_main_process:
+    if PartialState().is_main_process:
         print(told)
-    processes.destroy_process_group()
 
 
 if __name__ == "__main__":

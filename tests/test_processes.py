@@ -6,20 +6,23 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from accelerate import Accelerator
 from safetensors.torch import load_file
 from test_train import stripes
 from torch import Tensor, nn
 
+from dots_zoo.cli import main
 from dots_zoo.errors import DotsZooError
-from dots_zoo.processes import Processes, processes_of
+from dots_zoo.processes import Processes, disconnecting, processes_of
 from dots_zoo.randomness import generator
 from dots_zoo.search.checkpoint import Keeper, Place, Standing, tensors_of
 from dots_zoo.search.data import split
@@ -255,3 +258,37 @@ def test_accelerate_launch_searches_in_two_processes_that_print_and_write_once(t
     assert {path.name for path in (tmp_path / "run" / "genotypes").iterdir()} == {"000.json"}
     assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 1
     assert len(list((tmp_path / "run" / "tensorboard").iterdir())) == 1
+
+
+@pytest.fixture
+def connected(tmp_path: Path) -> Iterator[None]:
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
+    yield
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+@pytest.mark.usefixtures("connected")
+@pytest.mark.parametrize(
+    ("way_out", "open_still"),
+    [(None, False), (SystemExit(143), False), (DotsZooError("told"), False), (KeyError("alone"), True)],
+)
+def test_behind_a_command_no_process_is_connected(way_out: BaseException | None, open_still: bool) -> None:
+    """Where all go together; where one goes alone, it does not wait for the others."""
+
+    @disconnecting()
+    def command() -> None:
+        if way_out is not None:
+            raise way_out
+
+    with nullcontext() if way_out is None else pytest.raises(type(way_out)):
+        command()
+    assert dist.is_initialized() == open_still
+
+
+@pytest.mark.usefixtures("connected")
+@pytest.mark.parametrize("command", ["search", "train", "det", "seg"])
+def test_so_it_is_behind_every_command_that_several_processes_run(command: str) -> None:
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    assert not dist.is_initialized()
