@@ -139,17 +139,13 @@ def processes_of(accelerator: Accelerator) -> Processes:
 def disconnecting() -> Iterator[None]:
     """Around a command: the processes are connected no longer when Python ends.
 
-    Threads of gloo that give tensors back while Python ends abort the process (pytorch/pytorch#190489). Not
-    where anything but the two ways out is raised that all processes take together: others may be at work.
+    Threads of gloo that give tensors back while Python ends abort the process (pytorch/pytorch#190489). nccl
+    waits for the others as it disconnects; where something was raised, they may never come, and it is left.
     """
+    whole = False
     try:
         yield
-    except (DotsZooError, SystemExit):
-        _disconnect()
-        raise
-    _disconnect()
-
-
-def _disconnect() -> None:
-    if dist.is_available() and dist.is_initialized():
-        dist.destroy_process_group()
+        whole = True
+    finally:
+        if dist.is_available() and dist.is_initialized() and (whole or dist.get_backend() == "gloo"):
+            dist.destroy_process_group()
