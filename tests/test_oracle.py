@@ -9,6 +9,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from dots_zoo.search.begin import sgd
 from dots_zoo.search.methods import METHODS, Derivation, plan
 from dots_zoo.search.space import CellSpace, SearchSpace
 from dots_zoo.search.spaces import darts_space
@@ -58,18 +59,33 @@ def near(ours, theirs):
     return ((zero if ours is None else ours) - (zero if theirs is None else theirs)).abs().max() <= 1e-9
 
 
-def compare(search, mixture):
+def multiplied(stage, turn):
+    """What the forward passes of a step multiply with: each with weights of its own."""
+    supernet, seen = copy.deepcopy(turn.search.supernet), []
+    logits = {name: nn.Parameter(value.detach().clone()) for name, value in turn.search.logits.items()}
+    adam, weights = torch.optim.Adam(logits.values()), sgd(supernet, TRAINING)
+    supernet.register_forward_pre_hook(lambda module, given: seen.append(given[1]))
+    apart = {"supernet": supernet, "logits": logits, "weights_optimiser": weights, "logits_optimiser": adam}
+    stage.step(replace(turn, search=replace(turn.search, **apart)))
+    return [replace(one, operations=leaves(one.operations), edges=leaves(one.edges)) for one in seen]
+
+
+def leaves(tables):
+    return tables and {kind: table.detach().clone().requires_grad_() for kind, table in tables.items()}
+
+
+def compare(search, mixture, inputs):
     """Logits, all gradients and running statistics; what is left out moves no statistics."""
     ours, reference = search.supernet, reference_of(search)
     before = copy.deepcopy(ours)
     logits = ours(IMAGES, mixture), reference(IMAGES, *tables(mixture, search.space))
     assert near(*logits)
-    pairs, of_search = module_pairs(ours, reference), [*search.logits.values()]
+    pairs = module_pairs(ours, reference)
     same = [[p for pair in pairs for p in pair[side].parameters()] for side in (0, 1)]
     found = [
         torch.autograd.grad(
             nn.functional.cross_entropy(out, LABELS),
-            [*weights, *of_search],
+            [*weights, *inputs],
             allow_unused=True,
             retain_graph=True,
         )
@@ -97,8 +113,11 @@ def every_stage(method, space, derivation):
             moved = in_double(search)
             relaxation, now = stage.relax(moved), Moment(0, epoch)
             drawn = relaxation.drawn(moved.logits, now)
-            turn = Turn(run, moved, relaxation, now, (IMAGES, LABELS), None, drawn)
-            compare(moved, replace(turn.mixture(), skip_dropout=0.0))
+            turn = Turn(run, moved, relaxation, now, (IMAGES, LABELS), (IMAGES, LABELS), drawn)
+            compare(moved, replace(turn.mixture(), skip_dropout=0.0), moved.logits.values())
+            for mixture in multiplied(stage, turn):
+                inputs = [*mixture.operations.values(), *(mixture.edges or {}).values()]
+                compare(moved, replace(mixture, skip_dropout=0.0), inputs)
             search = stage.after(search, Moment(0, epoch), defaultdict(float))  # what decisions look back at
             epoch, compared = epoch + stage.epochs, compared + 1
     assert compared
@@ -112,7 +131,8 @@ def test_every_method_computes_what_the_reference_does(method):
 @pytest.mark.parametrize("topology", TOPOLOGIES)
 @pytest.mark.parametrize("method", ["darts", "dots"])
 def test_every_topology_search_computes_what_the_reference_does(method, topology):
-    every_stage(method, SPACE, Derivation(topology, topology_search=TopologyConfig(2, 3)))
+    warm = TopologyConfig(2, 3, temperature_end=1.0, operation_temperature=1.0)  # else gradients vanish
+    every_stage(method, SPACE, Derivation(topology, topology_search=warm))
 
 
 @pytest.mark.parametrize("method", ["darts", "darts_minus", "dropnas", "gdas"])
