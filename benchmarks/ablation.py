@@ -21,20 +21,20 @@ from search_step import machine
 from search_turns import Setting, in_processes, peak_of_this_process, step_of, timed, turns
 from torch import Tensor, nn
 
-from dots_zoo import depthwise, depthwise_gradient, quick_norm
-from dots_zoo.allocator import keep_freed_memory
-from dots_zoo.lanes import WIDE
-from dots_zoo.search import (
-    candidates,
-    channel_numbers,
-    half_passes,
-    mixed,
-    passes,
-    pooling,
-    separable_sum,
-)
-from dots_zoo.search.halving import halves
-from dots_zoo.search.steps import classify
+from dots_zoo.kernels import batch_norm as quick_norm
+from dots_zoo.kernels import depthwise
+from dots_zoo.kernels import depthwise_backward as depthwise_gradient
+from dots_zoo.kernels import norm_ops as passes
+from dots_zoo.kernels import per_channel as channel_numbers
+from dots_zoo.kernels import sep_conv as half_passes
+from dots_zoo.kernels.malloc import keep_freed_memory
+from dots_zoo.kernels.simd import WIDE
+from dots_zoo.search.stages.steps import classify
+from dots_zoo.search.supernet import candidates
+from dots_zoo.search.supernet import max_pool as pooling
+from dots_zoo.search.supernet import mixed_op as mixed
+from dots_zoo.search.supernet import sep_conv_sum as separable_sum
+from dots_zoo.search.supernet.factorized_reduce import halves
 
 Patch = Callable[[], Any]
 

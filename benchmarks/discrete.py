@@ -31,11 +31,11 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import dots_zoo
-from dots_zoo.allocator import keep_freed_memory
-from dots_zoo.checkpoint import load_public_checkpoint
-from dots_zoo.fuse import REWRITES, fuse
-from dots_zoo.pack import pack
-from dots_zoo.quicken import quicken
+from dots_zoo.fuse.fuse import REWRITES, fuse
+from dots_zoo.kernels.malloc import keep_freed_memory
+from dots_zoo.kernels.prepack import pack
+from dots_zoo.kernels.replace_layers import quicken
+from dots_zoo.public_weights import load_public_checkpoint
 
 Run = Callable[[], object]
 

@@ -1,4 +1,4 @@
-"""What every rewrite of `dots_zoo.fuse` saves in ONNX Runtime on the CPU, for every registered model.
+"""What every rewrite of `dots_zoo.fuse.fuse` saves in ONNX Runtime on the CPU, for every registered model.
 
 python benchmarks/fuse.py docs/fuse.json [rounds] [name pattern] [threads, such as 1,2]
 
@@ -23,10 +23,10 @@ import torch
 from torch import Tensor, nn
 
 import dots_zoo
-from dots_zoo.export.machine import machine
-from dots_zoo.export.session import open_session
-from dots_zoo.export.trace import INPUT, trace
-from dots_zoo.fuse import fuse
+from dots_zoo.export.bench.machine import machine
+from dots_zoo.export.convert.trace import INPUT, trace
+from dots_zoo.export.ort_session import open_session
+from dots_zoo.fuse.fuse import fuse
 
 STEPS = ("shift", "fold", "relu", "early_relu", "sums", "chains", "parallel")
 CLOCKS = {1: time.thread_time, 2: time.perf_counter}  # threads -> seconds

@@ -20,9 +20,10 @@ import torch
 from PIL import Image
 
 import dots_zoo
-from dots_zoo.datasets import DataOptions, load_data
-from dots_zoo.export.session import open_session
-from dots_zoo.export.to_onnx import Lowering, export_onnx
+from dots_zoo.data.datasets import DataOptions
+from dots_zoo.data.load import load_data
+from dots_zoo.export.convert.to_onnx import Lowering, export_onnx
+from dots_zoo.export.ort_session import open_session
 
 CALIBRATION = 64
 AGREEMENT, LOSS = 0.98, 0.005  # at least, at most

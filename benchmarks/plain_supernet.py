@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dots_zoo.ops import OPS, FactorizedReduce, relu_conv_bn
-from dots_zoo.search.mixture import Mixture
-from dots_zoo.search.space import SearchSpace
-from dots_zoo.search.supernet import cell_kinds
+from dots_zoo.search.space.space import SearchSpace
+from dots_zoo.search.supernet.mixture import Mixture
+from dots_zoo.search.supernet.supernet import cell_kinds
 
 
 def candidate(name: str, channels: int, stride: int) -> nn.Module:

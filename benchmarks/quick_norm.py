@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 import dots_zoo
-from dots_zoo.quicken import quicken
+from dots_zoo.kernels.replace_layers import quicken
 
 
 def seconds(network: Any, images: torch.Tensor, labels: torch.Tensor) -> float:

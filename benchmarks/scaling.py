@@ -21,14 +21,14 @@ import torch
 from accelerate import Accelerator
 
 import dots_zoo
-from dots_zoo.datasets import ImageData
-from dots_zoo.files import write_file
-from dots_zoo.search.begin import fresh
-from dots_zoo.search.config import TrainingConfig
-from dots_zoo.search.operation import operation_choices, softmax_relaxation
-from dots_zoo.search.spaces import named_space
-from dots_zoo.search.stages import Batch, Moment, Run, Search, Turn
-from dots_zoo.search.steps import bilevel
+from dots_zoo.data.datasets import ImageData
+from dots_zoo.runtime.atomic_write import write_file
+from dots_zoo.search.space.named import named_space
+from dots_zoo.search.stages.config import TrainingConfig
+from dots_zoo.search.stages.init_stage import fresh
+from dots_zoo.search.stages.operation_search import operation_choices, softmax_relaxation
+from dots_zoo.search.stages.stage import Batch, Moment, Run, Search, Turn
+from dots_zoo.search.stages.steps import bilevel
 
 
 @dataclass(frozen=True)

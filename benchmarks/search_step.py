@@ -34,8 +34,8 @@ from search_turns import (
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import dots_zoo
-from dots_zoo.allocator import keep_freed_memory
-from dots_zoo.search.steps import classify
+from dots_zoo.kernels.malloc import keep_freed_memory
+from dots_zoo.search.stages.steps import classify
 
 
 def compare(step: str, setting: Setting, repetitions: int) -> dict[str, Any]:

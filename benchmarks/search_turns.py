@@ -12,18 +12,18 @@ import torch
 from accelerate import Accelerator
 from plain_supernet import PlainSupernet
 
-from dots_zoo.datasets import ImageData
-from dots_zoo.search.begin import fresh, sgd
-from dots_zoo.search.config import TrainingConfig
-from dots_zoo.search.darts import unrolled
-from dots_zoo.search.discretise import survivors
-from dots_zoo.search.dots import group_relaxation
-from dots_zoo.search.dropnas import DropnasConfig, train_dropped
-from dots_zoo.search.operation import operation_choices, softmax_relaxation
-from dots_zoo.search.spaces import GROUP_V2, named_space
-from dots_zoo.search.stages import Figures, Moment, Run, Turn
-from dots_zoo.search.steps import bilevel, classify, one_level, update_logits, update_weights
-from dots_zoo.search.topology import TopologyConfig, topology_choices, topology_relaxation
+from dots_zoo.data.datasets import ImageData
+from dots_zoo.search.methods.darts import unrolled
+from dots_zoo.search.methods.dots import group_relaxation
+from dots_zoo.search.methods.dropnas import DropnasConfig, train_dropped
+from dots_zoo.search.methods.topology import TopologyConfig, topology_choices, topology_relaxation
+from dots_zoo.search.space.discretise import survivors
+from dots_zoo.search.space.named import GROUP_V2, named_space
+from dots_zoo.search.stages.config import TrainingConfig
+from dots_zoo.search.stages.init_stage import fresh, sgd
+from dots_zoo.search.stages.operation_search import operation_choices, softmax_relaxation
+from dots_zoo.search.stages.stage import Figures, Moment, Run, Turn
+from dots_zoo.search.stages.steps import bilevel, classify, one_level, update_logits, update_weights
 
 
 @dataclass(frozen=True)

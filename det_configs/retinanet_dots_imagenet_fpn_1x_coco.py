@@ -10,7 +10,7 @@ Its setting is FairDARTS's, mmdet's 1x: 12 epochs, SGD 0.01 in steps at 8 and 11
 """
 
 _base_ = __import__("mmdet").__path__[0] + "/.mim/configs/retinanet/retinanet_r50_fpn_1x_coco.py"
-custom_imports = dict(imports=["dots_zoo.openmm"])
+custom_imports = dict(imports=["dots_zoo.openmm.backbone"])
 input_size = (800, 1344)  # height, width: 1333x800 filled up to the largest stride
 
 model = dict(

@@ -3,10 +3,10 @@
 Importing it registers the names: `import dots_zoo, timm; timm.create_model('dots_imagenet')`.
 """
 
-from .checkpoint import load_public_checkpoint
-from .errors import DotsZooError
-from .fuse import fuse
+from .fuse.fuse import fuse
 from .genotype import Genotype, GenotypeError, bundled_names, load_genotype, save_genotype
+from .public_weights import load_public_checkpoint
+from .runtime.errors import DotsZooError
 from .zoo import register
 
 __version__ = "0.1.0"

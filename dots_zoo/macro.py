@@ -11,8 +11,8 @@ from typing import Any
 from torch import nn
 
 from .cell import Cell, NasBench201Cell, ResidualReduction
-from .errors import DotsZooError
 from .genotype import Genotype, GenotypeError
+from .runtime.errors import DotsZooError
 
 
 @dataclass(frozen=True)

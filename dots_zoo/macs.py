@@ -18,7 +18,7 @@ from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from .errors import DotsZooError
+from .runtime.errors import DotsZooError
 
 
 @dataclass(frozen=True)

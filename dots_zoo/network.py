@@ -18,9 +18,9 @@ from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from .errors import DotsZooError
 from .genotype import Genotype, load_genotype
 from .macro import MACROS
+from .runtime.errors import DotsZooError
 
 
 class AuxiliaryHead(nn.Module):

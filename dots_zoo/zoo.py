@@ -1,6 +1,6 @@
 """The timm names: `import dots_zoo` registers them, `timm.create_model('dots_imagenet')` builds one.
 
-The cells are those of `dots_zoo/genotypes/`; a `_mobile` name is a CIFAR cell in the ImageNet
+The cells are those of `dots_zoo/genotype/published/`; a `_mobile` name is a CIFAR cell in the ImageNet
 macro-architecture. `notes` of a model's cfg holds the accuracy that the paper named there reports: it was not
 measured here. Of `dots_cifar10_tiny` the weights come with the package (docs/training.md).
 
@@ -20,10 +20,10 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model, resolve_pretrained_cfg
 from torch import nn
 
-from .checkpoint import checkpoint_filter_fn
-from .errors import DotsZooError
 from .genotype import Genotype, load_genotype
 from .network import CellNet
+from .public_weights import checkpoint_filter_fn
+from .runtime.errors import DotsZooError
 
 __all__: list[str] = []  # timm appends the names
 

@@ -9,15 +9,15 @@ from typing import Any
 
 from accelerate import PartialState  # type: ignore[import-untyped]
 
-from dots_zoo.allocator import keep_freed_memory
-from dots_zoo.datasets import load_data
-from dots_zoo.errors import DotsZooError
+from dots_zoo.data.load import load_data
 from dots_zoo.genotype import to_text
-from dots_zoo.processes import disconnecting
+from dots_zoo.kernels.malloc import keep_freed_memory
+from dots_zoo.runtime.distributed import disconnecting
+from dots_zoo.runtime.errors import DotsZooError
 
-from .options import choose
-from .run import search
-from .seeds import line, search_seeds
+from .run.options import choose
+from .run.run import search
+from .run.seeds import line, search_seeds
 
 
 @disconnecting()

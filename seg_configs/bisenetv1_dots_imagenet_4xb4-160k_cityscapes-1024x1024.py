@@ -15,7 +15,7 @@ _base_ = (
     __import__("mmseg").__path__[0]
     + "/.mim/configs/bisenetv1/bisenetv1_r18-d32_4xb4-160k_cityscapes-1024x1024.py"
 )
-custom_imports = dict(imports=["dots_zoo.openmm_seg"])
+custom_imports = dict(imports=["dots_zoo.openmm.bisenet"])
 input_size = (1024, 1024)  # height, width
 
 norm = dict(type="BN")  # mmseg's SyncBN runs on GPUs only

@@ -15,11 +15,11 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from test_matrix import DARTS, SHORT, SKIPS, configuration, derivation, illegal
 
 from dots_zoo.genotype import load_genotype
-from dots_zoo.search.run import search
-from toy_search import toy_data
+from dots_zoo.search.run.run import search
+from helpers.short_searches import DARTS, SHORT, SKIPS, configuration, derivation, illegal
+from helpers.toy_search import toy_data
 
 Case = tuple[str, str, str]  # of the matrix: method, topology search, selection
 

@@ -10,10 +10,10 @@ from safetensors.torch import save_file
 from timm.models import load_checkpoint
 
 import dots_zoo
-from dots_zoo.checkpoint import checkpoint_filter_fn, edge_positions
 from dots_zoo.genotype import CellGenotype, Edge
-from fitting import assert_same, fitted, images
-from public_darts import Network
+from dots_zoo.public_weights import checkpoint_filter_fn, edge_positions
+from helpers.fitting import assert_same, fitted, images
+from helpers.public_darts import Network
 
 SIZES = {"mobile": (3, 224, 224), "cifar": (3, 32, 32)}
 

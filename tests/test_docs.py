@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from helpers.paths import ROOT
+
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # run by .ci/run, and at a smaller size by test_demo.py and test_tables.py
 ELSEWHERE = ("make ", "pip install", "dots-zoo demo", "dots-zoo tables --out runs/tables")
@@ -29,7 +30,7 @@ NEEDS = (
     "torchrun",
     "tools/test.py",
     "--calibration",
-    "dots_zoo.ship runs/tiny",
+    "dots_zoo.train.half_weights runs/tiny",
     "--task detect",
     "--task segment",
 )

@@ -1,34 +1,27 @@
-"""Imports point one way: search -> dots_zoo <- export, and the commands are the only composition root."""
+"""The tree: arrows point one way, no circles, rooms of a readable size, and the wheel holds every room."""
 
 import ast
+import subprocess
+import sys
+import tomllib
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
-ROOTS = {"cli.py", "demo.py"}  # may import search and export inside the function that runs a command
+from helpers.paths import ROOT
+from helpers.source_tree import CONFIGS, PACKAGES, arrows, circles, imports, module_name, sources
 
-
-def imports(path: Path) -> list[tuple[str, bool]]:
-    """(absolute dotted name, whether it stands at module level) of everything a file imports."""
-    tree = ast.parse(path.read_text())
-    package = ["dots_zoo"] if path.parent.name == "dots_zoo" else ["dots_zoo", path.parent.name]
-    top = {id(node) for node in tree.body}
-    found = []
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            found += [(alias.name, id(node) in top) for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            base = package[: len(package) + 1 - node.level] if node.level else []
-            names = [*base, *([node.module] if node.module else [])]
-            found += [(".".join([*names, alias.name]), id(node) in top) for alias in node.names]
-    return found
+COMPOSITION = "commands"  # may import search and export inside the function that runs a command
+MOST_MODULES, MOST_LINES, MOST_FUNCTION_LINES, MOST_PARAMETERS = 16, 300, 60, 8
+UNLIMITED = {"search/methods"}  # one record a file
+FILES = sources(*PACKAGES, *CONFIGS)
 
 
 def layer(name: str) -> str:
-    """'search', 'export', 'det_configs', 'seg_configs', 'dots_zoo', or '' for everything else."""
+    """Return 'search', 'export', 'det_configs', 'seg_configs', 'dots_zoo', or '' for everything else."""
     parts = name.split(".")
-    folders = ("search", "export", "det_configs", "seg_configs")
+    folders = ("search", "export", *CONFIGS)
     if parts[0] in folders:
         return parts[0]
     if parts[0] != "dots_zoo":
@@ -36,57 +29,101 @@ def layer(name: str) -> str:
     return parts[1] if len(parts) > 1 and parts[1] in folders else "dots_zoo"
 
 
-FILES = sorted(
-    path
-    for folder in ("dots_zoo", "search", "export", "det_configs", "seg_configs")
-    for path in ROOT.glob(f"{folder}/*.py")
-)
+def room(module: str) -> str:
+    """Return the folder that a module lies in: its purpose."""
+    parts = module.split(".")
+    depth = 3 if parts[1:2] and parts[1] in ("search", "export") else 2
+    return ".".join(parts[:depth]) if len(parts) > depth else ".".join(parts[: depth - 1])
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.name}")
-def test_arrows(path: Path) -> None:
-    own = path.parent.name
+def test_the_tree_is_seen() -> None:
+    """A glob that matches nothing would let every test below pass."""
+    assert len(FILES) > 150
+    assert {layer(module_name(path)) for path in FILES} == {"dots_zoo", "search", "export", *CONFIGS}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_search_and_export_rest_on_the_core_and_never_on_each_other(path: Path) -> None:
+    own = layer(module_name(path))
     for name, at_module_level in imports(path):
         target = layer(name)
         if target in ("", "dots_zoo", own):
             continue
-        assert own == "dots_zoo" and path.name in ROOTS, f"{own}/{path.name} imports {name}"
-        assert not at_module_level, f"{path.name} imports {name} before a command runs"
+        assert own == "dots_zoo" and path.parent.name == COMPOSITION, f"{path} imports {name}"
+        assert not at_module_level, f"{path} imports {name} before a command runs"
 
 
 @pytest.mark.parametrize("folder", ["search", "export"])
 def test_siblings_are_imported_relatively_and_keep_no_state(folder: str) -> None:
-    for path in ROOT.glob(f"{folder}/*.py"):
-        tree = ast.parse(path.read_text())
-        for node in ast.walk(tree):
+    for path in sources(folder):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.ImportFrom) and not node.level:
-                assert not (node.module or "").startswith((folder, f"dots_zoo.{folder}")), (
-                    f"{path}: {node.module}"
-                )
+                assert not (node.module or "").startswith((folder, f"dots_zoo.{folder}")), path
             assert not isinstance(node, ast.Global), path
 
 
-def test_the_walk_sees_relative_and_nested_imports(tmp_path: Path) -> None:
-    path = tmp_path / "search" / "bad.py"
-    path.parent.mkdir()
-    path.write_text(
-        "from .relax import mix\ndef f():\n  from dots_zoo.export.graph import count\n  import dots_zoo.zoo\n"
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    assert circles(arrows(*PACKAGES)) == []
+
+
+def test_rooms_import_each_other_in_one_direction() -> None:
+    """The core's own modules count one by one: they lie between rooms."""
+    rooms: dict[str, set[str]] = {}
+    for module, targets in arrows(*PACKAGES).items():
+        own = room(module) if room(module).count(".") else module
+        others = {room(target) if room(target).count(".") else target for target in targets}
+        rooms.setdefault(own, set()).update(others - {own})
+    assert circles(rooms) == []
+
+
+def test_a_circle_is_found(tmp_path: Path) -> None:
+    folder = tmp_path / "search"
+    folder.mkdir()
+    (folder / "a.py").write_text("def f():\n  from .b import g\n")
+    (folder / "b.py").write_text(
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n  from dots_zoo.search import a\n"
     )
-    found = imports(path)
-    assert ("dots_zoo.search.relax.mix", True) in found
-    assert ("dots_zoo.export.graph.count", False) in found
-    assert [layer(name) for name, _ in found] == ["search", "export", "dots_zoo"]
+    graph = arrows("search", root=tmp_path)
+    assert circles(graph) == [["dots_zoo.search.a", "dots_zoo.search.b"]]
+
+
+def test_a_room_can_be_walked_through() -> None:
+    folders = Counter(
+        path.parent.relative_to(ROOT).as_posix() for path in sources(*PACKAGES) if path.name != "__init__.py"
+    )
+    assert {
+        folder: count for folder, count in folders.items() if count > MOST_MODULES and folder not in UNLIMITED
+    } == {}
+    assert max(Counter(path.parent for path in sources("tests")).values()) <= 40
+
+
+def test_files_and_functions_can_be_read_at_once() -> None:
+    long = []
+    for path in sources(*PACKAGES):
+        text = path.read_text("utf-8")
+        if text.count("\n") > MOST_LINES:
+            long.append(f"{path}: {text.count(chr(10))} lines")
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef):
+                lines = (node.end_lineno or 0) - node.lineno + 1
+                if lines > MOST_FUNCTION_LINES:
+                    long.append(f"{path}:{node.lineno} {node.name}: {lines} lines")
+    assert long == []
+
+
+def test_the_wheel_holds_every_room() -> None:
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    assert sorted(listed) == sorted(module_name(path) for path in FILES if path.name == "__init__.py")
+    missing = {path.parent for path in FILES} - {path.parent for path in FILES if path.name == "__init__.py"}
+    assert missing == set()
 
 
 def test_importing_the_core_stays_light() -> None:
     """Neither a command's packages nor the extras are loaded by `import dots_zoo`."""
-    import subprocess
-    import sys
-
     code = "import sys, timm; before = set(sys.modules); import dots_zoo; print(*(set(sys.modules) - before))"
     loaded = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT / "docs"
-    ).stdout
+    ).stdout.split()
     heavy = {
         "matplotlib",
         "onnx",
@@ -95,8 +132,9 @@ def test_importing_the_core_stays_light() -> None:
         "sklearn",
         "jsonargparse",
         "mmengine",
+        "numba",
         "tensorboard",
         "argparse",
     }
-    assert {name.split(".")[0] for name in loaded.split()} & heavy == set()
-    assert not {name for name in loaded.split() if layer(name) in ("search", "export")}
+    assert {name.split(".")[0] for name in loaded} & heavy == set()
+    assert not {name for name in loaded if layer(name) in ("search", "export")}

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 import dots_zoo  # noqa: F401
-from dots_zoo.errors import DotsZooError
 from dots_zoo.macs import count
+from dots_zoo.runtime.errors import DotsZooError
 
 
 def test_convolution_with_groups_stride_and_dilation():

@@ -10,11 +10,11 @@ import torch
 from torch import nn
 
 from dots_zoo.cell import Cell, Node, ResidualReduction
-from dots_zoo.errors import DotsZooError
 from dots_zoo.genotype import CellGenotype, Edge, Genotype, GenotypeError, load_genotype
 from dots_zoo.macs import count
 from dots_zoo.network import CellNet
-from fitting import images
+from dots_zoo.runtime.errors import DotsZooError
+from helpers.fitting import images
 
 TABLE = Path(os.environ.get("DOTS_ZOO_DATA", "../shared/data")) / "nasbench201/nasbench201.csv.gz"
 

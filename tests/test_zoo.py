@@ -11,23 +11,24 @@ from safetensors.torch import save_file
 import dots_zoo
 from dots_zoo.macs import count
 from dots_zoo.zoo import default_cfgs
+from helpers.paths import GOLDEN
 
-GOLDEN = json.loads((Path(__file__).parent / "golden/costs.json").read_text())
+COSTS = json.loads((GOLDEN / "costs.json").read_text())
 
 
 def test_golden_numbers_of_the_paper_s_cells() -> None:
     # Parameters without auxiliary head; MACs of convolutions and linear layers, derived independently of this
     # code.
-    assert GOLDEN["dots_imagenet"] == {"params": 5_348_032, "macs": 587_347_392}
-    assert GOLDEN["dots_cifar10"] == {"params": 3_526_030, "macs": 546_662_016}
-    assert GOLDEN["dots_cifar100"] == {"params": 4_061_368, "macs": 614_396_160}
+    assert COSTS["dots_imagenet"] == {"params": 5_348_032, "macs": 587_347_392}
+    assert COSTS["dots_cifar10"] == {"params": 3_526_030, "macs": 546_662_016}
+    assert COSTS["dots_cifar100"] == {"params": 4_061_368, "macs": 614_396_160}
 
 
 @pytest.mark.parametrize("name", [name for name in default_cfgs if not name.startswith("cell_")])
 def test_full_size_costs(name: str) -> None:
     model = timm.create_model(name, device="meta")
     costs = count(model, timm.get_pretrained_cfg(name).input_size)
-    assert {"params": costs.params, "macs": costs.macs} == GOLDEN[name]
+    assert {"params": costs.params, "macs": costs.macs} == COSTS[name]
 
 
 def test_register(tmp_path: Path) -> None:
@@ -64,6 +65,6 @@ def test_any_cell_needs_a_genotype() -> None:
 
 def test_a_genotype_file_is_enough(tmp_path: Path) -> None:
     path = tmp_path / "cell.json"
-    path.write_text((Path(dots_zoo.__file__).parent / "genotypes/darts_v2.json").read_text())
+    path.write_text((Path(dots_zoo.__file__).parent / "genotype/published/darts_v2.json").read_text())
     model = timm.create_model("cell_mobile", genotype=str(path), channels=4, layers=3, num_classes=2)
     assert model(torch.zeros(1, 3, 64, 64)).shape == (1, 2)

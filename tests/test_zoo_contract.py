@@ -16,10 +16,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, fx, nn
 
 import dots_zoo
-from dots_zoo.export.to_onnx import export_onnx
+from dots_zoo.export.convert.to_onnx import export_onnx
 from dots_zoo.genotype import to_text
 from dots_zoo.ops import FactorizedReduce
-from fitting import assert_same, fitted, images, movement
+from helpers.fitting import assert_same, fitted, images, movement
 
 ANY_CELL = {
     "cell_mobile": "dots_imagenet",

@@ -1,0 +1,232 @@
+"""The whole chain once, small: search, retrain, register, export, measure, on real handwritten digits.
+
+scikit-learn's digits ship with it: 8x8 grey images, searched and trained at that size. Every process uses
+one thread, so that the result does not depend on the machine's cores; the control, a random cell, is trained
+in a process of its own while the search runs. Beside cli.py this is the only place where the core reaches
+for search and export.
+"""
+
+import json
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from safetensors.torch import save
+
+from ..data.augment import Augmentation
+from ..drawing.draw import draw
+from ..genotype import Genotype, save_genotype, to_text
+from ..macs import count
+from ..runtime.atomic_write import write_file
+from ..runtime.errors import DotsZooError
+from ..train.loop import fit
+from ..train.recipe import Recipe
+from ..zoo import register
+from .demo_page import page
+
+NAME = "demo_cell"  # the timm name of the found cell
+FILES = ("cell.svg", "random.json", "weights.safetensors", "m.onnx", "bench.json", "report.html")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Sizes of the demo; the defaults take minutes on two cores."""
+
+    channels: int = 12  # of the first cells of the retrained networks
+    layers: int = 3
+    epochs: int = 45
+    batch_size: int = 64
+    learning_rate: float = 0.1
+    label_smoothing: float = 0.1
+    bench_seconds: float = 2.0  # a row of the latency table
+
+
+@dataclass(frozen=True)
+class _Clock:
+    """Wall time of each step, in seconds, and one line for a person as it begins."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def step(self, name: str, line: str) -> Iterator[None]:
+        print(line, flush=True)
+        began = time.perf_counter()
+        yield
+        self.seconds[name] = round(time.perf_counter() - began, 1)
+
+
+def demo(
+    out: Path, seed: int = 0, settings: Settings | None = None, search_options: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Run the chain into the folder `out`; return what `demo.json` holds and `report.html` shows.
+
+    search_options: of `dots-zoo search dots`, beside those of its preset digits_small.
+    Raises DotsZooError where `out` holds anything but an earlier demo.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        result = _run(out, seed, settings or Settings(), search_options)
+    finally:
+        torch.set_num_threads(threads)
+    write_file(out / "report.html", page(result, out).encode())
+    write_file(out / "demo.json", json.dumps(result, indent=1).encode())
+    return result
+
+
+def summary(result: dict[str, Any], out: Path) -> str:
+    """What a person wants to know at the end, and where it lies."""
+    rows = [f"  {row['name']:<28} {100 * row['accuracy']:6.2f} %" for row in result["accuracies"]]
+    files = {"cell": "cell.svg", "genotype": "search/genotype.json", "weights": "weights.safetensors"}
+    files |= {"ONNX": "m.onnx", "report": "report.html"}
+    lines = [f"  {what:<9} {out / name}" for what, name in files.items()]
+    parity = f"ONNX against PyTorch: {result['parity']['error']:.1e} of how much the output moves"
+    took = f"took {sum(result['seconds'].values()):.0f} s"
+    return "\n".join(["test accuracy on handwritten digits:", *rows, parity, took, *lines])
+
+
+def _prepare(out: Path) -> None:
+    """Make the folder, or clear an earlier demo's files out of it."""
+    marker = out / "demo.json"
+    if out.is_dir() and any(out.iterdir()):
+        if not marker.is_file():
+            raise DotsZooError(f"{out}: expected a new or empty folder or an earlier demo's; choose another")
+        shutil.rmtree(out / "search", ignore_errors=True)
+        for name in FILES:
+            (out / name).unlink(missing_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DotsZooError(f"{out}: cannot be made: {error.strerror}") from error
+    write_file(marker, json.dumps({"schema": 1, "kind": "demo", "finished": False}).encode())
+
+
+def _run(out: Path, seed: int, settings: Settings, search_options: Sequence[str]) -> dict[str, Any]:
+    from dots_zoo.export.convert.to_onnx import export_onnx
+    from dots_zoo.search.run.options import choose
+    from dots_zoo.search.run.run import search
+    from dots_zoo.search.space.discretise import random_genotype
+    from dots_zoo.search.space.named import darts_space
+
+    from ..data.load import load_data
+
+    fixed = ["dots", "--preset", "digits_small", "--training.seed", str(seed), "--out", str(out / "search")]
+    chosen, clock = choose([*fixed, *search_options]), _Clock()
+    data = load_data(chosen.data)
+    _prepare(out)
+    control = random_genotype(darts_space(), torch.Generator().manual_seed(seed))
+    random_file, found_file = save_genotype(control, out / "random.json"), out / "search/genotype.json"
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        training = pool.submit(retrain, random_file, None, seed, settings)
+        line = "1/4 search with DOTS, whose first step compiles once; a random cell is trained beside it"
+        with clock.step("search", line):
+            found = search(chosen.method, chosen.config, chosen.derivation, chosen.space, data, chosen.out)
+            draw(found, out / "cell.svg")
+        with clock.step("retrain", "2/4 retrain the cell that was found"):
+            own = retrain(found_file, out / "weights.safetensors", seed, settings)
+            random = training.result()
+    with clock.step("export", "3/4 register it with timm, export and check it"):
+        _register(found, out / "weights.safetensors", settings, data)
+        exported = export_onnx(timm.create_model(NAME, pretrained=True), out / "m.onnx")
+    with clock.step("bench", "4/4 measure it"):
+        bench = _bench(out, settings)
+    return {
+        "schema": 1,
+        "kind": "demo",
+        "finished": True,
+        "seed": seed,
+        "data": {"images": len(data.labels), "test_images": len(data.test_labels), "input_size": [1, 8, 8]},
+        "settings": asdict(settings),
+        "search": {"space": chosen.space, **asdict(chosen.derivation), **asdict(chosen.config)},
+        "genotype": to_text(found),
+        "random_genotype": to_text(control),
+        "accuracies": [
+            {"name": "cell found by DOTS", **own},
+            {"name": "random cell", **random},
+            *_baselines(data),
+        ],
+        "parity": exported.parity.as_dict(),
+        "bench": bench,
+        "seconds": clock.seconds,
+    }
+
+
+def _shape(settings: Settings) -> dict[str, Any]:
+    return {"channels": settings.channels, "layers": settings.layers, "in_chans": 1, "num_classes": 10}
+
+
+def retrain(genotype: Path, weights: Path | None, seed: int, settings: Settings) -> dict[str, Any]:
+    """Train a cell from scratch on the digits; its test accuracy in [0, 1], parameters and MACs.
+
+    weights: where the parameters go, as safetensors; with None, for a process beside, no progress is shown.
+    """
+    from ..data.datasets import DataOptions
+    from ..data.load import load_data
+
+    torch.set_num_threads(1)
+    torch.manual_seed(seed)
+    data = load_data(DataOptions())
+    model: Any = timm.create_model("cell_cifar", genotype=str(genotype), **_shape(settings))
+    recipe = Recipe(
+        epochs=settings.epochs,
+        batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        drop_path_rate=0.0,
+        label_smoothing=settings.label_smoothing,
+        evaluate_every=0,
+        seed=seed,
+        augmentation=Augmentation(crop_padding=1),
+    )
+    [*_, last] = fit(model, data, recipe, progress=weights is not None).history
+    if weights is not None:
+        write_file(weights, save(model.state_dict()))
+    costs = count(model, (1, 8, 8))
+    return {"accuracy": last["held_accuracy"], "params": costs.params, "macs": costs.macs}
+
+
+def _register(found: Genotype, weights: Path, settings: Settings, data: Any) -> None:
+    cfg = {
+        "file": str(weights),
+        "input_size": (1, 8, 8),
+        "num_classes": 10,
+        "mean": data.mean,
+        "std": data.std,
+    }
+    register(NAME, found, "cifar", cfg=cfg, overwrite=timm.is_model(NAME), **_shape(settings))
+
+
+def _bench(out: Path, settings: Settings) -> dict[str, Any]:
+    from dots_zoo.export.bench.latency import Plan, bench
+    from dots_zoo.export.bench.schema import dump
+
+    plan = Plan(batches=(1, 8, 64), min_seconds=settings.bench_seconds)
+    measured: dict[str, Any] = bench([out / "m.onnx"], plan)
+    write_file(out / "bench.json", dump(measured))
+    return measured
+
+
+def _baselines(data: Any) -> list[dict[str, Any]]:
+    """What needs no network: scikit-learn's 3 nearest neighbours and logistic regression on the pixels."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.neighbors import KNeighborsClassifier
+
+    train, test = (images.flatten(1).numpy() / 255 for images in (data.images, data.test_images))
+    models = {
+        "3 nearest neighbours": KNeighborsClassifier(3),
+        "logistic regression": LogisticRegression(max_iter=2000),
+    }
+    return [
+        {
+            "name": name,
+            "accuracy": model.fit(train, data.labels.numpy()).score(test, data.test_labels.numpy()),
+        }
+        for name, model in models.items()
+    ]

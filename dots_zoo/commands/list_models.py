@@ -1,0 +1,61 @@
+"""What `dots-zoo list` prints: the registered models with their costs, and the bundled cells."""
+
+from collections.abc import Iterator
+from fnmatch import fnmatch
+from typing import Any
+
+import timm
+
+from ..genotype import bundled_names, load_genotype
+from ..macs import count
+
+MOBILE_LIMIT = 600_000_000  # MACs: the mobile setting of the NAS papers, at 224x224
+
+Row = dict[str, Any]
+
+
+def models(pattern: str = "*") -> Iterator[Row]:
+    """A row for each registered model that has a cell; `paper` is the paper's figure, not a measurement."""
+    for name in timm.list_models(module="zoo"):
+        if name.startswith("cell_") or not fnmatch(name, pattern):
+            continue
+        cfg: Any = timm.get_pretrained_cfg(name)
+        model: Any = timm.create_model(name, device="meta")
+        costs = count(model, cfg.input_size)
+        mobile = cfg.input_size[1] >= 224
+        yield {
+            "name": name,
+            "params": costs.params,
+            "macs": costs.macs,
+            "input_size": list(cfg.input_size),
+            "over_mobile_limit": mobile and costs.macs > MOBILE_LIMIT,
+            "weights": bool(cfg.has_weights),
+            "origin": model.genotype.provenance.get("origin", ""),
+            "paper": "; ".join(cfg.notes or ()),
+        }
+
+
+def cells(pattern: str = "*") -> Iterator[Row]:
+    """A row for each bundled cell: any of them builds as cell_mobile, cell_cifar."""
+    for name in bundled_names():
+        if fnmatch(name, pattern):
+            genotype = load_genotype(name)
+            provenance = genotype.provenance
+            yield {
+                "name": name,
+                "space": genotype.space,
+                **{k: provenance.get(k, "") for k in ("origin", "paper", "note")},
+            }
+
+
+def model_line(row: Row) -> str:
+    """One model as a line for people."""
+    flag = ">600M" if row["over_mobile_limit"] else "weights" if row["weights"] else ""
+    height, width = row["input_size"][1:]
+    cost = f"{row['params'] / 1e6:6.2f} M params {row['macs'] / 1e6:7.1f} M MACs {flag:<7}"
+    return f"{row['name']:<28} {cost}  {f'{height}x{width}':<8} {row['origin']:<48} {row['paper'] or '-'}"
+
+
+def cell_line(row: Row) -> str:
+    """One bundled cell as a line for people."""
+    return f"{row['name']:<40} {row['space']:<8} {row['paper']:<24} {row['origin']}"

@@ -1,0 +1,8 @@
+"""Data sets by name: `datasets` (what training asks of one) and `load` (one by its options).
+
+`torchvision_sets` are read into memory, `image_folder` decodes images as they are asked for; `augment` and
+`transforms` vary images, in memory and from files; `split` divides a set class by class."""
+
+from .datasets import Data as Data
+from .datasets import DataOptions as DataOptions
+from .load import load_data as load_data

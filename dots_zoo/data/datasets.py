@@ -1,0 +1,145 @@
+"""What search and retraining ask of a data set, sets in memory, and every set by its name.
+
+Where the images come from is in published.py (digits, CIFAR, SVHN, FashionMNIST) and folder.py (your own).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from ..runtime.to_device import sent
+from .augment import Augmentation, cutout, normalise, random_crop, random_flip
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Which images to learn from.
+
+    Args:
+        data: name of the data set; digits ships with scikit-learn, image_folder is your own.
+        data_root: folder that holds the data set, for image_folder the images as train/CLASS/... and
+            val/CLASS/... or test/CLASS/...; none for digits.
+        download: fetch the data set into data_root if it is not there.
+        image_size: side in pixels that all images are brought to; if not given the data set's own, 224 for
+            image_folder.
+        train_fraction: share of every class of the training images that is used, chosen once and for all; at
+            least one image a class.
+        imagenet_statistics: normalise image_folder by ImageNet's mean and standard deviation, as pretrained
+            networks expect, and not by its own.
+        check_pixels: decode every image of image_folder at the start, so that images cut off in the middle
+            are left out too; without it only their headers are read.
+        threads: that decode image_folder; one a core if not given. The images do not depend on it.
+    """
+
+    data: Literal["digits", "cifar10", "cifar100", "svhn", "fashion_mnist", "image_folder"] = "digits"
+    data_root: str | None = None
+    download: bool = False
+    image_size: int | None = None
+    train_fraction: float = 1.0
+    imagenet_statistics: bool = False
+    check_pixels: bool = False
+    threads: int | None = None
+
+
+class Data(Protocol):
+    """Training and test images with labels, wherever the images lie; what a batch holds is float32
+    (N, in_chans, size, size), normalised, channels last, on the device of the labels.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def labels(self) -> Tensor:
+        """int64, one a training image."""
+
+    @property
+    def test_labels(self) -> Tensor: ...
+
+    @property
+    def classes(self) -> int: ...
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """In the order of the labels; empty where nobody named them."""
+
+    @property
+    def in_chans(self) -> int: ...
+
+    @property
+    def size(self) -> int:
+        """Height and width in pixels."""
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Per channel, of images scaled to [0, 1]."""
+
+    @property
+    def std(self) -> tuple[float, ...]: ...
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """The fields of DataOptions that load it again."""
+
+    def to(self, device: torch.device) -> "Data":
+        """The same data with labels and batches on `device`."""
+
+    def train_batch(self, indices: Tensor, augmentation: Augmentation, draws: torch.Generator) -> Tensor:
+        """Training images, varied; the same for the same indices and the same state of `draws`."""
+
+    def plain_batch(self, indices: Tensor) -> Tensor:
+        """Training images as a test sees them."""
+
+    def test_batch(self, indices: Tensor) -> Tensor:
+        """Test images."""
+
+
+@dataclass(frozen=True, eq=False)
+class ImageData:
+    """Data in memory. Images are uint8 (N, C, H, W), labels int64 (N,); `options` load them again."""
+
+    name: str
+    images: Tensor
+    labels: Tensor
+    test_images: Tensor
+    test_labels: Tensor
+    classes: int
+    mean: tuple[float, ...]  # per channel, of training images scaled to [0, 1]
+    std: tuple[float, ...]
+    flip: bool  # whether a mirrored image keeps its label
+    options: Mapping[str, Any]
+    class_names: tuple[str, ...] = ()
+
+    @property
+    def in_chans(self) -> int:
+        return self.images.shape[1]
+
+    @property
+    def size(self) -> int:
+        return self.images.shape[-1]
+
+    def to(self, device: torch.device) -> "ImageData":
+        """All images and labels on `device`."""
+        tensors = ("images", "labels", "test_images", "test_labels")
+        return replace(self, **{name: getattr(self, name).to(device) for name in tensors})
+
+    def train_batch(self, indices: Tensor, augmentation: Augmentation, draws: torch.Generator) -> Tensor:
+        """Random crop, flip, cutout: see Augmentation."""
+        images = self.images[sent(indices, self.images.device)]
+        if augmentation.crop_padding:
+            images = random_crop(images, augmentation.crop_padding, draws)
+        if augmentation.mirrors(self.flip):
+            images = random_flip(images, draws)
+        normal = normalise(images, self)
+        return cutout(normal, augmentation.cutout, draws) if augmentation.cutout else normal
+
+    def plain_batch(self, indices: Tensor) -> Tensor:
+        """Training images as they are."""
+        return normalise(self.images[sent(indices, self.images.device)], self)
+
+    def test_batch(self, indices: Tensor) -> Tensor:
+        """Test images as they are."""
+        return normalise(self.test_images[sent(indices, self.test_images.device)], self)

@@ -1,0 +1,249 @@
+"""`image_folder`: images of any size, a folder a class, decoded when a batch asks for them.
+
+The layout is torchvision's ImageFolder: data_root/train/CLASS/... and data_root/val/CLASS/..., or test where
+there is no val; classes in the order of their names; every image as RGB (a transparent pixel keeps the colour
+it has, an orientation in EXIF is not applied).
+"""
+
+import logging
+import random
+import struct
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from itertools import islice
+from os import cpu_count
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from PIL import Image, UnidentifiedImageError
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from torch import Tensor
+from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, make_dataset
+
+from ..runtime.errors import DotsZooError
+from ..runtime.to_device import sent
+from .augment import Augmentation, cutout, normalise
+from .datasets import DataOptions
+from .split import fraction_of_every_class
+from .transforms import middle_view, random_view
+
+SIZE = 224  # pixels, where image_size is not given
+SAMPLE = 1024  # training images, evenly spaced, that mean and std are computed from
+WAITING = 4096  # files handed to the threads at a time
+NAMED = 3  # files named of those that are left out
+
+# What Pillow raises of a file that is no image or is cut off.
+UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class FolderData:
+    """Data in files; what it is asked is told in datasets.Data."""
+
+    name: str
+    paths: tuple[str, ...]
+    labels: Tensor
+    test_paths: tuple[str, ...]
+    test_labels: Tensor
+    class_names: tuple[str, ...]
+    size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    options: Mapping[str, Any]
+    threads: int
+    flip: bool = True
+    in_chans: int = 3
+
+    @property
+    def classes(self) -> int:
+        return len(self.class_names)
+
+    def to(self, device: torch.device) -> "FolderData":
+        """Labels and batches on `device`; images are decoded on the CPU and go there as bytes."""
+        return replace(self, labels=self.labels.to(device), test_labels=self.test_labels.to(device))
+
+    def train_batch(self, indices: Tensor, augmentation: Augmentation, draws: torch.Generator) -> Tensor:
+        """Crop to a random part, flip, colour jitter, cutout: see Augmentation. Raises DotsZooError where an
+        image cannot be decoded.
+        """
+        seeds = torch.randint(2**63 - 1, (len(indices),), generator=draws)
+        view = partial(
+            random_view, size=self.size, augmentation=augmentation, flip=augmentation.mirrors(self.flip)
+        )
+        jobs = zip((self.paths[index] for index in indices.tolist()), seeds.tolist(), strict=True)
+        images = each(lambda job: view(read(job[0]), random.Random(job[1])), jobs, self.threads)
+        normal = self._normal(images)
+        return cutout(normal, augmentation.cutout, draws) if augmentation.cutout else normal
+
+    def plain_batch(self, indices: Tensor) -> Tensor:
+        """The middle of training images. Raises DotsZooError where one cannot be decoded."""
+        return self._middles(self.paths[index] for index in indices.tolist())
+
+    def test_batch(self, indices: Tensor) -> Tensor:
+        """The middle of test images. Raises DotsZooError where one cannot be decoded."""
+        return self._middles(self.test_paths[index] for index in indices.tolist())
+
+    def _middles(self, paths: Iterable[str]) -> Tensor:
+        return self._normal(each(lambda path: middle_view(read(path), self.size), paths, self.threads))
+
+    def _normal(self, images: Iterable[Tensor]) -> Tensor:
+        return normalise(sent(torch.stack(list(images)), self.labels.device), self)
+
+
+def open_folder(options: DataOptions) -> FolderData:
+    """The images below data_root. Files that are no image are left out, counted and named in a warning.
+
+    Raises DotsZooError where the layout is another, a class has no image, there is only one class, or
+    training and test classes differ.
+    """
+    if options.data_root is None or options.download:
+        raise DotsZooError(
+            "image_folder: expected data_root, the folder that holds train and val, and no download; got "
+            f"data_root {options.data_root!r}, download {options.download}"
+        )
+    train, test = _parts(Path(options.data_root))
+    names = _class_names(train)
+    if len(names) == 1:
+        raise DotsZooError(
+            f"image_folder: expected two class folders or more in {train}, got one: {names[0]}"
+        )
+    if other := sorted(set(names) ^ set(_class_names(test))):
+        raise DotsZooError(
+            f"image_folder: expected the same class folders in {train} and {test}; only in one of them: "
+            f"{_some(other)}"
+        )
+    threads, size = options.threads or cpu_count() or 1, options.image_size or SIZE
+    paths, labels = _files(train, options.train_fraction, options.check_pixels, threads)
+    test_paths, test_labels = _files(test, 1.0, options.check_pixels, threads)
+    imagenet = IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+    mean, std = imagenet if options.imagenet_statistics else statistics(paths, size, threads)
+    return FolderData(
+        name="image_folder",
+        paths=paths,
+        labels=labels,
+        test_paths=test_paths,
+        test_labels=test_labels,
+        class_names=names,
+        size=size,
+        mean=mean,
+        std=std,
+        options=asdict(options),
+        threads=threads,
+    )
+
+
+def _parts(root: Path) -> tuple[Path, Path]:
+    """Where the training and the test images are: val, or test where there is no val."""
+    train, tests = root / "train", [root / name for name in ("val", "test") if (root / name).is_dir()]
+    if not (train.is_dir() and tests):
+        there = sorted(path.name for path in root.iterdir()) if root.is_dir() else ["no folder"]
+        raise DotsZooError(
+            f"image_folder: expected the folders train and val (or test) in {root}, each with a folder a "
+            f"class, got {_some(there) or 'an empty folder'}"
+        )
+    return train, tests[0]
+
+
+def _class_names(folder: Path) -> tuple[str, ...]:
+    try:
+        return tuple(find_classes(folder)[0])
+    except FileNotFoundError:
+        raise DotsZooError(f"image_folder: expected a folder a class in {folder}, got none") from None
+
+
+def _files(folder: Path, fraction: float, pixels: bool, threads: int) -> tuple[tuple[str, ...], Tensor]:
+    """The images of a part and their labels, but for those that cannot be read."""
+    names, indices = find_classes(folder)
+    samples = make_dataset(folder, indices, IMG_EXTENSIONS, allow_empty=True)
+    labels = torch.tensor([label for _, label in samples], dtype=torch.int64)
+    _refuse_empty(folder, names, labels)
+    kept = fraction_of_every_class(labels, fraction).tolist()
+    problems = list(each(partial(problem, pixels=pixels), (samples[index][0] for index in kept), threads))
+    bad = [f"{samples[i][0]} ({why})" for i, why in zip(kept, problems, strict=True) if why]
+    if bad:
+        _log.warning(
+            "image_folder: %d of %d images in %s are left out, they cannot be read: %s",
+            len(bad), len(kept), folder, _some(bad),
+        )  # fmt: skip
+    good = [index for index, why in zip(kept, problems, strict=True) if not why]
+    _refuse_empty(folder, names, labels[good])
+    return tuple(samples[index][0] for index in good), labels[good]
+
+
+def _refuse_empty(folder: Path, names: Sequence[str], labels: Tensor) -> None:
+    counts = labels.bincount(minlength=len(names)).tolist()
+    if empty := [name for name, count in zip(names, counts, strict=True) if not count]:
+        raise DotsZooError(
+            f"image_folder: expected images that can be read in every class folder of {folder}, got none in "
+            f"{_some(empty)}; fill or remove it"
+        )
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
+
+
+def statistics(paths: Sequence[str], size: int, threads: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel, pixels scaled to [0, 1], in the middles of SAMPLE images.
+
+    The standard deviation is at least one grey level: a channel may be the same everywhere.
+    """
+    count = min(SAMPLE, len(paths))
+    chosen = [paths[number * len(paths) // count] for number in range(count)]
+    totals = torch.zeros(2, 3, dtype=torch.int64)
+    for image in each(lambda path: middle_view(read(path), size), chosen, threads):
+        values = image.flatten(1).long()  # (3, H * W); sums of integers do not depend on their order
+        totals += torch.stack([values.sum(1), values.square().sum(1)])
+    mean, square = totals.double() / (count * size * size)
+    std = (square - mean.square()).sqrt().clamp(min=1)
+    return tuple((mean / 255).tolist()), tuple((std / 255).tolist())
+
+
+def each(work: Callable[[T], R], items: Iterable[T], threads: int) -> Iterator[R]:
+    """What `work` gives of every item, in the order of the items, from so many threads."""
+    left = iter(items)
+    with ThreadPoolExecutor(threads) as pool:
+        while waiting := list(islice(left, WAITING)):
+            yield from pool.map(work, waiting)
+
+
+def problem(path: str, pixels: bool) -> str | None:
+    """Why an image cannot be used, by its header, or by its pixels too; None if it can."""
+    try:
+        with Image.open(path) as image:
+            if image.mode[0] in "IF":
+                return f"mode {image.mode}, expected 8 bits a channel"
+            if pixels:
+                rgb(image)
+    except UnidentifiedImageError:
+        return "no image"
+    except UNREADABLE as error:
+        return str(error) or repr(error)
+    return None
+
+
+def rgb(image: Image.Image) -> Image.Image:
+    """Its pixels as RGB."""
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")  # Pillow warns where such a palette becomes RGB at once
+    return image.convert("RGB")
+
+
+def read(path: str) -> Image.Image:
+    """An image as RGB. Raises DotsZooError where it cannot be decoded."""
+    try:
+        with Image.open(path) as image:
+            return rgb(image)
+    except UNREADABLE as error:
+        raise DotsZooError(
+            f"{path}: expected an image, but it cannot be decoded ({error}); remove it, or let "
+            "check_pixels=true leave out all such images"
+        ) from error

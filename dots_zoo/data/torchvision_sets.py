@@ -1,0 +1,165 @@
+"""The published data sets that fit into memory.
+
+`digits`: scikit-learn's handwritten digits, 1797 grey images of 8x8 pixels with 17 grey levels (the test part
+of the UCI "Optical Recognition of Handwritten Digits" set); it ships with scikit-learn. `cifar10`, `cifar100`
+(Krizhevsky, 2009), `svhn` (Netzer et al., 2011; without its extra images) and `fashion_mnist` (Xiao et al.,
+2017) are read by torchvision, which checks their MD5 sums; those of fashion_mnist only as it is downloaded.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.datasets import CIFAR10, CIFAR100, SVHN, FashionMNIST
+
+from ..runtime.errors import DotsZooError
+from .datasets import DataOptions, ImageData
+
+TEST_EVERY = 5  # of the digits: every fifth image of a class, in published order, is a test image
+DIGITS = tuple("0123456789")
+
+
+class Part(NamedTuple):
+    """The training or the test images: uint8 (N, C, H, W), labels int64 (N,)."""
+
+    images: Tensor
+    labels: Tensor
+    class_names: Iterable[str]
+
+
+@dataclass(frozen=True)
+class Published:
+    """A set that torchvision reads; mean and std are those of its training images, rounded to four digits."""
+
+    holds: str  # what data_root holds
+    read: Callable[[str, bool, bool], Part]  # root, whether the training images, whether to download
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    flip: bool = True
+
+
+def load_published(options: DataOptions) -> ImageData:
+    """Any data set but image_folder. Raises DotsZooError where it is not there."""
+    return _digits(options) if options.data == "digits" else _from_torchvision(options)
+
+
+def _digits(options: DataOptions) -> ImageData:
+    """Stratified and fixed: 1442 training and 355 test images, see TEST_EVERY."""
+    if options.data_root is not None or options.download:
+        raise DotsZooError("digits: expected neither data_root nor download; it ships with scikit-learn")
+    try:
+        from sklearn.datasets import load_digits
+    except ModuleNotFoundError as error:
+        raise _not_installed("digits", "scikit-learn") from error
+    pixels, target = load_digits(return_X_y=True)  # (1797, 64) in 0..16
+    images = torch.from_numpy(pixels * (255 / 16)).round().to(torch.uint8).reshape(-1, 1, 8, 8)
+    labels = torch.from_numpy(target).long()
+    rank = F.one_hot(labels).cumsum(0).gather(1, labels[:, None])[:, 0]  # 1, 2, ... inside the image's class
+    test = rank % TEST_EVERY == 0
+    images = _resize(images, options.image_size)
+    train = images[~test].float() / 255
+    return ImageData(
+        name="digits",
+        images=images[~test],
+        labels=labels[~test],
+        test_images=images[test],
+        test_labels=labels[test],
+        classes=10,
+        mean=(train.mean().item(),),
+        std=(train.std().item(),),
+        flip=False,
+        options=asdict(options),
+        class_names=DIGITS,
+    )
+
+
+def _cifar10(root: str, train: bool, download: bool) -> Part:
+    return _cifar(CIFAR10(root, train=train, download=download))
+
+
+def _cifar100(root: str, train: bool, download: bool) -> Part:
+    return _cifar(CIFAR100(root, train=train, download=download))
+
+
+def _cifar(found: CIFAR10) -> Part:
+    images = torch.from_numpy(found.data).permute(0, 3, 1, 2).contiguous()
+    return Part(images, torch.tensor(found.targets), found.classes)
+
+
+def _svhn(root: str, train: bool, download: bool) -> Part:
+    try:
+        found = SVHN(root, split="train" if train else "test", download=download)
+    except ModuleNotFoundError as error:
+        raise _not_installed("svhn", "scipy") from error
+    return Part(torch.from_numpy(found.data).contiguous(), torch.from_numpy(found.labels), DIGITS)
+
+
+def _fashion_mnist(root: str, train: bool, download: bool) -> Part:
+    try:
+        found = FashionMNIST(root, train=train, download=download)
+    except (AssertionError, KeyError, TypeError, ValueError) as error:  # of a file in another format
+        raise RuntimeError(f"its files cannot be read: {error!r}") from error
+    if len(found.data) != len(found.targets):
+        raise RuntimeError(f"{len(found.data)} images have {len(found.targets)} labels")
+    return Part(found.data[:, None], found.targets, found.classes)
+
+
+# The papers' CIFAR means and, for the rest, the numbers in common use. A mirrored digit is no digit.
+PUBLISHED = {
+    "cifar10": Published("cifar-10-batches-py", _cifar10, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "cifar100": Published("cifar-100-python", _cifar100, (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+    "svhn": Published(
+        "train_32x32.mat and test_32x32.mat", _svhn, (0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970), False
+    ),
+    "fashion_mnist": Published("FashionMNIST/raw", _fashion_mnist, (0.2860,), (0.3530,)),
+}
+
+
+def _from_torchvision(options: DataOptions) -> ImageData:
+    """The published training and test sets, in the published order."""
+    name, known = options.data, PUBLISHED[options.data]
+    if options.data_root is None:
+        raise DotsZooError(f"{name}: expected data_root, the folder that holds {known.holds}; got none")
+    try:
+        train, test = (known.read(options.data_root, train, options.download) for train in (True, False))
+    except (RuntimeError, OSError) as error:
+        reason = " ".join(str(error).split())  # torchvision's may have lines
+        raise DotsZooError(
+            f"{name}: expected {known.holds} as published in {options.data_root}; "
+            f"download=true fetches it (torchvision: {reason})"
+        ) from error
+    class_names = tuple(train.class_names)
+    return ImageData(
+        name=name,
+        images=_resize(train.images, options.image_size),
+        labels=train.labels,
+        test_images=_resize(test.images, options.image_size),
+        test_labels=test.labels,
+        classes=len(class_names),
+        mean=known.mean,
+        std=known.std,
+        flip=known.flip,
+        options=asdict(options),
+        class_names=class_names,
+    )
+
+
+def _not_installed(name: str, package: str) -> DotsZooError:
+    return DotsZooError(f"{name}: expected {package}, which is not installed: pip install 'dots-zoo[search]'")
+
+
+def _resize(images: Tensor, size: int | None) -> Tensor:
+    """Bilinear, a thousand images at a time for the memory's sake."""
+    if size is None or images.shape[-2:] == (size, size):
+        return images
+    parts = [
+        F.interpolate(part.float(), (size, size), mode="bilinear", antialias=True)
+        .round()
+        .clamp(0, 255)
+        .byte()
+        for part in images.split(1000)
+    ]
+    return torch.cat(parts)

@@ -1,0 +1,174 @@
+"""The rewrite of `fuse` that computes separable convolutions side by side, as grouped convolutions.
+
+The nodes of a cell are sums of chains such as depthwise, pointwise, ReLU, depthwise, pointwise. Where the
+last pointwise convolutions of several nodes have one shape and do not depend on each other, one grouped
+convolution computes them all, and so on up the chains to their first depthwise convolutions, as far as
+neighbours have one shape. Only groups of a multiple of BLOCK channels are made: on a CPU, ONNX Runtime
+computes those in its blocked layout, and all others by a loop over matrix products that is far slower than
+the separate convolutions. The channels stay in the order in which they are read at the end, and nodes that
+something else reads beside the cell's concatenation are left alone, so that nothing is sliced: graphs with
+slices came out slower.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import fx
+
+from .graph import call, cat_inputs, conv, geometry, insert, kind, of_kind, only_user, settle, slices, source
+from .local import BLOCK, merge_sums, stack
+
+
+def merge_chains(graph: fx.GraphModule) -> None:
+    """Merge the last pointwise convolutions of the nodes of each cell, and the chains above them."""
+    merge_sums(graph)
+    settle(graph)
+    for cell in _cells(graph):
+        while cell:
+            group = [cell.pop(0)]
+            for node in list(cell):
+                wider = [*group, node]
+                alike = _alike(graph, group[0], node) and _side_by_side(graph, wider)
+                if alike and _independent(graph, wider):
+                    group.append(node)
+                    cell.remove(node)
+            if len(group) > 1:
+                _merge(graph, group)
+                settle(graph)
+
+
+def _cells(graph: fx.GraphModule) -> Iterator[list[fx.Node]]:
+    """The last pointwise convolutions, together where they read chains of the same tensors."""
+    found: list[tuple[set[fx.Node], list[fx.Node]]] = []
+    for node in of_kind(graph, "conv"):
+        roots = _roots(graph, node)
+        if roots:
+            joined = [entry for entry in found if entry[0] & roots]
+            found = [entry for entry in found if entry not in joined]
+            members = [member for entry in joined for member in entry[1]]
+            found.append((roots.union(*(entry[0] for entry in joined)), [*members, node]))
+    return iter([sorted(members, key=lambda node: _place(graph, node)) for _, members in found])
+
+
+def _side_by_side(graph: fx.GraphModule, nodes: Sequence[fx.Node]) -> bool:
+    """Whether concatenations alone read the sums, each has them in a row: then nothing is sliced."""
+    ends = [_end(graph, node) for node in nodes]
+    readers = ends[0].users
+    if any(end.users != readers for end in ends) or any(kind(graph, user) != "cat" for user in readers):
+        return False
+    places = [[cat_inputs(user).index(end) for end in ends] for user in readers]
+    return all(row == list(range(row[0], row[0] + len(row))) for row in places)
+
+
+def _place(graph: fx.GraphModule, last: fx.Node) -> int:
+    """Where a node of a cell stands in the cell's concatenation: merged in that order, none is sliced."""
+    end = _end(graph, last)
+    places = [cat_inputs(user).index(end) for user in end.users if kind(graph, user) == "cat"]
+    return min(places, default=-1)
+
+
+def _roots(graph: fx.GraphModule, last: fx.Node) -> set[fx.Node]:
+    """The tensors whose chains end in this dense convolution; none where it is not the end of chains."""
+    module = conv(graph, last)
+    reader = only_user(last)
+    if module.groups > 1 or module.kernel_size != (1, 1) or reader is None or kind(graph, reader) == "relu":
+        return set()  # a ReLU goes on with the chain
+    parts = _parts(graph, source(last))
+    if any(not _is_depthwise(graph, part) or only_user(part) is None for part in parts):
+        return set()
+    return {_root(graph, part) for part in parts}
+
+
+def _root(graph: fx.GraphModule, node: fx.Node) -> fx.Node:
+    """Up a chain to the tensor that others read as well."""
+    while kind(graph, node) in ("conv", "relu"):
+        above = source(node)
+        if kind(graph, node) == "relu" and (len(node.users) > 1 or kind(graph, above) != "conv"):
+            return above
+        node = above
+    return node
+
+
+def _parts(graph: fx.GraphModule, node: fx.Node) -> list[fx.Node]:
+    """What a concatenation that one node reads is made of, or the node itself."""
+    if kind(graph, node) != "cat" or only_user(node) is None:
+        return [node]
+    return cat_inputs(node)
+
+
+def _is_depthwise(graph: fx.GraphModule, node: fx.Node) -> bool:
+    return kind(graph, node) == "conv" and conv(graph, node).groups == conv(graph, node).in_channels > 1
+
+
+def _alike(graph: fx.GraphModule, one: fx.Node, other: fx.Node) -> bool:
+    a, b = conv(graph, one).weight.shape, conv(graph, other).weight.shape
+    return a == b and a[0] % BLOCK == a[1] % BLOCK == 0
+
+
+def _end(graph: fx.GraphModule, last: fx.Node) -> fx.Node:
+    """The sum with one more term that reads the convolution, or the convolution."""
+    user = only_user(last)
+    return user if user is not None and kind(graph, user) == "add" else last
+
+
+def _independent(graph: fx.GraphModule, nodes: Sequence[fx.Node]) -> bool:
+    """Whether none of the sums has to wait for another one's convolution."""
+    ends = [_end(graph, node) for node in nodes]
+    for node, end in zip(nodes, ends, strict=True):
+        above: set[fx.Node] = set()
+        waiting = list(end.all_input_nodes)
+        while waiting:
+            x = waiting.pop()
+            if x not in above:
+                above.add(x)
+                waiting += x.all_input_nodes
+        if above & {other for other in (*nodes, *ends) if other not in (node, end)}:
+            return False
+    return True
+
+
+def _merge(graph: fx.GraphModule, group: Sequence[fx.Node]) -> None:
+    """One grouped convolution, and one sum where every convolution of the group has one more term."""
+    widths = [conv(graph, node).out_channels for node in group]
+    merged = side_by_side(graph, group)
+    ends = [_end(graph, node) for node in group]
+    if all(end is not node for end, node in zip(ends, group, strict=True)):
+        others = [next(x for x in e.args if x is not n) for e, n in zip(ends, group, strict=True)]
+        beside = call(graph, merged, torch.cat, others, 1)
+        slices(graph, call(graph, beside, torch.add, merged, beside), ends, widths)
+    else:
+        slices(graph, merged, group, widths)
+
+
+def side_by_side(graph: fx.GraphModule, nodes: Sequence[fx.Node]) -> fx.Node:
+    """The concatenation of the nodes, with neighbours that can be one operation made one."""
+    flat = [part for node in nodes for part in _parts(graph, node)]
+    runs: list[list[fx.Node]] = []
+    for node in flat:
+        if runs and _joins(graph, runs[-1][0], node):
+            runs[-1].append(node)
+        else:
+            runs.append([node])
+    results = [_one(graph, run) if len(run) > 1 else run[0] for run in runs]
+    return results[0] if len(results) == 1 else call(graph, results[-1], torch.cat, results, 1)
+
+
+def _joins(graph: fx.GraphModule, one: fx.Node, other: fx.Node) -> bool:
+    """Whether two nodes can be one: both for one reader only, ReLUs, or convolutions of one shape."""
+    if only_user(one) is None or only_user(other) is None:
+        return False
+    if kind(graph, one) != kind(graph, other) or kind(graph, one) not in ("conv", "relu"):
+        return False
+    if kind(graph, one) == "relu":
+        return True
+    a, b = conv(graph, one), conv(graph, other)
+    return (geometry(a), a.weight.shape, a.groups) == (geometry(b), b.weight.shape, b.groups)
+
+
+def _one(graph: fx.GraphModule, run: Sequence[fx.Node]) -> fx.Node:
+    above = side_by_side(graph, [source(node) for node in run])
+    if kind(graph, run[0]) == "relu":
+        return call(graph, above, F.relu, above)
+    modules = [conv(graph, node) for node in run]
+    return insert(graph, above, stack(modules, sum(module.groups for module in modules)), "chain", above)

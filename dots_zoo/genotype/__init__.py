@@ -1,0 +1,21 @@
+"""What a cell is: types and rules (`types`), its JSON (`schema`), the field's text forms, and how it is read.
+
+The one thing that crosses from search to the zoo. `published/` holds the cells of the papers, a file each.
+"""
+
+from .load import bundled_names as bundled_names
+from .load import load_genotype as load_genotype
+from .load import save_genotype as save_genotype
+from .load import to_text as to_text
+from .types import CELLS as CELLS
+from .types import MAX_BYTES as MAX_BYTES
+from .types import MAX_EDGES as MAX_EDGES
+from .types import MAX_NAME as MAX_NAME
+from .types import MAX_NODES as MAX_NODES
+from .types import NASBENCH201_EDGES as NASBENCH201_EDGES
+from .types import PRIMITIVES as PRIMITIVES
+from .types import CellGenotype as CellGenotype
+from .types import Edge as Edge
+from .types import Genotype as Genotype
+from .types import GenotypeError as GenotypeError
+from .types import validate as validate

@@ -1,0 +1,108 @@
+"""JSON schema 1, the file format of a genotype: read strictly, written for a person to read and compare.
+
+    {"schema": 1, "name": "...", "space": "darts",
+     "normal": {"edges": [[node, input, operation], ...], "concat": [node, ...]}, "reduce": {...},
+     "provenance": {...}}
+
+Space `nasbench201` has one `cell` in place of the two. `provenance` may be missing; any other key that is
+missing, unknown or there twice is refused, and so are NaN and infinities.
+"""
+
+import json
+import math
+from typing import Any, NoReturn
+
+from .types import CELLS, MAX_BYTES, CellGenotype, Edge, Genotype, GenotypeError, cell_place, refuse, validate
+
+SCHEMA = 1
+
+
+def read_json(text: str, where: str) -> Genotype:
+    """The genotype of a JSON text, validated; a GenotypeError begins with `where`."""
+    try:
+        data = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_number, parse_float=_finite)
+    except RecursionError:
+        raise GenotypeError(f"{where}: expected JSON of schema {SCHEMA}, got one nested too deeply") from None
+    except ValueError as error:
+        raise GenotypeError(f"{where}: expected JSON of schema {SCHEMA}, got: {error}") from None
+    return from_data(data, where)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in members:
+            raise ValueError(f"the key {key[:40]!r} twice")
+        members[key] = value
+    return members
+
+
+def _no_number(text: str) -> NoReturn:
+    raise ValueError(f"{text[:40]}, which is no number in JSON")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    return value if math.isfinite(value) else _no_number(text)
+
+
+def from_data(data: object, where: str) -> Genotype:
+    """The genotype of schema 1 as plain Python data, validated; a GenotypeError begins with `where`."""
+    if not isinstance(data, dict):
+        refuse(where, "a JSON object", data)
+    if type(data.get("schema")) is not int or data["schema"] != SCHEMA:
+        refuse(where, f"'schema': {SCHEMA}", data.get("schema", list(data)))
+    space = data.get("space")
+    if space not in list(CELLS):
+        refuse(where, f"'space': {' or '.join(CELLS)}", space)
+    members: dict[str, Any] = {"provenance": {}} | data
+    _check_keys(members, ("schema", "name", "space", *CELLS[space], "provenance"), where)
+    cells = {name: _cell_from_data(data[name], cell_place(where, name)) for name in CELLS[space]}
+    if not isinstance(members["provenance"], dict):
+        refuse(f"{where}, provenance", "a JSON object", members["provenance"])
+    genotype = Genotype(data["name"], space, cells, members["provenance"])
+    validate(genotype, where)
+    return genotype
+
+
+def _cell_from_data(data: object, place: str) -> CellGenotype:
+    if not isinstance(data, dict):
+        refuse(place, "an object with 'edges' and 'concat'", data)
+    _check_keys(data, ("edges", "concat"), place)
+    for key in ("edges", "concat"):
+        if not isinstance(data[key], list):
+            refuse(f"{place}, {key}", "a list", data[key])
+    for number, row in enumerate(data["edges"]):
+        if not isinstance(row, list) or len(row) != 3:
+            refuse(f"{place}, edge {number}", "[node, input, operation]", row)
+    return CellGenotype(tuple(Edge(*row) for row in data["edges"]), tuple(data["concat"]))
+
+
+def _check_keys(data: dict[str, Any], keys: tuple[str, ...], place: str) -> None:
+    if set(data) != set(keys):
+        missing = [key for key in keys if key not in data]
+        unknown = [key for key in data if key not in keys]
+        refuse(place, f"the keys {', '.join(keys)}", f"missing {missing}, unknown {unknown[:4]}")
+
+
+def write_json(genotype: Genotype) -> str:
+    """Schema 1 as ASCII text, an edge a line; GenotypeError for a genotype that could not be read again."""
+    validate(genotype)
+    where = f"genotype {genotype.name}"
+    try:
+        provenance = json.dumps(dict(genotype.provenance), indent=2, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise GenotypeError(f"{where}, provenance: expected JSON values, got: {error}") from None
+    members = {"schema": str(SCHEMA), "name": json.dumps(genotype.name), "space": f'"{genotype.space}"'}
+    members |= {name: _cell_to_json(genotype.cells[name]) for name in CELLS[genotype.space]}
+    members["provenance"] = provenance
+    lines = [f'"{key}": {value}'.replace("\n", "\n  ") for key, value in members.items()]
+    text = "{\n  " + ",\n  ".join(lines) + "\n}\n"
+    if len(text) > MAX_BYTES:
+        refuse(where, f"at most {MAX_BYTES} bytes as JSON, provenance included", len(text))
+    return text
+
+
+def _cell_to_json(cell: CellGenotype) -> str:
+    rows = ",\n".join(f'    [{edge.node}, {edge.input}, "{edge.op}"]' for edge in cell.edges)
+    return f'{{\n  "edges": [\n{rows}\n  ],\n  "concat": {list(cell.concat)}\n}}'

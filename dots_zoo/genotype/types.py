@@ -1,0 +1,161 @@
+"""Edge, CellGenotype, Genotype: a searched cell as data, and its rules.
+
+Whether it came from a bundled name, a JSON file or one of the field's text forms, it passes the same
+`validate`. Nothing here needs torch.
+
+A node is the sum of its incoming edges, so two edges of a node may share their input: FairDARTS publishes
+such cells and its network adds the operations up. Edges stay in the published order, by which public
+checkpoints number their operations; messages count them in the same way, from 0.
+"""
+
+import reprlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+from ..runtime.errors import DotsZooError
+
+PRIMITIVES: dict[str, tuple[str, ...]] = {
+    "darts": (
+        "none",
+        "max_pool_3x3",
+        "avg_pool_3x3",
+        "skip_connect",
+        "sep_conv_3x3",
+        "sep_conv_5x5",
+        "sep_conv_7x7",
+        "dil_conv_3x3",
+        "dil_conv_5x5",
+        "conv_7x1_1x7",
+        "noise",
+    ),
+    "nasbench201": ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3"),
+}
+CELLS: dict[str, tuple[str, ...]] = {"darts": ("normal", "reduce"), "nasbench201": ("cell",)}
+NASBENCH201_EDGES = ((1, 0), (2, 0), (2, 1), (3, 0), (3, 1), (3, 2))  # (node, input)
+
+# A hostile file gets no further than this; the published cells have 4 nodes and at most 28 edges.
+MAX_NODES = 64
+MAX_EDGES = 1024
+MAX_BYTES = 1_000_000
+MAX_NAME = 100
+
+
+class GenotypeError(DotsZooError):
+    """A genotype that cannot be read or built: file, cell, edge, what was expected, what came."""
+
+
+@dataclass(frozen=True)
+class Edge:
+    """The output of node `input` goes through operation `op` into the sum that is node `node`."""
+
+    node: int
+    input: int
+    op: str
+
+
+@dataclass(frozen=True)
+class CellGenotype:
+    """The edges of a cell in published order, and the nodes whose concatenation on channels is its output.
+
+    In space `darts` nodes 0 and 1 are the outputs of cells k-2 and k-1, the cell's own nodes count from 2; in
+    `nasbench201` node 0 is the input, the own nodes count from 1.
+    """
+
+    edges: tuple[Edge, ...]
+    concat: tuple[int, ...]
+
+    @property
+    def nodes(self) -> tuple[int, ...]:
+        """The cell's own nodes, up to the last that an edge enters; one before may be empty (FairDARTS)."""
+        entered = [edge.node for edge in self.edges]
+        return tuple(range(min(2, *entered), max(entered) + 1))  # only nasbench201 has an edge into node 1
+
+    def edges_into(self, node: int) -> tuple[Edge, ...]:
+        """The edges of `node` in published order; () where the cell leaves it empty."""
+        return tuple(edge for edge in self.edges if edge.node == node)
+
+
+@dataclass(frozen=True)
+class Genotype:
+    """The cells of a network by name: `normal` and `reduce` in space `darts`, `cell` in `nasbench201`.
+
+    `provenance` is a JSON object (method, dataset, origin, paper, seed, ...) and takes no part in equality.
+    """
+
+    name: str
+    space: str
+    cells: Mapping[str, CellGenotype]
+    provenance: Mapping[str, Any] = field(default_factory=dict, compare=False)
+
+    @property
+    def normal(self) -> CellGenotype:
+        return self._cell("normal")
+
+    @property
+    def reduce(self) -> CellGenotype:
+        return self._cell("reduce")
+
+    @property
+    def cell(self) -> CellGenotype:
+        return self._cell("cell")
+
+    def _cell(self, name: str) -> CellGenotype:
+        if name not in self.cells:
+            refuse(f"genotype {self.name} of space {self.space}", f"a cell {name!r}", list(self.cells))
+        return self.cells[name]
+
+
+def refuse(where: str, expected: str, got: object) -> NoReturn:
+    """Raise the GenotypeError "where: expected ..., got ..."; a long `got` is cut."""
+    cut = reprlib.Repr()
+    cut.maxstring = cut.maxother = 200
+    raise GenotypeError(f"{where}: expected {expected}, got {cut.repr(got)}")
+
+
+def cell_place(where: str, name: str) -> str:
+    """How messages name a cell: "where: normal cell", or "where: cell" of space nasbench201."""
+    return f"{where}: cell" if name == "cell" else f"{where}: {name} cell"
+
+
+def validate(genotype: Genotype, where: str = "genotype") -> None:
+    """Refuse, by a GenotypeError that begins with `where`, what is not a genotype of its space.
+
+    Every edge carries an operation of the space and starts before the node it enters; `concat` names nodes of
+    the cell, each once. A node without an edge is legal as data; whoever builds the network judges it.
+    """
+    name, space = genotype.name, genotype.space
+    if not (isinstance(name, str) and name.isprintable() and 0 < len(name) <= MAX_NAME):
+        refuse(where, f"a printable name of 1 to {MAX_NAME} characters", name)
+    if space not in list(CELLS):
+        refuse(where, f"space {' or '.join(CELLS)}", space)
+    if set(genotype.cells) != set(CELLS[space]):
+        refuse(where, f"the cells of space {space} ({', '.join(CELLS[space])})", list(genotype.cells))
+    for cell_name in CELLS[space]:
+        _validate_cell(genotype.cells[cell_name], space, cell_place(where, cell_name))
+
+
+def _validate_cell(cell: CellGenotype, space: str, place: str) -> None:
+    if not 1 <= len(cell.edges) <= MAX_EDGES:
+        refuse(place, f"1 to {MAX_EDGES} edges", len(cell.edges))
+    for number, edge in enumerate(cell.edges):
+        _validate_edge(edge, space, f"{place}, edge {number}")
+    if space == "nasbench201" and tuple((edge.node, edge.input) for edge in cell.edges) != NASBENCH201_EDGES:
+        pairs = [[edge.node, edge.input] for edge in cell.edges]
+        refuse(place, f"[node, input] of its edges to be {NASBENCH201_EDGES}", pairs)
+    legal = cell.nodes if space == "darts" else (3,)
+    known = all(type(node) is int and node in legal for node in cell.concat)
+    if not (cell.concat and known and len(set(cell.concat)) == len(cell.concat)):
+        refuse(f"{place}, concat", f"one or more of the nodes {legal}, each once", list(cell.concat))
+
+
+def _validate_edge(edge: Edge, space: str, place: str) -> None:
+    first = 2 if space == "darts" else 1
+    last = first + MAX_NODES - 1
+    row = [edge.node, edge.input, edge.op]
+    if type(edge.node) is not int or not first <= edge.node <= last:
+        refuse(place, f"[node, input, operation] with a node from {first} to {last}", row)
+    if type(edge.input) is not int or not 0 <= edge.input < edge.node:
+        refuse(place, f"an input from 0 to {edge.node - 1}, a node before the edge's own", row)
+    if edge.op not in PRIMITIVES[space]:
+        refuse(place, f"an operation of space {space} ({', '.join(PRIMITIVES[space])})", row)

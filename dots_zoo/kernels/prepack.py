@@ -1,0 +1,66 @@
+"""Convolutions whose weights lie as the CPU's convolution library reads them: `pack(model)`.
+
+PyTorch rewrites the weights of a convolution into that layout on every call, and of a single image on a
+single thread it gives the 1x1 convolutions to a slower matrix product. What both cost a `fuse`d network is
+measured by `benchmarks/discrete.py`. The operator is the one that PyTorch's compiler uses.
+"""
+
+from typing import Any, TypeGuard
+
+import torch
+from torch import Tensor, nn
+
+from ..runtime.errors import DotsZooError
+
+
+class PackedConv(nn.Module):
+    """What an nn.Conv2d computes, for evaluation: (N, C, H, W) -> (N, C', H', W').
+
+    It has no parameters and no gradient, and cannot be saved: a state dict holds no packed weights.
+    """
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.geometry = list(conv.padding), list(conv.stride), list(conv.dilation), conv.groups
+        self.bias = None if conv.bias is None else conv.bias.detach().clone()
+        weight = conv.weight.detach().to_mkldnn()
+        self.weight: Tensor = torch._C._nn.mkldnn_reorder_conv2d_weight(weight, *self.geometry)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = torch.ops.mkldnn._convolution_pointwise(
+            x, self.weight, self.bias, *self.geometry, "none", [], ""
+        )
+        return out
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "PackedConv":
+        return self  # nothing of it ever changes, and PyTorch cannot copy a packed tensor
+
+
+def pack(model: nn.Module) -> None:
+    """Replace the convolutions of a model in place; it can be run then, but not trained, saved or exported.
+
+    model: in evaluation mode, in float32 on a CPU; channels_last is its faster layout. Raises DotsZooError,
+    with the model unchanged, where it is not, and where PyTorch was built without the library.
+    """
+    _check(model)
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if _is_packable(child):
+                setattr(module, name, PackedConv(child))
+
+
+def _is_packable(module: nn.Module) -> TypeGuard[nn.Conv2d]:
+    return type(module) is nn.Conv2d and module.padding_mode == "zeros" and isinstance(module.padding, tuple)
+
+
+def _check(model: nn.Module) -> None:
+    if not torch.backends.mkldnn.is_available():
+        raise DotsZooError("pack: this PyTorch was built without oneDNN, whose layout pack is for")
+    if model.training:
+        raise DotsZooError("pack: expected a model in evaluation mode, got one in training mode: call eval()")
+    for name, parameter in model.named_parameters():
+        if parameter.device.type != "cpu" or parameter.dtype is not torch.float32:
+            raise DotsZooError(
+                f"pack: expected parameters in float32 on the CPU, but {name} is in {parameter.dtype} on "
+                f"{parameter.device}"
+            )

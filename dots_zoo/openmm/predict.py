@@ -1,0 +1,132 @@
+"""`dots-zoo det|seg predict`: boxes or labels of images, drawn on them and written down."""
+
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.dataset import Compose
+from mmengine.registry import DefaultScope
+from PIL import Image
+from torch import Tensor, nn
+from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
+from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
+
+from ..runtime.atomic_write import write_file
+from ..runtime.errors import DotsZooError
+from .backbone import DotsBackbone
+from .check_data import class_names
+from .config import build_model
+from .progress import quiet
+
+
+def predict(
+    cfg: Any, task: str, checkpoint: Path, images: Sequence[Path], out: Path, score: float = 0.3
+) -> list[dict[str, Any]]:
+    """Write a drawn NAME.png for every image into `out`, and predictions.json.
+
+    Boxes are kept from `score` on, in pixels of the image as [x1, y1, x2, y2]. Labels are written as
+    NAME_labels.png, 8-bit class indices at the image's size; predictions.json has the share of every class.
+    Returns the entries of predictions.json. Raises DotsZooError before anything is written where an image
+    cannot be read or is smaller than the largest stride.
+    """
+    stems = [path.stem for path in images]
+    if len(set(stems)) < len(stems):
+        raise DotsZooError(f"predict: two images have the same name without folder: {sorted(stems)[0]}, ...")
+    model: Any = build_model(cfg, task, checkpoint=checkpoint)
+    pictures = [_open(path, model) for path in images]
+    names, found = class_names(cfg), []
+    out.mkdir(parents=True, exist_ok=True)
+    for path, picture in zip(images, pictures, strict=True):
+        sample = infer(model, path)
+        if task == "det":
+            drawn, entry = _draw_boxes(picture, sample.pred_instances, names, score)
+        else:
+            drawn, entry = _draw_labels(
+                picture, sample.pred_sem_seg.data[0], names, out / f"{path.stem}_labels.png"
+            )
+        _write_image(out / f"{path.stem}.png", to_pil_image(drawn))
+        found.append({"image": str(path), **entry})
+    write_file(out / "predictions.json", json.dumps(found, indent=1).encode())
+    return found
+
+
+def infer(model: nn.Module, path: Path) -> Any:
+    """The data sample that a model of build_model predicts for a file, by its config's test pipeline."""
+    cfg: Any = model.cfg
+    with DefaultScope.overwrite_default_scope(cfg.default_scope), quiet():
+        steps = [
+            step for step in cfg.test_dataloader.dataset.pipeline if "LoadAnnotations" not in step["type"]
+        ]
+        data = Compose([step for step in steps if step["type"] != "CheckLabels"])(
+            {"img_path": str(path), "img_id": 0}
+        )
+        with torch.no_grad():
+            [sample] = model.test_step({"inputs": [data["inputs"]], "data_samples": [data["data_samples"]]})  # type: ignore[operator]
+    return sample
+
+
+def _open(path: Path, model: nn.Module) -> Tensor:
+    """An image as uint8 (3, H, W)."""
+    try:
+        with Image.open(path) as image:
+            picture: Tensor = pil_to_tensor(image.convert("RGB"))
+    except OSError as error:
+        raise DotsZooError(f"{path}: not an image that can be decoded ({error})") from error
+    stride = max((part.strides[-1] for part in model.modules() if isinstance(part, DotsBackbone)), default=1)
+    if min(picture.shape[1:]) < stride:
+        raise DotsZooError(
+            f"{path}: expected an image of at least {stride}x{stride} pixels, the largest stride, got "
+            f"{picture.shape[2]}x{picture.shape[1]}"
+        )
+    return picture
+
+
+def _draw_boxes(
+    picture: Tensor, found: Any, names: Sequence[str], score: float
+) -> tuple[Tensor, dict[str, Any]]:
+    kept = found[found.scores >= score].cpu()
+    boxes = [
+        {"box": [round(x, 1) for x in box], "label": names[label], "score": round(value, 4)}
+        for box, label, value in zip(
+            kept.bboxes.tolist(), kept.labels.tolist(), kept.scores.tolist(), strict=True
+        )
+    ]
+    if boxes:
+        titles = [f"{entry['label']} {entry['score']:.2f}" for entry in boxes]
+        colours = [_colour(label) for label in kept.labels.tolist()]
+        picture = draw_bounding_boxes(picture, kept.bboxes, titles, colours, width=2)
+    return picture, {"boxes": boxes}
+
+
+def _draw_labels(
+    picture: Tensor, labels: Tensor, names: Sequence[str], path: Path
+) -> tuple[Tensor, dict[str, Any]]:
+    labels = labels.cpu()
+    _write_image(path, Image.fromarray(labels.numpy().astype(np.uint8)))
+    masks = torch.stack([labels == index for index in range(len(names))])  # (classes, H, W)
+    shares = {
+        name: round(float(mask.float().mean()), 4)
+        for name, mask in zip(names, masks, strict=True)
+        if mask.any()
+    }
+    colours = [_colour(index) for index in range(len(names))]
+    return draw_segmentation_masks(picture, masks, alpha=0.6, colors=colours), {"shares": shares}
+
+
+def _colour(index: int) -> tuple[int, int, int]:
+    """PASCAL VOC's colours: the index's bits, lowest first, go to red, green and blue from the top."""
+    channels = [0, 0, 0]
+    for bit in range(8):
+        for channel in range(3):
+            channels[channel] |= ((index + 1) >> (3 * bit + channel) & 1) << (7 - bit)
+    return channels[0], channels[1], channels[2]
+
+
+def _write_image(path: Path, image: Image.Image) -> None:
+    data = io.BytesIO()
+    image.save(data, format="png")
+    write_file(path, data.getvalue())

@@ -1,0 +1,4 @@
+"""Retraining: `recipe` (numbers), `model` (which network), `loop` (steps), `run` (a whole folder).
+
+`state` keeps and reads checkpoints, `evaluate` scores, `model_card`, `plots` and `half_weights` write what is
+shared; `command` is `dots-zoo train` and `eval`; `presets/` holds the recipes of the papers."""

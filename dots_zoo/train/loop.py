@@ -1,0 +1,287 @@
+"""Retraining a genotype from scratch: the loop.
+
+Source: DARTS (ICLR 2019), Sec. 3.2 and DOTS (CVPR 2021), Sec. 5.1: SGD with momentum, cosine to zero,
+gradient clipping, drop path that reaches its rate linearly over the epochs, an auxiliary loss. It is
+deterministic: order, augmentation and every other draw of a step depend on the seed, the epoch, the step and
+the process alone, so a training that goes on from a checkpoint ends with the same bits as one that was never
+stopped (same machine, same number of threads and processes).
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator  # type: ignore[import-untyped]
+from accelerate.utils import broadcast  # type: ignore[import-untyped]
+from torch import Tensor
+from torchvision.transforms import v2
+from tqdm import tqdm
+
+from ..data.augment import shrunk, shuffled
+from ..data.datasets import Data
+from ..network import CellNet
+from ..runtime.distributed import ALONE, Processes, processes_of
+from ..runtime.errors import DotsZooError
+from ..runtime.seeding import generator, seeded
+from ..runtime.sigterm import STATUS
+from ..runtime.to_device import sent
+from .evaluate import evaluate
+from .recipe import Recipe, drop_path_rate, image_side, learning_rate
+from .state import Row, State, fresh_state, go_on, keep
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where a training is kept, how often, and what it has to share to go on from there.
+
+    stop: whether the process has been told to end; it does so behind the step, once that is kept.
+    """
+
+    folder: Path
+    seconds: float = 300.0  # between two of them; 0: after every step
+    identity: Mapping[str, Any] = field(default_factory=dict)
+    stop: Callable[[], bool] = lambda: False
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What stays the same over a training."""
+
+    network: CellNet
+    wrapped: torch.nn.Module  # by Accelerate, for several processes
+    data: Data
+    recipe: Recipe
+    accelerator: Accelerator
+    part: Tensor  # the training images that are trained on
+    checkpoint: Checkpoint | None
+    bar: Any
+    processes: Processes = ALONE
+
+    @property
+    def steps(self) -> int:
+        return len(self.part) // self.recipe.batch_size
+
+
+def fit(
+    network: CellNet,
+    data: Data,
+    recipe: Recipe,
+    *,
+    accelerator: Accelerator | None = None,
+    checkpoint: Checkpoint | None = None,
+    on_epoch: Callable[[list[Row]], None] = lambda history: None,
+    progress: bool = True,
+) -> State:
+    """Train a network in place; the state it ends in holds the history, a row an epoch, and what to keep.
+
+    It goes on from `checkpoint` where there is one. on_epoch gets the history after every epoch. Raises
+    DotsZooError where the images do not fill a batch, the checkpoint is another training's, or the loss is
+    not finite; SystemExit with 143 where it is told to stop, once the step is kept.
+    """
+    accelerator = accelerator or Accelerator(mixed_precision=recipe.precision)
+    processes = processes_of(accelerator)
+    part = training_part(data, recipe, processes.count)
+    network.to(accelerator.device).to(memory_format=torch.channels_last)
+    state = fresh_state(network, recipe)
+    if checkpoint is not None:
+        go_on(state, checkpoint.folder, _identity(checkpoint, recipe), processes)
+    steps = len(part) // recipe.batch_size
+    done = state.epoch * steps + state.step
+    hidden = _hidden(progress and processes.first)
+    with tqdm(total=recipe.epochs * steps, initial=done, unit="step", disable=hidden) as bar:
+        wrapped = accelerator.prepare_model(network) if accelerator.num_processes > 1 else network
+        data = data.to(accelerator.device)
+        run = _Run(network, wrapped, data, recipe, accelerator, part, checkpoint, bar, processes)
+        while state.epoch < recipe.epochs:
+            _train_epoch(run, state)
+            state.history.append(_row(run, state))
+            bar.set_postfix({name: f"{state.history[-1][name]:.3f}" for name in ("loss", "accuracy")})
+            state.epoch, state.step, state.seconds = state.epoch + 1, 0, 0.0
+            state.totals.zero_()
+            _keep(run, state)
+            processes.first_does(partial(on_epoch, state.history))
+    return state
+
+
+def training_part(data: Data, recipe: Recipe, processes: int = 1) -> Tensor:
+    """Indices of the images that are trained on: all but the last `validation` ones.
+
+    Raises DotsZooError where they do not fill a batch, where the batch cannot be shared among the processes,
+    or where a class is missing on either side.
+    """
+    count = len(data.labels) - recipe.validation
+    if count < recipe.batch_size or recipe.batch_size % processes:
+        raise DotsZooError(
+            f"training: expected {recipe.batch_size} images (batch_size) or more, and a batch that "
+            f"{processes} processes can share, got {max(0, count)} images; change batch_size"
+        )
+    if recipe.first_size > data.size:
+        raise DotsZooError(
+            f"first_size: expected the side of the images or less, {data.size}, got {recipe.first_size}"
+        )
+    for labels in (data.labels[:count], data.labels[count:]):
+        if recipe.validation and len(labels.unique()) < data.classes:
+            raise DotsZooError(
+                f"validation: expected images of all {data.classes} classes among the last "
+                f"{recipe.validation} training images and before them, got {len(labels.unique())}; "
+                "change validation"
+            )
+    return torch.arange(count)
+
+
+def held_out(data: Data, recipe: Recipe) -> Tensor | None:
+    """Indices of the training images that are evaluated, None where the test images are."""
+    count = len(data.labels)
+    return torch.arange(count - recipe.validation, count) if recipe.validation else None
+
+
+def _hidden(progress: bool) -> bool | None:
+    """tqdm's `disable`: None shows the bar on a terminal only."""
+    return None if progress else True
+
+
+def _identity(checkpoint: Checkpoint, recipe: Recipe) -> dict[str, Any]:
+    return {"recipe": asdict(recipe), **checkpoint.identity}
+
+
+def _train_epoch(run: _Run, state: State) -> None:
+    """From the state's step to the end of its epoch. Reads nothing back from the device."""
+    run.network.train()
+    run.network.set_drop_path(drop_path_rate(run.recipe, state.epoch))
+    began = kept = time.perf_counter()
+    before = state.seconds
+    for images, labels in ahead(_batches(run, state.epoch, state.step)):
+        rate = learning_rate(run.recipe, state.epoch * run.steps + state.step, run.steps)
+        for group in state.optimiser.param_groups:
+            group["lr"] = rate
+        with seeded(
+            run.accelerator.device,
+            run.recipe.seed,
+            "step",
+            state.epoch,
+            state.step,
+            run.accelerator.process_index,
+        ):
+            state.totals += run.processes.summed(_step(run, state, images, labels))
+        state.step += 1
+        run.bar.update()
+        now = time.perf_counter()
+        state.seconds = before + now - began
+        if run.checkpoint is not None and state.step < run.steps:
+            if run.processes.any(now - kept >= run.checkpoint.seconds or run.checkpoint.stop()):
+                _keep(run, state)
+                kept = now
+
+
+def _batches(run: _Run, epoch: int, first: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """This process's images and labels of every step of an epoch, from step `first` on."""
+    recipe, rank, world = run.recipe, run.accelerator.process_index, run.accelerator.num_processes
+    order = shuffled(run.part, run.steps * recipe.batch_size, generator(recipe.seed, "order", epoch))
+    for step, chosen in enumerate(order.view(run.steps, world, -1)):
+        if step >= first:
+            draws = generator(recipe.seed, "augment", epoch, step, rank)
+            images = run.data.train_batch(chosen[rank], recipe.augmentation, draws)
+            images = shrunk(images, image_side(recipe, epoch, run.data.size))
+            yield images, run.data.labels[sent(chosen[rank], run.data.labels.device)]
+
+
+def ahead(items: Iterable[T]) -> Iterator[T]:
+    """The same items; the next one is made while one is used."""
+    left = iter(items)
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(next, left, None)
+        while (item := coming.result()) is not None:
+            coming = pool.submit(next, left, None)
+            yield item
+
+
+def _step(run: _Run, state: State, images: Tensor, labels: Tensor) -> Tensor:
+    """One step of SGD; returns (loss, hits, images), sums over the batch, (3,)."""
+    recipe, targets = run.recipe, labels
+    mixes = [
+        kind(alpha=strength, num_classes=run.data.classes)
+        for kind, strength in ((v2.MixUp, recipe.mixup), (v2.CutMix, recipe.cutmix))
+        if strength
+    ]
+    if mixes:
+        images, targets = v2.RandomChoice(mixes)(images, labels)
+    with run.accelerator.autocast():
+        loss, logits = loss_of(run.wrapped, images, targets, recipe)
+    state.optimiser.zero_grad()
+    loss.backward()
+    if recipe.clip:
+        torch.nn.utils.clip_grad_norm_(run.network.parameters(), recipe.clip)
+    state.optimiser.step()
+    if state.ema is not None:
+        state.ema.update(run.network, state.epoch * run.steps + state.step)
+    hits = (logits.argmax(1) == labels).sum()
+    return torch.stack([loss.detach() * len(labels), hits, hits.new_full((), len(labels))])
+
+
+def loss_of(model: torch.nn.Module, images: Tensor, targets: Tensor, recipe: Recipe) -> tuple[Tensor, Tensor]:
+    """(cross-entropy, with the auxiliary head's where there is one; logits (N, classes)).
+
+    targets: labels (N,) or the shares of the classes (N, classes).
+    """
+    output = model(images)
+    logits, auxiliary = output if isinstance(output, tuple) else (output, None)
+    loss = F.cross_entropy(logits.float(), targets, label_smoothing=recipe.label_smoothing)
+    if auxiliary is not None:
+        loss = loss + recipe.aux_weight * F.cross_entropy(
+            auxiliary.float(), targets, label_smoothing=recipe.label_smoothing
+        )
+    return loss, logits
+
+
+def _row(run: _Run, state: State) -> Row:
+    """The figures of the epoch that ends. Raises DotsZooError where the loss was not finite."""
+    recipe, epoch = run.recipe, state.epoch
+    loss, hits, count = state.totals.tolist()
+    if not math.isfinite(loss):
+        _end_as_not_finite(run, state)
+    row = {
+        "epoch": epoch,
+        "loss": loss / count,
+        "accuracy": hits / count,
+        "learning_rate": learning_rate(recipe, epoch * run.steps + run.steps - 1, run.steps),
+        "seconds": round(state.seconds, 3),
+    }
+    every = recipe.evaluate_every
+    if epoch + 1 == recipe.epochs or (every and (epoch + 1) % every == 0):
+        for buffer in state.kept.buffers():  # each process has moved its own statistics on by a step
+            buffer.copy_(broadcast(buffer))
+        score = evaluate(state.kept, run.data, run.accelerator, held_out=held_out(run.data, recipe))
+        row |= {f"held_{name}": value for name, value in asdict(score).items()}
+    return row
+
+
+def _keep(run: _Run, state: State) -> None:
+    """Write where it stands. Raises SystemExit where a process has been told to end."""
+    if run.checkpoint is None:
+        return
+    if not math.isfinite(state.totals[0]):
+        _end_as_not_finite(run, state)
+    identity = _identity(run.checkpoint, run.recipe)
+    run.processes.first_does(partial(keep, state, run.checkpoint.folder, identity, run.processes.count))
+    if run.processes.any(run.checkpoint.stop()):
+        raise SystemExit(STATUS)
+
+
+def _end_as_not_finite(run: _Run, state: State) -> NoReturn:
+    kept = (
+        run.checkpoint
+        and run.checkpoint.folder.is_dir()
+        and f"; the last checkpoint is in {run.checkpoint.folder}"
+    )
+    run.processes.end(
+        f"training: the loss was not finite in epoch {state.epoch}; lower learning_rate or clip{kept or ''}"
+    )

@@ -1,0 +1,33 @@
+"""The course of a training as a picture, drawn from `metrics.jsonl` alone."""
+
+import io
+import json
+from pathlib import Path
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from ..runtime.atomic_write import write_file
+
+PANELS = (  # title, (column of metrics.jsonl, what it is) of every line
+    ("loss", (("loss", "training"), ("held_loss", "held out"))),
+    ("accuracy", (("accuracy", "training"), ("held_accuracy", "held out"))),
+    ("learning rate", (("learning_rate", "at the end of an epoch"),)),
+)
+
+
+def plot_curves(metrics: Path, path: Path) -> Path:
+    """Loss, accuracy and learning rate over the epochs. The training loss has its auxiliary part."""
+    rows = [json.loads(text) for text in metrics.read_text("utf-8").splitlines()]
+    figure = Figure(figsize=(12, 3.4), layout="constrained")
+    for panel, (title, curves) in zip(figure.subplots(1, len(PANELS)), PANELS, strict=True):
+        for column, label in curves:
+            points = [(row["epoch"] + 1, row[column]) for row in rows if column in row]
+            panel.plot(*zip(*points, strict=True), marker="." if len(points) < 50 else "", label=label)
+        panel.set_title(title)
+        panel.set_xlabel("epoch")
+        panel.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        panel.legend(fontsize=8)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=100)
+    return write_file(path, picture.getvalue())

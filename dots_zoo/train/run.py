@@ -1,0 +1,188 @@
+"""A training as a folder that timm loads: `timm.create_model('local-dir:FOLDER', pretrained=True)`.
+
+The folder holds `model.safetensors`, `config.json` (what timm reads), `README.md` (a model card),
+`config.yaml` (a training with `--config` of it is the same training), `metrics.jsonl` (a line an epoch),
+`curves.png`, `tensorboard/`, `run.json`, and `checkpoint/`, from which the training goes on. Every
+file but those of TensorBoard is whole or absent.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]
+from accelerate import Accelerator  # type: ignore[import-untyped]
+from safetensors.torch import save
+from torch.utils.tensorboard import SummaryWriter
+
+from ..data.datasets import Data
+from ..macs import count
+from ..runtime.atomic_write import write_file
+from ..runtime.distributed import processes_of
+from ..runtime.environment import surroundings
+from ..runtime.errors import DotsZooError
+from ..runtime.sigterm import noted
+from .evaluate import Score
+from .loop import Checkpoint, fit, training_part
+from .model import Built, ModelOptions, as_trained, build
+from .model_card import card
+from .plots import plot_curves
+from .recipe import Recipe
+from .state import Row, State
+
+
+def train(
+    model: str,
+    options: ModelOptions,
+    data: Data,
+    recipe: Recipe,
+    out: Path,
+    *,
+    resume: bool = False,
+    checkpoint_seconds: float = 300.0,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Train `model` on `data`, write the run into `out`, return what run.json holds.
+
+    resume: go on from the checkpoint in `out`, or begin where there is none. Raises DotsZooError where `out`
+    holds something and resume is not set, and where the input cannot be used; SystemExit with 143 after
+    SIGTERM, once the step is kept.
+    """
+    accelerator = Accelerator(mixed_precision=recipe.precision)
+    processes = processes_of(accelerator)
+    training_part(data, recipe, processes.count)  # refused before a folder is made
+    made = build(model, options, data, recipe)
+    if options.pretrained:
+        data = as_trained(data, made.network)
+    settings = _plain({"model": model, **data.options, **asdict(options), **asdict(recipe)})
+    identity = _plain({"model": model, **asdict(options), "data": dict(data.options)})
+    if not processes.agree(json.dumps(settings, sort_keys=True)):
+        processes.end("training: expected the same options in all processes")
+    processes.first_does(partial(_begin, out, resume, settings))
+    with noted() as stop:
+        state = fit(
+            made.network,
+            data,
+            recipe,
+            accelerator=accelerator,
+            checkpoint=Checkpoint(out / "checkpoint", checkpoint_seconds, identity, stop),
+            on_epoch=_log_to(out, recipe.epochs) if processes.first else lambda history: None,
+            progress=progress,
+        )
+    return _finish(out, made, data, recipe, state, settings) if processes.first else {}
+
+
+def _begin(out: Path, resume: bool, settings: Mapping[str, Any]) -> None:
+    _make_folder(out, resume)
+    if not (out / "checkpoint").is_dir():  # else it has to be the same training's
+        header = "# dots-zoo train --config config.yaml --out FOLDER\n"
+        write_file(out / "config.yaml", (header + yaml.safe_dump(settings, sort_keys=False)).encode())
+
+
+def _log_to(out: Path, epochs: int) -> Callable[[list[Row]], None]:
+    board = SummaryWriter(str(out / "tensorboard"))
+
+    def on_epoch(history: list[Row]) -> None:
+        _write_metrics(out, history)
+        for name, value in history[-1].items():
+            board.add_scalar(name, value, int(history[-1]["epoch"]))
+        board.flush()
+        print(line(history[-1], epochs), flush=True)
+
+    return on_epoch
+
+
+def line(row: Row, epochs: int) -> str:
+    """An epoch in one line."""
+    percent = 100 * row["accuracy"]
+    text = f"epoch {row['epoch'] + 1:.0f} of {epochs}: loss {row['loss']:.4f}, accuracy {percent:.2f} %"
+    if "held_accuracy" in row:
+        text += f", held out {100 * row['held_accuracy']:.2f} %"
+    return f"{text}, {row['seconds']:.0f} s"
+
+
+def summary(run: Mapping[str, Any], out: Path) -> str:
+    """The whole training in one line."""
+    score = run["score"]
+    return (
+        f"{run['model']}: {100 * score['accuracy']:.2f} % of {score['images']} {run['evaluated']} images of "
+        f"{run['data']} (loss {score['loss']:.4f}) after {run['epochs']} epochs in {run['hours']:.2f} h, "
+        f"{run['parameters']:,} parameters, {run['macs'] / 1e6:.1f} M MACs; written to {out}"
+    )
+
+
+def _make_folder(out: Path, resume: bool) -> None:
+    if out.exists() and not resume and (not out.is_dir() or any(out.iterdir())):
+        raise DotsZooError(
+            f"{out}: expected a new or an empty folder; choose another, or go on with --resume"
+        )
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DotsZooError(f"{out}: cannot be made: {error.strerror}") from error
+
+
+def _plain(table: Mapping[str, Any]) -> dict[str, Any]:
+    plain: dict[str, Any] = json.loads(json.dumps(table))  # tuples as lists
+    return plain
+
+
+def _write_metrics(out: Path, history: Sequence[Row]) -> None:
+    write_file(out / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in history).encode())
+
+
+def _finish(
+    out: Path, made: Built, data: Data, recipe: Recipe, state: State, settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    _write_metrics(out, state.history)  # again: a training that was killed here has no new epoch to log
+    weights = {k: v.contiguous() for k, v in state.kept.state_dict().items() if not k.startswith("aux_head.")}
+    write_file(out / "model.safetensors", save(weights, {"format": "pt"}))
+    write_file(out / "config.json", json.dumps(_timm_config(made, data), indent=2).encode())
+    made.network.aux_head = None  # neither kept nor counted
+    costs = count(made.network, (data.in_chans, data.size, data.size))
+    run = {
+        "schema": 1,
+        "kind": "training",
+        "model": settings["model"],
+        "architecture": made.architecture,
+        "genotype": made.network.genotype.name,
+        "data": data.name,
+        "evaluated": "held-out training" if recipe.validation else "test",
+        "score": {name: state.history[-1][f"held_{name}"] for name in Score.__dataclass_fields__},
+        "epochs": recipe.epochs,
+        "hours": round(sum(row["seconds"] for row in state.history) / 3600, 3),
+        "parameters": costs.params,
+        "macs": costs.macs,
+        "settings": settings,
+        **surroundings(("torch", "torchvision", "timm", "accelerate")),
+    }
+    write_file(out / "run.json", json.dumps(run, indent=2).encode())
+    plot_curves(out / "metrics.jsonl", out / "curves.png")
+    write_file(out / "README.md", card(run).encode())
+    return run
+
+
+def _timm_config(made: Built, data: Data) -> dict[str, Any]:
+    """config.json as timm writes it for the Hub and reads it from a folder."""
+    cfg: Any = made.network.pretrained_cfg
+    return {
+        "architecture": made.architecture,
+        "num_classes": data.classes,
+        "num_features": made.network.num_features,
+        "model_args": made.arguments,
+        "pretrained_cfg": {
+            "input_size": [data.in_chans, data.size, data.size],
+            "mean": data.mean,
+            "std": data.std,
+            "interpolation": "bilinear",
+            "crop_pct": 0.875 if data.name == "image_folder" else 1.0,
+            "num_classes": data.classes,
+            "first_conv": cfg["first_conv"],
+            "classifier": cfg["classifier"],
+            "license": cfg["license"],
+            **({"label_names": data.class_names} if data.class_names else {}),
+        },
+    }

@@ -1,0 +1,106 @@
+"""Where a training stands, in a file (run_state.py) and back.
+
+Draws depend on the seed, the epoch and the step alone (randomness.py), so no random state is kept.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from timm.utils import ModelEmaV3
+from torch import Tensor, nn
+
+from ..runtime.checkpoint_files import load_state, save_state
+from ..runtime.distributed import ALONE, Processes
+from ..runtime.errors import DotsZooError
+from .recipe import Recipe
+
+Row = dict[str, float]  # of metrics.jsonl: the figures of an epoch
+
+
+@dataclass
+class State:
+    """A network in training: its next step is `step` of `epoch`."""
+
+    model: nn.Module
+    optimiser: torch.optim.SGD
+    ema: ModelEmaV3 | None
+    totals: Tensor  # (3,): loss, hits, images so far in this epoch
+    epoch: int = 0
+    step: int = 0
+    seconds: float = 0.0  # of training, in this epoch, those of runs before included
+    history: list[Row] = field(default_factory=list)
+
+    @property
+    def kept(self) -> nn.Module:
+        """The network that is evaluated and kept."""
+        return self.model if self.ema is None else self.ema.module
+
+
+def fresh_state(model: nn.Module, recipe: Recipe) -> State:
+    """Before the first step."""
+    optimiser = torch.optim.SGD(
+        model.parameters(),
+        recipe.learning_rate,
+        recipe.momentum,
+        weight_decay=recipe.weight_decay,
+        nesterov=recipe.nesterov,
+    )
+    ema = ModelEmaV3(model, recipe.ema_decay, use_warmup=True) if recipe.ema_decay else None
+    return State(model, optimiser, ema, torch.zeros(3, device=next(model.parameters()).device))
+
+
+def keep(state: State, folder: Path, identity: Mapping[str, Any], processes: int = 1) -> None:
+    """Write a checkpoint, whole or not at all. identity and processes: what a training has to share to go on
+    from it.
+    """
+    facts = {
+        "processes": processes,
+        "epoch": state.epoch,
+        "step": state.step,
+        "seconds": state.seconds,
+        "history": state.history,
+    }
+    save_state(folder, _tensors(state), facts, identity)
+
+
+def go_on(state: State, folder: Path, identity: Mapping[str, Any], processes: Processes = ALONE) -> None:
+    """Set a fresh state to the last checkpoint's, where there is one; damaged files are told of.
+
+    Raises DotsZooError where it is of another training, and where all are damaged.
+    """
+    saved = load_state(folder, identity)
+    if not processes.agree(saved.path.name if saved else ""):
+        processes.end(f"{folder}: expected the same folder in all processes")
+    if saved is None:
+        return
+    processes.refuse_another_number(saved.path, saved.facts)
+    for sentence in saved.damaged if processes.first else ():
+        print(f"{sentence}; going on from {saved.path}")
+    for parameter in state.model.parameters():  # SGD makes its buffers in its first step
+        if state.optimiser.defaults["momentum"]:
+            state.optimiser.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    own = _tensors(state)
+    if own.keys() - saved.tensors.keys() or any(own[k].shape != saved.tensors[k].shape for k in own):
+        raise DotsZooError(
+            f"{saved.path}: expected a checkpoint of the same network; remove it to begin anew"
+        )
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(saved.tensors[name])
+    state.epoch, state.step = saved.facts["epoch"], saved.facts["step"]
+    state.seconds, state.history = saved.facts["seconds"], saved.facts["history"]
+
+
+def _tensors(state: State) -> dict[str, Tensor]:
+    """Every tensor of a state, those themselves, by their names in a checkpoint."""
+    found = {"totals": state.totals}
+    found |= {f"model.{name}": tensor for name, tensor in state.model.state_dict().items()}
+    if state.ema is not None:
+        found |= {f"ema.{name}": tensor for name, tensor in state.ema.module.state_dict().items()}
+    for name, parameter in state.model.named_parameters():
+        if (buffer := state.optimiser.state[parameter].get("momentum_buffer")) is not None:
+            found[f"momentum.{name}"] = buffer
+    return found

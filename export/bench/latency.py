@@ -1,0 +1,280 @@
+"""How long networks take for one run, in one interleaved benchmark.
+
+Every row is one file in one setting. Rows take turns, in rounds, forwards and backwards, so that a machine
+that drifts drifts under all of them. Two things are timed: a run with inputs and outputs bound on the device
+(IO binding), and a run with the copies from and to the host. Every shape is warmed up on its own: cuDNN tunes
+and TensorRT builds by shape.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from dots_zoo.runtime.errors import DotsZooError
+
+from ..ort_session import (
+    OPTIMISATIONS,
+    ORT_ERRORS,
+    PROVIDERS,
+    Gpu,
+    Optimisation,
+    Provider,
+    forbid_tf32,
+    provider_options,
+)
+from .checks import WAIVERS, failures
+from .machine import gpu_state, machine, versions
+from .memory import peak_memory
+from .onnx_file import Subject, read_subject
+from .rows import Bench, Row
+from .runners import Engine, Runner, Setting, graph_runner, onnx_runner, torch_runner
+from .timing import no_gc, repeat, summarise
+
+WARMUP_ITERS, WARMUP_SECONDS = 10, 0.5
+
+Samples = list[list[float]]  # milliseconds, by round
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a benchmark measures, and how well.
+
+    batches, threads, providers: every file in every combination. torch: further rows of the same networks in
+    PyTorch. input_size: (height, width), for files that leave it open. min_iterations, min_seconds: of either
+    timing of a row, over all rounds. rounds: turns of a row. max_spread: of the rounds' medians, as a
+    fraction of p50; a row above it is not published. allow: checks that are waived. gpu.cuda_graph: one more
+    row for every GPU row. memory: measure it, in a process of its own for every row of ONNX Runtime.
+    """
+
+    providers: tuple[Provider, ...] = ("cpu",)
+    batches: tuple[int, ...] = (1, 8)
+    threads: tuple[int, ...] = (1,)
+    torch: tuple[Literal["eager", "compiled"], ...] = ()
+    optimisation: Optimisation = "all"
+    input_size: tuple[int, int] | None = None
+    min_iterations: int = 50
+    min_seconds: float = 2.0
+    rounds: int = 5
+    max_spread: float = 0.1
+    allow: tuple[str, ...] = ()
+    memory: bool = True
+    gpu: Gpu = field(default_factory=Gpu)
+
+    def __post_init__(self) -> None:
+        numbers = (*self.batches, *self.threads, self.rounds)
+        if not (self.batches and self.threads and self.providers) or min(numbers) < 1:
+            raise DotsZooError(
+                f"bench: expected providers, and batches, threads and rounds from 1 up, got providers "
+                f"{list(self.providers)}, batches {list(self.batches)}, threads {list(self.threads)}, "
+                f"{self.rounds} rounds"
+            )
+        if self.min_iterations < 2 or not self.min_seconds >= 0 or not self.max_spread > 0:
+            raise DotsZooError(
+                f"bench: expected iterations from 2, seconds from 0 and a spread above 0, got "
+                f"{self.min_iterations} iterations, {self.min_seconds} seconds, a spread of {self.max_spread}"
+            )
+        for name, given, known in (
+            ("provider", self.providers, PROVIDERS),
+            ("graph optimisation", (self.optimisation,), OPTIMISATIONS),
+            ("waiver", self.allow, WAIVERS),
+        ):
+            for value in given:
+                if value not in known:
+                    raise DotsZooError(f"bench: unknown {name} {value!r}: expected one of {', '.join(known)}")
+
+
+@dataclass
+class _Case:
+    """One row as it is measured."""
+
+    subject: Subject
+    setting: Setting
+    runner: Runner
+    warmup: int = 0
+    resident: Samples = field(default_factory=list)
+    end_to_end: Samples = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """For a line of progress."""
+        graph = " with a CUDA graph" if self.setting.gpu.cuda_graph else ""
+        return (
+            f"{self.subject.path.name}, {self.setting.engine}{graph}, {self.setting.provider}, batch "
+            f"{self.setting.batch}, {self.setting.threads} threads"
+        )
+
+
+def bench(
+    paths: Sequence[Path],
+    plan: Plan | None = None,
+    *,
+    progress: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
+    """Measure every file in every setting of the plan; the JSON document of schema.Bench.
+
+    progress: called with a line now and then. Raises DotsZooError for a file that is not a whole,
+    self-contained ONNX model of images, for a batch or size that a file does not take, and for a provider
+    that does not start or cannot run a file, all before anything is timed.
+    """
+    plan = plan or Plan()
+    if not paths:
+        raise DotsZooError("bench: expected an ONNX file or more")
+    if not plan.gpu.tf32:
+        forbid_tf32()
+    subjects = [read_subject(path, plan.batches, plan.input_size) for path in paths]
+    on_gpu = any(provider != "cpu" for provider in plan.providers)
+    cases = []
+    for case in _cases(subjects, plan):
+        progress(f"ready: {case.name}, after {case.runner.build_seconds:.1f} s")
+        cases.append(case)
+    facts = machine() | ({"gpu_before": gpu_state()} if on_gpu else {})
+    for case in cases:
+        with _explained(case.subject, case.setting):
+            _warm_up(case)
+    for turn in range(plan.rounds):
+        progress(f"round {turn + 1} of {plan.rounds}: {len(cases)} rows")
+        for case in cases if turn % 2 == 0 else reversed(cases):
+            with _explained(case.subject, case.setting):
+                _take_turn(case, plan)
+    facts |= {"gpu_after": gpu_state()} if on_gpu else {}
+    rows = tuple(_row(case, plan) for case in cases)
+    created = datetime.now(UTC).isoformat(timespec="seconds")
+    return Bench(created, facts, versions(), _settings(plan), rows).as_dict()
+
+
+def _cases(subjects: Sequence[Subject], plan: Plan) -> Iterator[_Case]:
+    for subject in subjects:
+        for provider in plan.providers:
+            for threads in plan.threads:
+                for batch in plan.batches:
+                    setting = Setting(
+                        provider=provider, threads=threads, batch=batch, optimisation=plan.optimisation
+                    )
+                    yield from _variants(subject, setting, plan)
+
+
+def _variants(subject: Subject, setting: Setting, plan: Plan) -> Iterator[_Case]:
+    """The file in ONNX Runtime, with a CUDA graph, and the network in PyTorch, as far as asked for."""
+    plain = replace(setting, gpu=_gpu(subject, setting, plan.gpu, cuda_graph=False))
+    case = _open(subject, plain, lambda: onnx_runner(subject, plain))
+    yield case
+    if plan.gpu.cuda_graph and setting.provider != "cpu":
+        graph = replace(setting, gpu=_gpu(subject, setting, plan.gpu, cuda_graph=True))
+        yield _open(subject, graph, lambda: graph_runner(subject, graph, case.runner.nodes))
+    for mode in plan.torch if setting.provider != "tensorrt" else ():
+        engine: Engine = "torch" if mode == "eager" else "torch compiled"
+        own = replace(setting, engine=engine)
+        yield _open(subject, own, lambda own=own: torch_runner(subject, own))  # type: ignore[misc]
+
+
+def _gpu(subject: Subject, setting: Setting, gpu: Gpu, cuda_graph: bool) -> Gpu:
+    """With a folder of its own in the engine cache, so that finding an engine there means this engine."""
+    folder = gpu.engine_cache
+    if folder is not None and setting.provider == "tensorrt":
+        size = "x".join(map(str, (setting.batch, *subject.size)))
+        folder = folder / f"{subject.sha256[:16]}-{size}{'-graph' if cuda_graph else ''}"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DotsZooError(f"{folder}: the engine cache cannot be made: {error.strerror}") from error
+    return replace(gpu, cuda_graph=cuda_graph, engine_cache=folder)
+
+
+def _open(subject: Subject, setting: Setting, make: Callable[[], Runner]) -> _Case:
+    with _explained(subject, setting):
+        return _Case(subject, setting, make())
+
+
+@contextmanager
+def _explained(subject: Subject, setting: Setting) -> Iterator[None]:
+    """What ONNX Runtime or PyTorch does not run, as a sentence."""
+    try:
+        yield
+    except ORT_ERRORS as error:
+        reason = str(error).partition("\n")[0]
+        raise DotsZooError(f"{subject.path}: cannot run a batch of {setting.batch}: {reason}") from error
+
+
+def _warm_up(case: _Case) -> None:
+    case.runner.begin()
+    for run in (case.runner.resident, case.runner.end_to_end):
+        case.warmup += len(repeat(run, WARMUP_ITERS, WARMUP_SECONDS / 2))
+
+
+def _take_turn(case: _Case, plan: Plan) -> None:
+    """One round of either timing, after a run that finds the caches as another network left them."""
+    case.runner.begin()
+    iterations = -(-plan.min_iterations // plan.rounds)  # rounded up
+    for run, samples in ((case.runner.resident, case.resident), (case.runner.end_to_end, case.end_to_end)):
+        run()
+        case.warmup += 1
+        with no_gc():
+            samples.append(repeat(run, iterations, plan.min_seconds / plan.rounds))
+
+
+def _row(case: _Case, plan: Plan) -> Row:
+    subject, setting, runner = case.subject, case.setting, case.runner
+    error, tolerance = subject.parity()
+    is_onnx = setting.engine == "onnxruntime"
+    memory = _memory(case) if plan.memory and is_onnx else {"host": None, "gpu": None}
+    row = Row(
+        model=subject.model,
+        file=subject.path.name,
+        sha256=subject.sha256,
+        precision=subject.precision if is_onnx else "fp32",
+        engine=setting.engine,
+        provider_asked=PROVIDERS[setting.provider] if is_onnx else setting.device,
+        provider_used=runner.provider,
+        nodes_by_provider=runner.nodes,
+        options=runner.options,
+        cuda_graph=setting.gpu.cuda_graph,
+        threads=setting.threads,
+        graph_optimisation=setting.optimisation if is_onnx else "none",
+        batch=setting.batch,
+        input_shape=[setting.batch, *subject.size],
+        params=subject.params,
+        macs=subject.macs,
+        flops=2 * subject.macs,
+        build_seconds=runner.build_seconds,
+        engine_cached=runner.engine_cached,
+        warmup_iterations=case.warmup,
+        peak_memory_bytes=memory["host"],
+        gpu_memory_bytes=memory["gpu"],
+        parity_error=error if is_onnx else None,
+        parity_tolerance=tolerance if is_onnx else None,
+        max_spread=plan.max_spread,
+        allowed=list(plan.allow),
+        resident=summarise(case.resident, setting.batch),
+        end_to_end=summarise(case.end_to_end, setting.batch),
+        failures={},
+    )
+    return replace(row, failures=failures(row))
+
+
+def _memory(case: _Case) -> dict[str, int | None]:
+    """TensorRT without an engine cache would build its engine again: there it is left open."""
+    subject, setting = case.subject, case.setting
+    if setting.provider == "tensorrt" and setting.gpu.engine_cache is None:
+        return {"host": None, "gpu": None}
+    images = subject.images(setting.batch)
+    plain = replace(setting.gpu, cuda_graph=False)
+    shape = images.shape if subject.dynamic else ()
+    return peak_memory(
+        {
+            "file": str(subject.path),
+            "providers": provider_options(setting.provider, plain, subject.image, shape),
+            "threads": setting.threads,
+            "optimisation": int(OPTIMISATIONS[setting.optimisation]),
+            "feeds": {subject.image: [images.shape, str(images.dtype)]},
+        }
+    )
+
+
+def _settings(plan: Plan) -> dict[str, Any]:
+    """The plan, as JSON has it; the folder of the engine cache says nothing about the numbers."""
+    found = asdict(plan)
+    found["gpu"]["engine_cache"] = plan.gpu.engine_cache is not None
+    return found

@@ -1,0 +1,245 @@
+"""Benchmarks as one HTML page with everything in it, or as Markdown; every number comes from the JSON.
+
+A row that failed its parity, provider or stability check is there with the reason and without its times.
+"""
+
+import html
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dots_zoo.drawing import html as webpage
+from dots_zoo.runtime.atomic_write import write_file
+from dots_zoo.runtime.errors import DotsZooError
+
+from .plot import Mark, batch_svg, names, pareto_svg, percentile_svg
+from .rows import Bench, Row
+from .schema import read_bench
+
+Cell = tuple[str, float | str]  # text, and what it sorts by
+
+NOTES = (
+    "Times are of one run of the whole batch: device-resident with input and output bound on the device, "
+    "end-to-end with the copies from and to the host. Percentiles are interpolated linearly. MACs and FLOPs "
+    "are of one image: multiply-adds of convolutions and matrix products, and twice that. Rows took turns "
+    "in rounds. A row is noisy where the standard deviation is above 5 % of the mean (cv). A row is refused, "
+    "and its times are withheld, where the graph is not proven against PyTorch, where nodes ran on another "
+    "provider than the one asked for, or where the medians of its rounds lie too far apart."
+)
+
+# heading -> cell of a row; TIMES are withheld where a row is refused
+FACTS: dict[str, Callable[[Row], Cell]] = {
+    "model": lambda row: _text(row.model),
+    "batch": lambda row: _number(row.batch, "d"),
+    "precision": lambda row: _text(row.precision),
+    "engine": lambda row: _text(row.engine + (" + CUDA graph" if row.cuda_graph else "")),
+    "provider": lambda row: _text(row.provider_asked),
+    "threads": lambda row: _number(row.threads, "d"),
+    "check": lambda row: _text(_verdict(row)),
+}
+TIMES: dict[str, Callable[[Row], Cell]] = {
+    "p50 ms": lambda row: _number(row.resident.p50_ms, ".3f"),
+    "p90 ms": lambda row: _number(row.resident.p90_ms, ".3f"),
+    "p95 ms": lambda row: _number(row.resident.p95_ms, ".3f"),
+    "p99 ms": lambda row: _number(row.resident.p99_ms, ".3f"),
+    "mean ms": lambda row: _number(row.resident.mean_ms, ".3f"),
+    "std ms": lambda row: _number(row.resident.std_ms, ".3f"),
+    "cv": lambda row: _number(row.resident.cv, ".1%"),
+    "images/s": lambda row: _number(row.resident.throughput_per_s, ".1f"),
+    "end-to-end p50 ms": lambda row: _number(row.end_to_end.p50_ms, ".3f"),
+    "end-to-end p95 ms": lambda row: _number(row.end_to_end.p95_ms, ".3f"),
+    "runs": lambda row: (
+        f"{row.resident.iterations} in {row.resident.seconds:.2f} s",
+        row.resident.iterations,
+    ),
+    "build s": lambda row: _number(row.build_seconds, ".2f"),
+    "peak MB": lambda row: _megabytes(row.peak_memory_bytes),
+    "GPU MB": lambda row: _megabytes(row.gpu_memory_bytes),
+}
+REST: dict[str, Callable[[Row], Cell]] = {
+    "MACs": lambda row: _number(row.macs, ",d"),
+    "FLOPs": lambda row: _number(row.flops, ",d"),
+    "parameters": lambda row: _number(row.params, ",d"),
+    "input": lambda row: _text("x".join(map(str, row.input_shape))),
+    "nodes by provider": lambda row: _text(_pairs(row.nodes_by_provider)),
+    "provider used": lambda row: _text(row.provider_used),
+    "provider options": lambda row: _text(_pairs(row.options)),
+    "engine cached": lambda row: _text({None: "-", True: "yes", False: "no"}[row.engine_cached]),
+    "graph optimisation": lambda row: _text(row.graph_optimisation),
+    "waived": lambda row: _text(", ".join(row.allowed) or "-"),
+    "parity": lambda row: _text("-" if row.parity_error is None else f"{row.parity_error:.1e}"),
+    "warm-up runs": lambda row: _number(row.warmup_iterations, "d"),
+    "file": lambda row: _text(row.file),
+    "sha256": lambda row: _text(row.sha256[:12]),
+}
+LINES, BARS = 8, 24  # as many as one plot can show
+COLUMNS = (*FACTS, *TIMES, *REST)
+
+
+def write_report(benches: Sequence[Path | Mapping[str, Any]], out: Path) -> tuple[Path, int, int]:
+    """Write the benchmarks, files or parsed JSON, to `out`: .html with plots, or .md.
+
+    Returns where, how many rows there are and how many of them are refused. Raises DotsZooError for another
+    suffix, and as schema.read_bench does; nothing is written then.
+    """
+    render = {".html": to_html, ".md": to_markdown}.get(out.suffix)
+    if render is None:
+        raise DotsZooError(f"{out}: expected a name that ends in .html or .md")
+    read = [read_bench(bench) for bench in benches]
+    rows = [row for bench in read for row in bench.rows]
+    return write_file(out, render(read).encode()), len(rows), sum(bool(row.failures) for row in rows)
+
+
+def to_html(benches: Sequence[Bench]) -> str:
+    """One page with nothing from outside; its only script sorts tables."""
+    body = "\n".join([f"<p>{NOTES}</p>", *map(_section, benches)])
+    return webpage.document("Latency report", body, sortable=True)
+
+
+def to_markdown(benches: Sequence[Bench]) -> str:
+    """The same tables, without plots."""
+    lines = ["# Latency report", "", NOTES]
+    for bench in benches:
+        lines += ["", f"## {_md(bench.created)}", ""]
+        lines += [f"- {_md(key)}: {_md(value)}" for key, value in _facts(bench)]
+        lines += ["", _md_row(COLUMNS), _md_row(["---", *["---:"] * (len(COLUMNS) - 1)])]
+        lines += [_md_row(text for text, _ in cells(row)) for row in bench.rows]
+    return "\n".join(lines) + "\n"
+
+
+def cells(row: Row) -> list[Cell]:
+    """The row's cells, in the order of COLUMNS."""
+    times: list[Cell] = (
+        [("-", float("inf"))] * len(TIMES) if row.failures else [cell(row) for cell in TIMES.values()]
+    )
+    return [*(cell(row) for cell in FACTS.values()), *times, *(cell(row) for cell in REST.values())]
+
+
+def _verdict(row: Row) -> str:
+    if row.failures:
+        return "refused: " + "; ".join(f"{check}: {why}" for check, why in row.failures.items())
+    return "noisy" if row.resident.noisy or row.end_to_end.noisy else "ok"
+
+
+def _section(bench: Bench) -> str:
+    refused = sum(bool(row.failures) for row in bench.rows)
+    said = f"<p><strong>{refused} of {len(bench.rows)} rows are refused</strong>; the table says why.</p>"
+    table = webpage.sortable_table(
+        COLUMNS, [cells(row) for row in bench.rows], marked=[bool(row.failures) for row in bench.rows], wide=6
+    )
+    return (
+        f"<h2>{html.escape(bench.created)}</h2>{webpage.facts(_facts(bench))}\n"
+        + (said if refused else "")
+        + "\n".join(_plots([row for row in bench.rows if not row.failures]))
+        + f"<h3>All rows</h3>{table}"
+    )
+
+
+def _plots(rows: Sequence[Row]) -> Iterator[str]:
+    """For every device and number of threads: latency against cost, against the batch, and percentiles."""
+    groups: dict[tuple[str, int], list[Row]] = {}
+    for row in rows:
+        device = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}  # those of PyTorch
+        groups.setdefault((device.get(row.provider_asked, row.provider_asked), row.threads), []).append(row)
+    for (provider, threads), members in groups.items():
+        title = f"{provider}, {threads} thread{'' if threads == 1 else 's'}"
+        figures = [*_costs(members), *_batches(members), *_percentiles(members)]
+        drawn = "\n".join(
+            f"<figure><figcaption>{html.escape(caption)}</figcaption>{svg}</figure>"
+            for caption, svg in figures
+        )
+        yield f'<h3>{html.escape(title)}</h3><div class="plots">{drawn}</div>'
+
+
+def _costs(rows: Sequence[Row]) -> Iterator[tuple[str, str]]:
+    batch = min(row.batch for row in rows)
+    found = [row for row in rows if row.batch == batch]
+    if len(found) < 2:
+        return
+    of = f"batch {batch}; filled: no other is both cheaper and faster"
+    for what, unit, cost in (
+        ("MACs", "million MACs an image", _mega_macs),
+        ("parameters", "million parameters", _mega_params),
+    ):
+        named = zip(found, names(found), strict=True)
+        marks = [Mark(cost(row), row.resident.p50_ms, name) for row, name in named if cost(row) > 0]
+        if len(marks) > 1:
+            yield f"Latency against {what}, {of}", pareto_svg(marks, unit, "p50, ms")
+
+
+def _mega_macs(row: Row) -> float:
+    return row.macs / 1e6
+
+
+def _mega_params(row: Row) -> float:
+    return row.params / 1e6
+
+
+def _batches(rows: Sequence[Row]) -> Iterator[tuple[str, str]]:
+    lines: dict[str, list[Mark]] = {}
+    for row, name in zip(rows, names(rows), strict=True):
+        lines.setdefault(name, []).append(Mark(row.batch, row.resident.p50_ms, name))
+    several = [sorted(line) for line in lines.values() if len({mark.x for mark in line}) > 1]
+    several.sort(key=lambda line: line[-1].y)
+    plots = -(-len(several) // LINES)  # rounded up
+    limits = _limits(mark.y for line in several for mark in line) if several else (1.0, 1.0)
+    for i in range(plots):  # every plot has lines from all of the range: they lie further apart
+        yield f"Latency against the batch{_part(i, plots)}", batch_svg(several[i::plots], limits)
+
+
+def _percentiles(rows: Sequence[Row]) -> Iterator[tuple[str, str]]:
+    plots = -(-len(rows) // BARS)
+    limits = _limits(time for row in rows for time in (row.resident.p50_ms, row.resident.p99_ms))
+    for i in range(plots):
+        caption = f"Percentiles: p50 (dot), p95 (bar), p99 (hair){_part(i, plots)}"
+        yield caption, percentile_svg(rows[i * BARS : (i + 1) * BARS], limits)
+
+
+def _limits(values: Iterable[float]) -> tuple[float, float]:
+    """Of a logarithmic axis that several plots share."""
+    found = list(values)
+    return min(found) / 1.3, max(found) * 1.3
+
+
+def _part(i: int, plots: int) -> str:
+    return f", {i + 1} of {plots}" if plots > 1 else ""
+
+
+def _facts(bench: Bench) -> list[tuple[str, Any]]:
+    """Machine, versions and settings, without facts that are None."""
+    facts = {
+        **bench.machine,
+        **bench.versions,
+        "settings": {k: _plainly(v) for k, v in bench.settings.items()},
+    }
+    return [(key.replace("_", " "), _plainly(value)) for key, value in facts.items() if value is not None]
+
+
+def _plainly(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return _pairs(value)
+    return ", ".join(map(str, value)) or "none" if isinstance(value, (list, tuple)) else value
+
+
+def _pairs(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in values.items()) or "-"
+
+
+def _text(text: str) -> Cell:
+    return text, text
+
+
+def _number(value: float, form: str) -> Cell:
+    return format(value, form), value
+
+
+def _megabytes(value: int | None) -> Cell:
+    return ("-", float("inf")) if value is None else _number(value / 1e6, ".1f")
+
+
+def _md(value: Any) -> str:
+    return " ".join(html.escape(str(value)).split()).replace("|", "\\|")
+
+
+def _md_row(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(_md(cell) for cell in cells)} |"

@@ -1,0 +1,226 @@
+"""What is timed: one network in one setting, as two functions without arguments."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import onnxruntime as ort
+import timm
+import torch
+from torch import nn
+
+from dots_zoo.runtime.errors import DotsZooError
+
+from ..ort_session import Gpu, Optimisation, Provider, open_session, placement, provider_options
+from .onnx_file import Subject
+
+Engine = Literal["onnxruntime", "torch", "torch compiled"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """Where and how one network runs."""
+
+    provider: Provider
+    threads: int
+    batch: int
+    engine: Engine = "onnxruntime"
+    optimisation: Optimisation = "all"
+    gpu: Gpu = field(default_factory=Gpu)
+
+    @property
+    def device(self) -> str:
+        """Where its tensors are."""
+        return "cpu" if self.provider == "cpu" else "cuda"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runner:
+    """A network that has run once, and is over when its device is.
+
+    resident: one run, input and output on the device. end_to_end: one run with copies from and to the host.
+    begin: to be called before a span of runs. nodes, options, build_seconds, engine_cached: as in schema.Row.
+    """
+
+    resident: Callable[[], None]
+    end_to_end: Callable[[], None]
+    provider: str
+    begin: Callable[[], None] = lambda: None
+    nodes: dict[str, int] = field(default_factory=dict)
+    options: dict[str, str] = field(default_factory=dict)
+    build_seconds: float
+    engine_cached: bool | None = None
+
+
+def onnx_runner(subject: Subject, setting: Setting) -> Runner:
+    """The file in ONNX Runtime.
+
+    Raises DotsZooError as session.open_session does, and ONNX Runtime's errors where it does not run.
+    """
+    images, cached = subject.images(setting.batch), _engine_cached(setting.gpu)
+    shape = images.shape if subject.dynamic else ()
+    where = str(subject.path)
+
+    def open_profiled(profile: Path | None) -> ort.InferenceSession:
+        return open_session(
+            *(subject.content, setting.provider, setting.threads, where),
+            gpu=setting.gpu,
+            optimisation=setting.optimisation,
+            image=subject.image,
+            shape=shape,
+            profile=profile,
+        )
+
+    began = time.perf_counter()
+    session, nodes = placement(open_profiled, lambda new: new.run(None, {subject.image: images}))
+    build_seconds = time.perf_counter() - began
+    resident = _bound(session, subject, images, setting.device)
+    return Runner(
+        resident=resident,
+        end_to_end=lambda: session.run(None, {subject.image: images}),
+        provider=session.get_providers()[0],
+        nodes=nodes,
+        options=provider_options(setting.provider, setting.gpu, subject.image, shape)[0][1],
+        build_seconds=build_seconds,
+        engine_cached=cached if setting.provider == "tensorrt" else None,
+    )
+
+
+def graph_runner(subject: Subject, setting: Setting, nodes: dict[str, int]) -> Runner:
+    """The file in ONNX Runtime with its launches captured as a CUDA graph, which wants fixed addresses.
+
+    nodes: of the same file in the same setting without the capture, which no recording may disturb.
+    """
+    images, cached = subject.images(setting.batch), _engine_cached(setting.gpu)
+    shape = images.shape if subject.dynamic else ()
+    options = provider_options(setting.provider, setting.gpu, subject.image, shape)
+    began = time.perf_counter()
+    session = open_session(
+        *(subject.content, setting.provider, setting.threads, str(subject.path)),
+        gpu=setting.gpu,
+        optimisation=setting.optimisation,
+        image=subject.image,
+        shape=shape,
+    )
+    binding = session.io_binding()
+    feed = ort.OrtValue.ortvalue_from_numpy(images, setting.device, 0)
+    binding.bind_ortvalue_input(subject.image, feed)
+    for name, array in zip(subject.outputs, _outputs(subject, images), strict=True):
+        value = ort.OrtValue.ortvalue_from_shape_and_type(array.shape, array.dtype, setting.device, 0)
+        binding.bind_ortvalue_output(name, value)
+
+    def resident() -> None:
+        session.run_with_iobinding(binding)
+        binding.synchronize_outputs()
+
+    def end_to_end() -> None:
+        feed.update_inplace(images)
+        session.run_with_iobinding(binding)
+        binding.copy_outputs_to_cpu()
+
+    resident()  # captures
+    return Runner(
+        resident=resident,
+        end_to_end=end_to_end,
+        provider=session.get_providers()[0],
+        nodes=nodes,
+        options=options[0][1],
+        build_seconds=time.perf_counter() - began,
+        engine_cached=cached if setting.provider == "tensorrt" else None,
+    )
+
+
+def torch_runner(subject: Subject, setting: Setting) -> Runner:
+    """The network that the file was exported from, in PyTorch, with weights of its own.
+
+    Raises DotsZooError where the file does not tell which network of timm it holds.
+    """
+    device = torch.device(setting.device)
+    began = time.perf_counter()
+    model = rebuild(subject).to(device)
+    torch.set_num_threads(setting.threads)
+    if setting.engine == "torch compiled":
+        model = torch.compile(model, dynamic=False)  # type: ignore[assignment]
+    host = torch.from_numpy(subject.images(setting.batch))
+    images = host.to(device)
+    synchronise = torch.cuda.synchronize if setting.device == "cuda" else _nothing
+
+    def resident() -> None:
+        with torch.inference_mode():
+            model(images)
+        synchronise()
+
+    def end_to_end() -> None:
+        with torch.inference_mode():
+            outputs = model(host.to(device))
+        for output in outputs if isinstance(outputs, (list, tuple)) else [outputs]:
+            output.cpu()
+
+    resident()  # compiles
+    return Runner(
+        resident=resident,
+        end_to_end=end_to_end,
+        provider=setting.device,
+        begin=partial(torch.set_num_threads, setting.threads),
+        build_seconds=time.perf_counter() - began,
+    )
+
+
+def rebuild(subject: Subject) -> nn.Module:
+    """The timm model that a file names in its metadata, in evaluation mode, with as many parameters."""
+    said = subject.metadata
+    where, name, task = subject.path, said.get("model", ""), said.get("task")
+    if not timm.is_model(name) or task not in ("classify", "features") or subject.dtype != "float32":
+        raise DotsZooError(
+            f"{where}: no PyTorch row: expected a float32 file of dots-zoo export with a model of timm and "
+            f"the task classify or features, got model {name!r}, task {task!r}, {subject.dtype}"
+        )
+    arguments: dict[str, Any] = {"in_chans": subject.size[0], "features_only": task == "features"}
+    if name.startswith("cell_"):
+        arguments["genotype"] = said["genotype"]
+    if subject.classes is not None:
+        arguments["num_classes"] = subject.classes
+    model: nn.Module = timm.create_model(name, **arguments).eval()
+    params = sum(p.numel() for p in model.parameters())
+    if params != subject.params:
+        raise DotsZooError(
+            f"{where}: no PyTorch row: {name} as timm builds it has {params:,} parameters and the file's has "
+            f"{subject.params:,}: it was built with other arguments"
+        )
+    return model
+
+
+def _bound(
+    session: ort.InferenceSession, subject: Subject, images: np.ndarray[Any, Any], device: str
+) -> Callable[[], None]:
+    """One run with input and outputs on `device`, over when the device is."""
+    binding = session.io_binding()
+    binding.bind_ortvalue_input(subject.image, ort.OrtValue.ortvalue_from_numpy(images, device, 0))
+    for output in session.get_outputs():
+        binding.bind_output(output.name, device)
+    binding.synchronize_inputs()
+
+    def run() -> None:
+        session.run_with_iobinding(binding)
+        binding.synchronize_outputs()
+
+    return run
+
+
+def _nothing() -> None:
+    """The CPU is over when its call is."""
+
+
+def _outputs(subject: Subject, images: np.ndarray[Any, Any]) -> Sequence[np.ndarray[Any, Any]]:
+    """What the CPU gives: for the shapes and types of the outputs."""
+    session = open_session(subject.content, "cpu", 0, str(subject.path))
+    found: Sequence[np.ndarray[Any, Any]] = session.run(list(subject.outputs), {subject.image: images})
+    return found
+
+
+def _engine_cached(gpu: Gpu) -> bool:
+    return gpu.engine_cache is not None and any(gpu.engine_cache.glob("*.engine"))

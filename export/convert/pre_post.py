@@ -1,0 +1,174 @@
+"""What a task makes of a model: the network that is traced, and what the file has around it.
+
+The network is traced, lowered and proven element by element. Around it come bytes in front and answers
+behind, which are proven as a whole; detect.py and segment.py have theirs, classifiers have none.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import onnx
+import torch
+from onnx import TensorProto, compose, helper, parser
+from torch import Tensor, nn
+
+from dots_zoo.runtime.errors import DotsZooError
+
+from .precision import Precision
+from .trace import INPUT
+
+
+@dataclass(frozen=True)
+class Wrapped:
+    """module: its forward has the one argument `image` and returns a tuple of tensors, one row an image.
+
+    outputs: their names, in order. metadata: what the file says of them.
+    """
+
+    module: nn.Module
+    outputs: tuple[str, ...]
+    metadata: dict[str, str]
+
+
+Image = Literal["float32", "uint8"]
+IMAGES: Mapping[Image, str] = {
+    "float32": "float32 RGB, normalised: (pixel / 255 - mean) / std",
+    "uint8": "uint8 RGB, 0 to 255; normalised inside",
+}
+
+
+@dataclass(frozen=True)
+class Surface:
+    """How images come in, and whether a segmenter gives the score of every class in place of labels."""
+
+    image: Image = "float32"
+    logits: bool = False
+
+    def __post_init__(self) -> None:
+        if self.image not in IMAGES:
+            raise DotsZooError(f"unknown image type {self.image!r}: expected {' or '.join(IMAGES)}")
+
+
+class Ends(Protocol):
+    """What a task puts around its graph. `model` is the network that is exported or a fitted copy of it."""
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the file's outputs, in order."""
+
+    def metadata(
+        self, model: nn.Module, size: tuple[int, int, int], dynamic: Sequence[str]
+    ) -> dict[str, str]:
+        """What the file says of them. Raises DotsZooError for sizes that cannot be left open."""
+
+    def attach(
+        self,
+        graph: onnx.ModelProto,
+        model: nn.Module,
+        size: tuple[int, int, int],
+        *,
+        dynamic: Sequence[str],
+        opset: int,
+    ) -> onnx.ModelProto:
+        """The whole graph."""
+
+    def tells(self, model: nn.Module, batches: Sequence[Tensor]) -> bool:
+        """Whether the answers for these images can tell a right graph from a wrong one."""
+
+    def enliven(self, model: nn.Module, images: Tensor) -> None:
+        """Change the last layer of a copy so that they can."""
+
+    def check(
+        self, content: bytes, model: nn.Module, batches: Sequence[Tensor], precision: Precision, where: str
+    ) -> dict[str, Any]:
+        """Figures of the comparison with torch. Raises ParityError where the answers differ."""
+
+
+def classes(model: nn.Module, count: int) -> dict[str, str]:
+    """For the file: the classes' number, and their names where the model's cfg has them."""
+    config: Any = getattr(model, "pretrained_cfg", {})
+    names = config.get("label_names")
+    named = {"class_names": json.dumps(list(names))} if names and len(names) == count else {}
+    return {"classes": str(count), **named}
+
+
+def normalisation(model: nn.Module) -> tuple[Tensor, Tensor, bool]:
+    """Mean and std (3,) of pixels from 0 to 255 in the network's order of channels; whether that is BGR."""
+    processor: Any = model.data_preprocessor
+    # mmcv reads files as BGR: a network that swaps that takes RGB. mmdet and mmseg name it differently.
+    name = "channel_conversion" if hasattr(processor, "channel_conversion") else "_channel_conversion"
+    return processor.mean.flatten(), processor.std.flatten(), not getattr(processor, name)
+
+
+def as_pixels(images: Tensor, model: nn.Module) -> Tensor:
+    """The uint8 RGB images that come nearest to normalised RGB ones."""
+    mean, std, swapped = normalisation(model)
+    mean, std = (mean.flip(0), std.flip(0)) if swapped else (mean, std)
+    pixels = images * std[:, None, None] + mean[:, None, None]
+    return pixels.round().clamp(0, 255).to(torch.uint8)
+
+
+def normalised(pixels: Tensor, model: nn.Module) -> Tensor:
+    """uint8 RGB images as the graph's float32 input has them: normalised RGB."""
+    mean, std, swapped = normalisation(model)
+    mean, std = (mean.flip(0), std.flip(0)) if swapped else (mean, std)
+    return (pixels.float() - mean[:, None, None]) / std[:, None, None]
+
+
+def feeds(images: Tensor, model: nn.Module, image: Image) -> tuple[Tensor, Tensor]:
+    """(what the file is fed, the same normalised) of normalised test images."""
+    if image == "float32":
+        return images, images
+    pixels = as_pixels(images, model)
+    return pixels, normalised(pixels, model)
+
+
+def append(graph: onnx.ModelProto, text: str, name: str) -> onnx.ModelProto:
+    """The graph followed by another, written in ONNX's text form.
+
+    The inputs of `text` are values of the graph. Its own values and nodes get `name` in front; its outputs
+    become those of the whole.
+    """
+    return join(graph, parser.parse_model(text), name)
+
+
+def join(graph: onnx.ModelProto, tail: onnx.ModelProto, name: str) -> onnx.ModelProto:
+    """The graph followed by `tail`, whose inputs are values of the graph, as in `append`."""
+    whole, behind = onnx.ModelProto(), onnx.ModelProto()
+    whole.CopyFrom(graph)
+    behind.CopyFrom(tail)
+    compose.add_prefix(behind, f"{name}/", rename_inputs=False, rename_outputs=False, inplace=True)
+    for part in ("node", "initializer", "value_info"):
+        getattr(whole.graph, part).extend(getattr(behind.graph, part))
+    del whole.graph.output[:]
+    whole.graph.output.extend(behind.graph.output)
+    return whole
+
+
+def bytes_in_front(graph: onnx.ModelProto, model: nn.Module) -> onnx.ModelProto:
+    """The graph with uint8 RGB images as its input, normalised inside."""
+    mean, std, swapped = normalisation(model)
+    mean, std = (mean.flip(0), std.flip(0)) if swapped else (mean, std)
+    whole = onnx.ModelProto()
+    whole.CopyFrom(graph)
+    inner = f"{INPUT} normalised"
+    for node in whole.graph.node:
+        node.input[:] = [inner if value == INPUT else value for value in node.input]
+    values = {"mean": mean, "scale": 1 / std}
+    whole.graph.initializer.extend(
+        helper.make_tensor(f"{INPUT} {key}", TensorProto.FLOAT, [3, 1, 1], value.tolist())
+        for key, value in values.items()
+    )
+    front = [
+        helper.make_node("Cast", [INPUT], [f"{INPUT} float"], to=TensorProto.FLOAT),
+        helper.make_node("Sub", [f"{INPUT} float", f"{INPUT} mean"], [f"{INPUT} centred"]),
+        helper.make_node("Mul", [f"{INPUT} centred", f"{INPUT} scale"], [inner]),
+    ]
+    nodes = [*front, *whole.graph.node]
+    del whole.graph.node[:]
+    whole.graph.node.extend(nodes)
+    [value] = [value for value in whole.graph.input if value.name == INPUT]
+    value.type.tensor_type.elem_type = TensorProto.UINT8
+    return whole

@@ -1,0 +1,233 @@
+"""Lower precision: float16, and static int8 with real calibration images.
+
+int8 is written as QuantizeLinear / DequantizeLinear pairs (QDQ), which every provider takes and ONNX Runtime
+turns into integer operators. The other form, QOperator, is no choice for these networks: onnxruntime.
+quantization drops every ReLU there, also those whose input something else reads, and a cell's inputs are
+read both with and without a ReLU.
+"""
+
+import copy
+import logging
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import numpy_helper
+from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantType, create_calibrator
+from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+from onnxruntime.quantization.quant_utils import load_model_with_shape_infer
+from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
+from onnxruntime.transformers.float16 import convert_float_to_float16
+from onnxruntime.transformers.onnx_model import OnnxModel
+from torch import Tensor
+
+from dots_zoo.runtime.errors import DotsZooError
+
+from ..ort_session import open_session
+from .parity import TOLERANCE, Judged
+
+Precision = Literal["fp32", "fp16", "int8"]
+Target = Literal["cpu", "cuda", "tensorrt"]
+
+# (share of the movement of the outputs, whether the largest or the mean difference is held to it). fp32:
+# rounding. fp16: half has 11 bits, and errors add up over the depth. int8: 8 bits err by a lot on a single
+# element now and then, so that the mean is judged; a graph that ignores its input is off by 1. A deep network
+# that was never trained amplifies every rounding and can come near that: then there is no proof, and no file.
+TOLERANCES: dict[Precision, tuple[float, Judged]] = {
+    "fp32": (TOLERANCE, "max"),
+    "fp16": (2e-2, "max"),
+    "int8": (0.5, "mean"),
+}
+
+WEIGHED = ("Conv", "Gemm", "MatMul", "ConvTranspose")
+GAIN = 0.05  # a layer stays in float where that takes away this share of the error
+
+
+def to_fp16(model: onnx.ModelProto, half_io: bool) -> onnx.ModelProto:
+    """Weights and arithmetic in float16; input and output stay float32 unless half_io."""
+    with _quiet():
+        converted = convert_float_to_float16(model, keep_io_types=not half_io, disable_shape_infer=True)
+    ordered = OnnxModel(converted)
+    ordered.topological_sort()  # the casts of the input come last otherwise
+    graph: onnx.ModelProto = ordered.model
+    return graph
+
+
+def to_int8(
+    model: onnx.ModelProto, images: Tensor, target: Target, name: str
+) -> tuple[onnx.ModelProto, tuple[str, ...]]:
+    """The graph in int8, and the layers that were left in float.
+
+    images: (n, C, H, W) real ones, normalised. Weights have a scale a channel. target: 'cpu' takes unsigned
+    activations with a zero point, which its kernels are made for, and leaves the first layer in float, which
+    is faster there (three input channels fill no integer kernel); 'cuda' and 'tensorrt' take signed symmetric
+    ones, which TensorRT asks for. The other candidates for float are the layers nearest to input and output:
+    each is left in float where that lowers the mean error over the calibration images by GAIN or more.
+    """
+    plain = _unshared(model)
+    batches = [image[None].numpy() for image in images]
+    layers = [node.name for node in plain.graph.node if node.op_type in WEIGHED]
+    kept = tuple(layers[:1]) if target == "cpu" else ()
+    candidates = sorted({*layers[:2], layers[-1]} - set(kept), key=layers.index)
+    expected = _run(plain, batches, name)
+    shaped, ranges = _calibrate(plain, batches, symmetric=target != "cpu")
+    quantised = _quantise(shaped, ranges, target, kept)
+    error = _error(expected, _run(quantised, batches, name))
+    for layer in candidates:
+        other = _quantise(shaped, ranges, target, (*kept, layer))
+        other_error = _error(expected, _run(other, batches, name))
+        if other_error < (1 - GAIN) * error:
+            quantised, error, kept = other, other_error, (*kept, layer)
+    return quantised, kept
+
+
+class _Reader(CalibrationDataReader):  # type: ignore[misc]
+    """The batches one by one, as the quantiser asks for them."""
+
+    def __init__(self, image: str, batches: Sequence[NDArray[Any]]) -> None:
+        self.feeds = iter([{image: batch} for batch in batches])
+
+    def get_next(self) -> dict[str, NDArray[Any]] | None:
+        return next(self.feeds, None)
+
+
+def _calibrate(
+    model: onnx.ModelProto, batches: Sequence[NDArray[Any]], symmetric: bool
+) -> tuple[onnx.ModelProto, Any]:
+    """The model with the shapes of its tensors, and the range of every tensor over the images.
+
+    Raises DotsZooError where the quantiser's own files have no space.
+    """
+    with _room(), tempfile.TemporaryDirectory() as folder, _quiet():
+        path = Path(folder) / "float.onnx"
+        onnx.save(model, path)
+        options = {"symmetric": symmetric}
+        calibrator = create_calibrator(
+            path,
+            augmented_model_path=str(Path(folder) / "augmented.onnx"),
+            calibrate_method=CalibrationMethod.MinMax,
+            extra_options=options,
+        )
+        calibrator.collect_data(_Reader(model.graph.input[0].name, batches))
+        ranges = calibrator.compute_data()
+        shaped = load_model_with_shape_infer(path)
+    return shaped, ranges
+
+
+def _quantise(
+    model: onnx.ModelProto, ranges: Any, target: Target, in_float: Sequence[str]
+) -> onnx.ModelProto:
+    symmetric = target != "cpu"
+    own = onnx.ModelProto()
+    own.CopyFrom(model)
+    with _quiet():
+        quantiser = QDQQuantizer(
+            own,
+            per_channel=True,
+            reduce_range=target == "cpu",  # processors without VNNI add pairs of products in 16 bits
+            weight_qType=QuantType.QInt8,
+            activation_qType=QuantType.QInt8 if symmetric else QuantType.QUInt8,
+            tensors_range=copy.deepcopy(ranges),  # the quantiser changes them
+            nodes_to_quantize=[],
+            nodes_to_exclude=list(in_float),
+            op_types_to_quantize=[*QDQRegistry, *QLinearOpsRegistry],
+            extra_options={"ActivationSymmetric": symmetric, "WeightSymmetric": True},
+        )
+        quantiser.quantize_model()
+    quantiser.model.topological_sort()
+    quantised: onnx.ModelProto = quantiser.model.model
+    del quantised.graph.value_info[:]  # the types are no longer those of the float graph
+    if target == "cpu":
+        _integer_relus(quantised)
+    return quantised
+
+
+def _integer_relus(model: onnx.ModelProto) -> None:
+    """quantise(relu(dequantise(x))) -> max(x, zero point) at the scale of x, where others read x too.
+
+    ONNX Runtime has no integer ReLU: it would go to float and back. A ReLU that is the only reader of its
+    input is gone already, for unsigned integers with a zero point of 0 clip by themselves.
+    """
+    source = {name: node for node in model.graph.node for name in node.output}
+    readers: dict[str, list[onnx.NodeProto]] = defaultdict(list)
+    for node in model.graph.node:
+        for name in node.input:
+            readers[name].append(node)
+    for relu in [node for node in model.graph.node if node.op_type == "Relu"]:
+        above, below = source.get(relu.input[0]), readers[relu.output[0]]
+        if above is None or above.op_type != "DequantizeLinear" or len(below) != 1:
+            continue
+        if below[0].op_type != "QuantizeLinear":
+            continue
+        integers, scale, zero_point = above.input
+        relu.op_type = "Max"
+        relu.input[:] = [integers, zero_point]
+        for reader in readers[below[0].output[0]]:
+            reader.input[:] = [relu.output[0], scale, zero_point]
+        model.graph.node.remove(below[0])
+
+
+def _unshared(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy in which every layer has weights of its own and a name.
+
+    Exporters store equal weights once, behind an Identity; the quantiser would see no constant there.
+    """
+    plain = onnx.ModelProto()
+    plain.CopyFrom(model)
+    weights = {tensor.name: tensor for tensor in plain.graph.initializer}
+    used: set[str] = set()
+    for node in [n for n in plain.graph.node if n.op_type == "Identity" and n.input[0] in weights]:
+        weights[node.output[0]] = weights[node.input[0]]
+        plain.graph.node.remove(node)
+    for number, node in enumerate(plain.graph.node):
+        node.name = f"{node.op_type}_{number}"
+        for i, name in enumerate(node.input):
+            shared = node.op_type in WEIGHED and name in used  # the quantiser would give both one scale
+            if name in weights and (shared or weights[name].name != name):
+                own = numpy_helper.from_array(numpy_helper.to_array(weights[name]), f"{node.name}_{i}")
+                plain.graph.initializer.append(own)
+                node.input[i] = own.name
+            used.add(name)
+    return plain
+
+
+def _run(model: onnx.ModelProto, batches: Sequence[NDArray[Any]], name: str) -> list[NDArray[Any]]:
+    """Every output over all images."""
+    session = open_session(model.SerializeToString(), "cpu", 1, name)
+    runs = [session.run(None, {model.graph.input[0].name: batch}) for batch in batches]
+    return [np.concatenate(output) for output in zip(*runs, strict=True)]
+
+
+def _error(expected: Sequence[NDArray[Any]], got: Sequence[NDArray[Any]]) -> float:
+    """Mean difference as a share of the mean magnitude, the mean over the outputs."""
+    return float(
+        np.mean([np.abs(g - e).mean() / np.abs(e).mean() for e, g in zip(expected, got, strict=True)])
+    )
+
+
+@contextmanager
+def _room() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DotsZooError(
+            f"{tempfile.gettempdir()}: int8 keeps the graph there while it is calibrated, and that fails "
+            f"({error.strerror}): make space, or set TMPDIR to another folder"
+        ) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The quantiser advises on the root logger to prepare graphs that are prepared."""
+    level = logging.root.level
+    logging.root.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.root.setLevel(level)

@@ -1,0 +1,137 @@
+"""Look at a search that has ended: `dots-zoo explain WHAT RUN` writes figures as JSON, and a picture.
+
+Every analysis is a file `explain_WHAT.py`: its options, what it computes of a `Finished` search, its picture,
+and its result in one line.
+"""
+
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentParser
+from matplotlib.figure import Figure
+
+from dots_zoo.kernels.malloc import keep_freed_memory
+from dots_zoo.runtime.atomic_write import write_file
+from dots_zoo.runtime.config_cli import Verbatim, build
+from dots_zoo.runtime.environment import surroundings
+from dots_zoo.runtime.errors import DotsZooError
+
+from . import alone as explain_alone
+from . import discretise as explain_discretise
+from . import features as explain_features
+from . import hessian as explain_hessian
+from . import landscape as explain_landscape
+from . import shuffle as explain_shuffle
+from . import skip as explain_skip
+from . import tau as explain_tau
+from .finished_search import Finished, read_finished
+
+PACKAGES = ("torch", "torchvision", "timm", "accelerate", "numpy", "scikit-learn", "scipy", "matplotlib")
+EXAMPLES = """\
+examples:
+  dots-zoo search darts --data digits --topology pairs --out runs/x
+  dots-zoo explain hessian runs/x
+  dots-zoo explain landscape runs/x --points 11 --radius 2
+  dots-zoo explain discretise runs/x --edge.node 3 --edge.input 1 --epochs 5
+  dots-zoo explain discretise runs/x --edge.operations '[skip_connect, sep_conv_3x3]'
+  dots-zoo explain shuffle runs/x --draws 20
+  dots-zoo explain skip runs/x
+  dots-zoo explain tau runs/x --by beta --training.epochs 20 --training.seeds 3
+  dots-zoo explain features runs/x --cell last --out looked/at
+  dots-zoo explain alone runs/x --edge.kind reduce --training.epochs 20
+"""
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """config: its options; the first line of their docstring is its title. explain: a finished search, the
+    options and whether to show a progress bar -> figures. draw: figures -> picture. line: figures -> text.
+    """
+
+    config: type[Any]
+    explain: Callable[[Finished, Any, bool], dict[str, Any]]
+    draw: Callable[[dict[str, Any]], Figure]
+    line: Callable[[dict[str, Any]], str]
+
+
+def _analysis(config: type[Any], module: Any) -> Analysis:
+    return Analysis(config, module.explain, module.draw, module.line)
+
+
+ANALYSES: Mapping[str, Analysis] = {
+    "hessian": _analysis(explain_hessian.HessianConfig, explain_hessian),
+    "landscape": _analysis(explain_landscape.LandscapeConfig, explain_landscape),
+    "discretise": _analysis(explain_discretise.DiscretiseConfig, explain_discretise),
+    "shuffle": _analysis(explain_shuffle.ShuffleConfig, explain_shuffle),
+    "skip": _analysis(explain_skip.SkipConfig, explain_skip),
+    "tau": _analysis(explain_tau.TauConfig, explain_tau),
+    "features": _analysis(explain_features.FeaturesConfig, explain_features),
+    "alone": _analysis(explain_alone.AloneConfig, explain_alone),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Explain as `argv` says and print a line. Raises DotsZooError where the input cannot be used."""
+    keep_freed_memory()
+    words = list(argv or [])
+    parsed = build_parser(words[0] if words else None).parse_args(words)
+    options = parsed[parsed.what].as_dict()
+    run = Path(options["run"])
+    config = build(ANALYSES[parsed.what].config, options)
+    out = run / "explain" if options["out"] is None else Path(options["out"])
+    said, written = explain(parsed.what, run, config, out, progress=True)
+    print(f"{said}; written to {written}, {written.with_suffix('.png').name}")
+
+
+def explain(what: str, run: Path, config: Any, out: Path, *, progress: bool = True) -> tuple[str, Path]:
+    """Analyse the search in `run` and write out/WHAT.json and out/WHAT.png; the result in a line, the JSON.
+
+    Raises DotsZooError where the folder is not that of a search that has ended, or the analysis has no
+    meaning there; then nothing is written.
+    """
+    analysis, finished = ANALYSES[what], read_finished(run)
+    figures = analysis.explain(finished, config, progress)
+    document = {
+        "schema": 1,
+        "kind": f"explain.{what}",
+        "run": str(run),
+        **{key: finished.facts[key] for key in ("method", "dataset", "seed", "config_sha256")},
+        "settings": asdict(config),
+        "figures": figures,
+        **surroundings(PACKAGES),
+    }
+    picture = io.BytesIO()
+    analysis.draw(figures).savefig(picture, format="png", dpi=100)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DotsZooError(f"{out}: cannot be made: {error.strerror}") from error
+    write_file(out / f"{what}.png", picture.getvalue())
+    written = write_file(out / f"{what}.json", json.dumps(document, indent=1).encode())
+    return analysis.line(figures), written
+
+
+def build_parser(what: str | None = None) -> ArgumentParser:
+    """One subcommand for every analysis; the options of `what`, and of no other, as they take time."""
+    parser = ArgumentParser(
+        prog="dots-zoo explain",
+        description="Look at a search that has ended: figures as JSON and a picture. Every draw is seeded.",
+        epilog=EXAMPLES,
+        formatter_class=Verbatim,
+    )
+    analyses = parser.add_subcommands(dest="what", help="what to look at; each has its own --help")
+    for name, analysis in ANALYSES.items():
+        title = (analysis.config.__doc__ or name).splitlines()[0]
+        if name != what:
+            analyses.add_subcommand(name, ArgumentParser(), help=title)
+            continue
+        options = ArgumentParser(description=title, epilog=EXAMPLES, formatter_class=Verbatim)
+        analyses.add_subcommand(name, options, help=title)
+        options.add_argument("run", type=str, help="folder of a search that has ended")
+        options.add_argument("--out", type=str | None, help="folder for the files; RUN/explain if not given")
+        options.add_class_arguments(analysis.config)
+    return parser

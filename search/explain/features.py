@@ -1,0 +1,154 @@
+"""Which operations of an edge give like feature maps.
+
+Source: DropNAS (IJCAI 2020), Sec. 2.2, Fig. 1 and Fig. 4: 1,000 random images, the maps of every operation
+but none on edge 2<-0 in the first and in the last cell, K-means into 3 clusters, PCA for the picture.
+An operation is one point: the maps it gives of all images, behind its batch norm, at a weight of one. The
+correlation of two operations is Pearson's over all pixels.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, cast
+
+import torch
+from matplotlib.figure import Figure
+from sklearn.cluster import KMeans
+from sklearn.decomposition import PCA
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from dots_zoo.runtime.errors import DotsZooError
+from dots_zoo.runtime.seeding import generator, seeded
+
+from ..stages.config import least
+from ..stages.validate import batch_statistics
+from ..supernet.mixed_op import Nodes, SearchEdge, Summands
+from ..supernet.mixture import Row, Together
+from .edge_option import EdgeConfig, Place, place_of
+from .finished_search import Finished, Look
+from .shuffle import searched_cells
+
+
+@dataclass(frozen=True)
+class FeaturesConfig:
+    """Clusters of the feature maps of an edge's operations (DropNAS Fig. 1 and 4).
+
+    Args:
+        edge: the edge, and its operations.
+        cell: the first of its kind from the input on, or the last.
+        clusters: of K-means.
+        images: of half B, drawn at random; all where there are fewer.
+        seed: of the images and of K-means.
+    """
+
+    edge: EdgeConfig = field(default_factory=EdgeConfig)
+    cell: Literal["first", "last"] = "first"
+    clusters: int = 3
+    images: int = 1000  # Fig. 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        least("", clusters=(self.clusters, 1), images=(self.images, 1))
+
+
+def explain(finished: Finished, config: FeaturesConfig, progress: bool) -> dict[str, Any]:
+    """Of the supernet at the end of its operation search."""
+    look = finished.look("operation")
+    place = place_of(look.search, config.edge)
+    with tqdm(total=1, disable=not progress, unit="edge") as bar:
+        maps = maps_of(look, place, config)
+        bar.update()
+    return clustered(maps, config.clusters, config.seed) | {
+        "edge": {"kind": place.kind, "edge": place.title, "cell": config.cell},
+        "images": len(next(iter(maps.values()))),
+    }
+
+
+def maps_of(look: Look, place: Place, config: FeaturesConfig) -> dict[str, Tensor]:
+    """Operation -> its maps (N, C, H, W) in the chosen cell, whatever its weight; of images of half B."""
+    cells = [cell for kind, cell in searched_cells(look) if kind == place.kind]
+    edge = cast(Nodes, cells[0 if config.cell == "first" else -1].nodes).edges[place.row]
+    half = look.run.parts["b"]
+    order = torch.randperm(len(half), generator=generator(config.seed, "features"))[: config.images]
+    chosen = half[order].to(look.run.accelerator.device)
+    operations = [(c, n) for c, n in zip(place.columns, place.names, strict=True) if n != "none"]
+    found: dict[str, list[Tensor]] = {name: [] for _, name in operations}
+
+    def note(module: nn.Module, arguments: tuple[Any, ...]) -> None:
+        source, row, mixture, _ = arguments
+        alone = replace(mixture, auxiliary=0.0, skip_dropout=0.0)
+        for column, name in operations:
+            one = torch.ones_like(row.weights[column])
+            single = Row((one,) * len(row.weights), frozenset([column]), row.edge)
+            node = Summands(False, Together())
+            SearchEdge.forward(cast(SearchEdge, module), source, single, alone, node)
+            found[name].append(cast(Tensor, node.total()).float().cpu())
+
+    hook = edge.register_forward_pre_hook(note)
+    draws = seeded(chosen.device, config.seed, "features")
+    try:
+        with torch.no_grad(), batch_statistics(look.search.supernet), draws:
+            for part in chosen.tensor_split(max(1, round(len(chosen) / look.stage.batch_size))):
+                look.search.supernet(look.run.data.plain_batch(part), look.mixture())
+    finally:
+        hook.remove()
+    return {name: torch.cat(maps) for name, maps in found.items()}
+
+
+def clustered(maps: Mapping[str, Tensor], clusters: int, seed: int) -> dict[str, Any]:
+    """Cluster, place in the plane and correlations of every operation.
+
+    Raises DotsZooError where there are fewer operations than clusters.
+    """
+    if not 1 <= clusters <= len(maps):
+        raise DotsZooError(f"clusters: expected 1 to {len(maps)}, one an operation at most, got {clusters}")
+    points = torch.stack([found.flatten() for found in maps.values()]).double()  # (operations, pixels)
+    labels = KMeans(clusters, n_init=10, random_state=seed).fit_predict(points.numpy()).tolist()
+    flat = PCA(2, svd_solver="full").fit(points.numpy())
+    plane = flat.transform(points.numpy()).tolist()
+    names = list(maps)
+    first = list(dict.fromkeys(labels))  # clusters are numbered as they come up
+    return {
+        "operations": names,
+        "cluster": {name: first.index(label) for name, label in zip(names, labels, strict=True)},
+        "plane": dict(zip(names, plane, strict=True)),
+        "explained_variance": flat.explained_variance_ratio_.tolist(),
+        "correlation": _correlations(points),
+        "alone": [name for name, label in zip(names, labels, strict=True) if labels.count(label) == 1],
+    }
+
+
+def _correlations(points: Tensor) -> list[list[float]]:
+    """Pearson's of every two rows; 0 with a row that is constant."""
+    centred = points - points.mean(dim=1, keepdim=True)
+    unit = centred / centred.norm(dim=1, keepdim=True).clamp_min(1e-12)
+    found: list[list[float]] = (unit @ unit.T).tolist()
+    return found
+
+
+def draw(figures: dict[str, Any]) -> Figure:
+    """The operations in the plane, coloured by cluster, and the matrix of their correlations."""
+    figure = Figure(figsize=(12, 5), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    names = figures["operations"]
+    for name in names:
+        x, y = figures["plane"][name]
+        left.scatter(x, y, color=f"C{figures['cluster'][name]}")
+        left.annotate(name, (x, y), textcoords="offset points", xytext=(4, 4), fontsize=8)
+    where = figures["edge"]
+    left.set_title(f"{where['edge']} of the {where['cell']} {where['kind']} cell: clusters, first two axes")
+    left.margins(0.25)
+    picture = right.imshow(figures["correlation"], vmin=-1, vmax=1, cmap="RdBu_r")
+    right.set_xticks(range(len(names)), names, rotation=60, ha="right", fontsize=8)
+    right.set_yticks(range(len(names)), names, fontsize=8)
+    right.set_title("correlation of the maps")
+    figure.colorbar(picture, ax=right)
+    return figure
+
+
+def line(figures: dict[str, Any]) -> str:
+    """The result in one line."""
+    groups: dict[int, list[str]] = {}
+    for name, number in figures["cluster"].items():
+        groups.setdefault(number, []).append(name)
+    return "clusters: " + " | ".join(", ".join(names) for names in groups.values())

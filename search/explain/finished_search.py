@@ -1,0 +1,177 @@
+"""A search that has ended, read back from its folder: what it was set to, and where a stage left it.
+
+The folder's last checkpoint is the search as it ended; `stages/operation` and `stages/topology` are it as
+these searches left it, where others followed (`methods.plan`). Nothing here writes into the folder.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml  # type: ignore[import-untyped]
+from accelerate import Accelerator  # type: ignore[import-untyped]
+
+from dots_zoo.data.datasets import Data, DataOptions
+from dots_zoo.data.load import load_data
+from dots_zoo.genotype import Genotype, load_genotype
+from dots_zoo.runtime.checkpoint_files import load_state
+from dots_zoo.runtime.config_cli import build
+from dots_zoo.runtime.errors import DotsZooError
+from dots_zoo.runtime.seeding import generator
+
+from ..methods.registry import METHODS, Derivation, plan
+from ..space.named import named_space
+from ..stages.checkpoint import standing_of
+from ..stages.split import split
+from ..stages.stage import Moment, Relaxation, Run, Search, Stage
+from ..stages.validate import measure
+from ..supernet.mixture import Mixture
+
+End = Literal["operation", "topology"]
+NEEDED = ("genotype.json", "run.json", "config.yaml", "metrics.jsonl")
+
+
+@dataclass(frozen=True)
+class Look:
+    """A search as a stage left it. moment: of the stage's last epoch, at which its schedules stand."""
+
+    run: Run
+    stage: Stage
+    search: Search
+    moment: Moment
+
+    @property
+    def relaxation(self) -> Relaxation:
+        return self.stage.relax(self.search)
+
+    def weights(self) -> dict[str, Any]:
+        """Name of the logits -> their weights, by which decisions are taken."""
+        logits = {name: tensor.detach() for name, tensor in self.search.logits.items()}
+        return dict(self.relaxation.weigh(logits, self.moment))
+
+    def mixture(self) -> Mixture:
+        """What the weights mean to the supernet."""
+        return self.relaxation.mix(self.weights(), self.moment)
+
+    def measure(self, mixture: Mixture) -> tuple[float, float]:
+        """Loss and accuracy of the supernet on half B."""
+        return measure(self.run, self.search.supernet, mixture, self.stage.batch_size, self.moment)
+
+    def limited(self, images: int | None) -> "Look":
+        """On the first images of half B; all of them where None."""
+        part = self.run.parts["b"]
+        if images is not None and not 1 <= images <= len(part):
+            raise DotsZooError(f"images: expected 1 to {len(part)}, the images of half B, got {images}")
+        return replace(self, run=replace(self.run, parts={**self.run.parts, "b": part[:images]}))
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The folder of a search, its settings, and the facts of its run.json."""
+
+    folder: Path
+    settings: Mapping[str, Any]
+    facts: Mapping[str, Any]
+    found: Genotype
+
+    @property
+    def method(self) -> str:
+        return str(self.facts["method"])
+
+    @cached_property
+    def config(self) -> Any:
+        return _built(self.folder, METHODS[self.method].config, self.settings)
+
+    @cached_property
+    def derivation(self) -> Derivation:
+        found: Derivation = _built(self.folder, Derivation, self.settings)
+        return found
+
+    @cached_property
+    def stages(self) -> tuple[Stage, ...]:
+        space = named_space(self.settings["space"])
+        return plan(self.method, self.config, self.derivation, space)
+
+    @cached_property
+    def data(self) -> Data:
+        return load_data(_built(self.folder, DataOptions, self.settings))
+
+    def lines(self) -> Sequence[Mapping[str, Any]]:
+        """Of metrics.jsonl."""
+        text = (self.folder / "metrics.jsonl").read_text("utf-8")
+        return [json.loads(line) for line in text.splitlines()]
+
+    def last_stage(self, end: End) -> int:
+        """The number of the stage that the operation search or the topology search ended with."""
+        kept = [number for number, stage in enumerate(self.stages) if stage.kept == end]
+        return kept[0] if kept else len(self.stages) - 1
+
+    def look(self, end: End) -> Look:
+        """The search as its operation search or its topology search left it, reloaded each time.
+
+        Raises DotsZooError where it was not kept, or where none of its weights was ever trained.
+        """
+        number = self.last_stage(end)
+        stage, last = self.stages[number], number == len(self.stages) - 1
+        folder = self.folder / "checkpoint" if last else self.folder / "stages" / end
+        saved = load_state(folder, {"method": self.method, **self.settings})
+        if saved is None:
+            raise DotsZooError(
+                f"{folder}: expected the search as its {end} search left it, got nothing; it was made by an "
+                "earlier dots_zoo or the file was removed: search again"
+            )
+        training = self.config.training
+        accelerator = Accelerator(mixed_precision=training.precision)
+        halves = split(self.data.labels, training.class_fractions, generator(training.seed, "halves"))
+        run = Run(training, self.data.to(accelerator.device), halves, accelerator)
+        standing = standing_of(saved, run)
+        if standing.place.stage != number or standing.place.done != max(1, stage.epochs):
+            raise DotsZooError(f"{saved.path}: expected the end of stage {stage.name!r}; {UNFINISHED}")
+        if not standing.place.epoch:
+            raise DotsZooError(
+                f"{self.folder}: {self.method} of 0 epochs trained no weights: there is nothing to look at"
+            )
+        return Look(run, stage, standing.search, Moment(training.seed, standing.place.epoch - 1))
+
+
+UNFINISHED = "the search has not ended: go on with --resume"
+
+
+def read_finished(folder: Path) -> Finished:
+    """The search in a folder. Raises DotsZooError where it is not one that has ended."""
+    missing = [name for name in NEEDED if not (folder / name).is_file()]
+    if (folder / "seeds.json").is_file():
+        raise DotsZooError(f"{folder}: holds searches of several seeds: pass one of its folders, as seed0")
+    if "config.yaml" not in missing and missing:
+        raise DotsZooError(f"{folder}: expected {', '.join(missing)}; {UNFINISHED}")
+    if missing:
+        raise DotsZooError(
+            f"{folder}: expected the folder of a search that has ended, got one without {', '.join(missing)}"
+        )
+    try:
+        settings = yaml.safe_load((folder / "config.yaml").read_text("utf-8"))
+        facts = json.loads((folder / "run.json").read_text("utf-8"))
+        method = facts["method"]
+        unknown = method not in METHODS or not {"space", "data"} <= settings.keys()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
+        raise DotsZooError(
+            f"{folder}: config.yaml and run.json are not those of a search ({error})"
+        ) from error
+    if unknown:
+        raise DotsZooError(
+            f"{folder}/config.yaml: expected a method of dots_zoo, a space by name and a data set by name, "
+            f"got method {method} and {', '.join(sorted(settings)) or 'nothing'}"
+        )
+    return Finished(folder, settings, facts, load_genotype(folder / "genotype.json"))
+
+
+def _built(folder: Path, kind: type[Any], settings: Mapping[str, Any]) -> Any:
+    try:
+        return build(kind, settings)
+    except (KeyError, TypeError) as error:
+        raise DotsZooError(
+            f"{folder}/config.yaml: not the settings of this dots_zoo ({error}); search again"
+        ) from error

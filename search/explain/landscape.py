@@ -1,0 +1,120 @@
+"""The validation loss around alpha, over two random directions.
+
+Source: DARTS- (ICLR 2021), Sec. 5.2, Fig. 3 and A.3: two random directions, normalised, after Li et al.
+(NeurIPS 2018). The directions are orthogonal, over the open logits of all kinds of cells, and of root mean
+square 1 there: at x = 1 a logit has moved by 1 on average. There are no filters in alpha to normalise by.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+from tqdm import tqdm
+
+from dots_zoo.runtime.errors import DotsZooError
+from dots_zoo.runtime.seeding import generator
+
+from .finished_search import Finished, Look
+
+Logits = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class LandscapeConfig:
+    """Validation loss and accuracy over two random directions of alpha (DARTS- Fig. 3).
+
+    Args:
+        radius: how far to go either way; 1 moves a logit by 1 on average.
+        points: along each direction, an odd number so that the middle is alpha itself.
+        images: of half B, the first; all if not given.
+        seed: of the directions.
+    """
+
+    radius: float = 1.0
+    points: int = 9
+    images: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.points < 3 or not self.points % 2:
+            raise DotsZooError(f"points: expected an odd number of 3 or more, got {self.points}")
+        if not self.radius > 0:
+            raise DotsZooError(f"radius: expected more than 0, got {self.radius}")
+
+
+def explain(finished: Finished, config: LandscapeConfig, progress: bool) -> dict[str, Any]:
+    """Around the supernet at the end of its operation search."""
+    look = finished.look("operation").limited(config.images)
+    with tqdm(total=config.points**2, disable=not progress, unit="point") as bar:
+        return landscape(look, config, bar.update)
+
+
+def landscape(look: Look, config: LandscapeConfig, done: Callable[[], Any] = lambda: None) -> dict[str, Any]:
+    """loss[j][i] and accuracy[j][i] at alpha + x[i] * one + y[j] * other."""
+    one, other = directions(look, config.seed)
+    steps = torch.linspace(-config.radius, config.radius, config.points, dtype=torch.float64).tolist()
+    alpha = {name: tensor.detach() for name, tensor in look.search.logits.items()}
+    relaxation, rows = look.relaxation, []
+    for y in steps:
+        row = []
+        for x in steps:
+            moved = {name: alpha[name] + x * one[name] + y * other[name] for name in one}
+            weights = relaxation.weigh({**alpha, **moved}, look.moment)
+            row.append(look.measure(relaxation.mix(weights, look.moment)))
+            done()
+        rows.append(row)
+    losses = [[loss for loss, _ in row] for row in rows]
+    middle = config.points // 2
+    flat = [loss for row in losses for loss in row]
+    return {
+        "x": steps,
+        "y": steps,
+        "loss": losses,
+        "accuracy": [[accuracy for _, accuracy in row] for row in rows],
+        "centre": losses[middle][middle],
+        "lowest": min(flat),
+        "highest": max(flat),
+        "images": len(look.run.parts["b"]),
+    }
+
+
+def directions(look: Look, seed: int) -> tuple[Logits, Logits]:
+    """Two orthogonal random directions of root mean square 1 over the open logits, zero elsewhere."""
+    names = [f"alpha.{kind}" for kind in look.search.space.kinds]
+    opened = torch.cat([look.search.open[name].flatten() for name in names])
+    one, other = (torch.randn(len(opened), generator=generator(seed, "landscape", n)) for n in range(2))
+    one, other = one.double() * opened, other.double() * opened
+    other = other - torch.dot(one, other) / torch.dot(one, one) * one
+    size = opened.sum().sqrt()
+    return tuple(_named(look, names, size * found / found.norm()) for found in (one, other))  # type: ignore[return-value]
+
+
+def _named(look: Look, names: list[str], flat: Tensor) -> Logits:
+    """The pieces of a vector, by the name of their logits."""
+    logits = look.search.logits
+    pieces = flat.split([logits[name].numel() for name in names])
+    return {n: piece.view(logits[n].shape).to(logits[n]) for n, piece in zip(names, pieces, strict=True)}
+
+
+def draw(figures: dict[str, Any]) -> Figure:
+    """Contours of the loss and of the accuracy; the cross is where the search ended."""
+    figure = Figure(figsize=(11, 4.4), layout="constrained")
+    for panel, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+        filled = panel.contourf(figures["x"], figures["y"], figures[name], levels=15)
+        figure.colorbar(filled, ax=panel)
+        panel.plot(0, 0, marker="+", color="white", markersize=12)
+        panel.set_title(f"validation {name} around alpha")
+        panel.set_xlabel("first direction (root mean square of a logit)")
+        panel.set_ylabel("second direction")
+    return figure
+
+
+def line(figures: dict[str, Any]) -> str:
+    """The result in one line."""
+    return (
+        f"validation loss {figures['centre']:.4f} in the middle, from {figures['lowest']:.4f} to "
+        f"{figures['highest']:.4f} around it"
+    )

@@ -1,0 +1,163 @@
+"""What the supernet loses when two edges change places in every cell.
+
+Source: DARTS-PT (ICLR 2021), Sec. 3.2 and Table 1: a trained supernet is hardly hurt, so its edges estimate
+the same feature map, as the layers of a ResNet do. The paper measures on the test images; here it is half B,
+with the batch norm of the batch.
+
+An edge is its candidates with their weights, and its alpha. Two edges can change places where they have the
+same candidates and the same stride; the pair is drawn anew in every cell.
+"""
+
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import Any, cast
+
+import torch
+from matplotlib.figure import Figure
+from torch import nn
+from tqdm import tqdm
+
+from dots_zoo.runtime.errors import DotsZooError
+from dots_zoo.runtime.seeding import generator
+
+from ..stages.config import least
+from ..supernet.mixed_op import Nodes
+from .finished_search import Finished, Look
+
+Pair = tuple[int, int]  # edges
+
+
+@dataclass(frozen=True)
+class ShuffleConfig:
+    """Accuracy of the supernet with two edges of every cell exchanged (DARTS-PT Table 1).
+
+    Args:
+        draws: exchanges that are measured, each from the supernet as it was.
+        seed: of the exchanges.
+    """
+
+    draws: int = 10
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        least("", draws=(self.draws, 1))
+
+
+def explain(finished: Finished, config: ShuffleConfig, progress: bool) -> dict[str, Any]:
+    """Of the supernet at the end of its operation search."""
+    with tqdm(total=config.draws, disable=not progress, unit="exchange") as bar:
+        return shuffled(finished.look("operation"), config, bar.update)
+
+
+def shuffled(look: Look, config: ShuffleConfig, done: Callable[[], Any] = lambda: None) -> dict[str, Any]:
+    """Loss and accuracy before, and of every draw. Raises DotsZooError where no edges are exchangeable."""
+    cells, space, mixture = searched_cells(look), look.search.space, look.mixture()
+    pairs = {kind: exchangeable(look, kind) for kind in space.kinds}
+    titles = [f"{node}<-{source}" for node, source in space.edges]
+    loss, accuracy = look.measure(mixture)
+    rows: list[dict[str, Any]] = []
+    for number in range(config.draws):
+        chosen = []
+        for place, (kind, _) in enumerate(cells):
+            draws = generator(config.seed, "shuffle", number, place)
+            chosen.append(pairs[kind][int(torch.randint(len(pairs[kind]), (), generator=draws))])
+        with exchanged([cell for _, cell in cells], chosen):
+            after = look.measure(mixture)
+        rows.append(
+            {"loss": after[0], "accuracy": after[1], "pairs": [[titles[e] for e in p] for p in chosen]}
+        )
+        done()
+    accuracies = [row["accuracy"] for row in rows]
+    return {
+        "before": {"loss": loss, "accuracy": accuracy},
+        "after": {
+            "loss": statistics.mean(row["loss"] for row in rows),
+            "accuracy": statistics.mean(accuracies),
+            "accuracy_std": statistics.stdev(accuracies) if len(rows) > 1 else None,
+        },
+        "draws": rows,
+        "cells": [kind for kind, _ in cells],
+        "images": len(look.run.parts["b"]),
+    }
+
+
+def searched_cells(look: Look) -> list[tuple[str, nn.Module]]:
+    """Kind and module of every cell that is searched, from the input on."""
+    supernet = look.search.supernet
+    return [(kind, cell) for kind, cell in zip(supernet.kinds, supernet.cells, strict=True) if kind]
+
+
+def exchangeable(look: Look, kind: str) -> list[Pair]:
+    """The pairs of edges with the same candidates and the same stride."""
+    space = look.search.space
+    [nodes, *_] = [cast(Nodes, cell.nodes) for found, cell in searched_cells(look) if found == kind]
+    sorts = [
+        (names, nodes.stride(source))
+        for (_, source), names in zip(space.edges, space.candidates(kind), strict=True)
+    ]
+    pairs = [(one, other) for one, other in combinations(range(len(sorts)), 2) if sorts[one] == sorts[other]]
+    if not pairs:
+        raise DotsZooError(
+            f"{kind} cell: expected two edges with the same operations and the same stride to exchange, got "
+            "none in this space"
+        )
+    return pairs
+
+
+@contextmanager
+def exchanged(cells: Sequence[nn.Module], pairs: Sequence[Pair]) -> Iterator[None]:
+    """Inside: in every cell the two edges, with their weights in the mixture, have changed places."""
+    hooks = []
+    try:
+        for cell, pair in zip(cells, pairs, strict=True):
+            _exchange(cell, pair)
+            hooks.append(cell.register_forward_pre_hook(_with_rows_exchanged(pair)))
+        yield
+    finally:
+        for cell, pair in list(zip(cells, pairs, strict=True))[: len(hooks)]:
+            _exchange(cell, pair)
+        for hook in hooks:
+            hook.remove()
+
+
+def _exchange(cell: nn.Module, pair: Pair) -> None:
+    edges, (one, other) = cast(Nodes, cell.nodes).edges, pair
+    edges[one], edges[other] = edges[other], edges[one]
+
+
+def _with_rows_exchanged(pair: Pair) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...]]:
+    """The arguments of a cell (before, last, rows, mixture), two rows in each other's place."""
+
+    def hook(cell: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+        before, last, rows, mixture = arguments
+        edges = [*rows.edges]
+        edges[pair[0]], edges[pair[1]] = edges[pair[1]], edges[pair[0]]
+        return before, last, replace(rows, edges=edges), mixture
+
+    return hook
+
+
+def draw(figures: dict[str, Any]) -> Figure:
+    """The accuracy of every draw beside that of the supernet as it was."""
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    panel = figure.subplots()
+    accuracies = [row["accuracy"] for row in figures["draws"]]
+    panel.bar(range(1, len(accuracies) + 1), accuracies, color="tab:orange", label="two edges exchanged")
+    panel.axhline(figures["before"]["accuracy"], color="tab:blue", label="as it was")
+    panel.set_xlabel("draw")
+    panel.set_ylabel("accuracy on half B")
+    panel.legend(loc="lower right")
+    return figure
+
+
+def line(figures: dict[str, Any]) -> str:
+    """The result in one line."""
+    spread = figures["after"]["accuracy_std"]
+    return (
+        f"accuracy {100 * figures['before']['accuracy']:.2f} % before, "
+        f"{100 * figures['after']['accuracy']:.2f} %"
+        f"{'' if spread is None else f' +- {100 * spread:.2f}'} with two edges of every cell exchanged"
+    )

@@ -1,0 +1,111 @@
+"""Whether skip connections win as the supernet gets better: mean(alpha_skip - alpha_conv) and accuracy.
+
+Source: DARTS-PT (ICLR 2021), Sec. 3.2 and Fig. 3: the gap, of softmaxed alphas, grows with the validation
+accuracy of the supernet. Read from metrics.jsonl alone. An edge's gap is the mean weight of its skip
+connections less that of its convolutions; the mean is over all edges that have both. The accuracy is
+`validation_accuracy` where the search measured it after every epoch (DARTS-), else `architecture_accuracy`,
+the mean over the batches of half B that the logits were trained on.
+"""
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from dots_zoo.runtime.errors import DotsZooError
+
+from .finished_search import Finished
+
+ACCURACIES = ("validation_accuracy", "architecture_accuracy")
+Line = Mapping[str, Any]  # of metrics.jsonl
+
+
+@dataclass(frozen=True)
+class SkipConfig:
+    """mean(alpha_skip - alpha_conv) against the supernet's accuracy, by epoch (DARTS-PT Fig. 3)."""
+
+
+def explain(finished: Finished, config: SkipConfig, progress: bool) -> dict[str, Any]:
+    """Over the epochs of the operation search."""
+    stages = {stage.name for stage in finished.stages[: finished.last_stage("operation") + 1] if stage.epochs}
+    lines = [line for line in finished.lines() if line["stage"] in stages]
+    return gaps(lines, f"{finished.folder}, {finished.method}")
+
+
+def gaps(lines: Sequence[Line], place: str) -> dict[str, Any]:
+    """A gap and an accuracy for every epoch that has both, and their Pearson correlation.
+
+    Raises DotsZooError where no edge has a skip connection and a convolution, or nothing was measured on half
+    B.
+    """
+    measured = [name for name in ACCURACIES if any(name in line for line in lines)]
+    if not measured:
+        raise DotsZooError(
+            f"{place}: expected {' or '.join(ACCURACIES)} in metrics.jsonl, from a search that trains alpha "
+            "on half B; this one does not look at it"
+        )
+    rows = [(line, gap_of(line["weights"])) for line in lines if measured[0] in line]
+    found = [(line, gap) for line, gap in rows if gap]
+    if not found:
+        raise DotsZooError(
+            f"{place}: expected edges with skip_connect and a convolution, got a space of none"
+        )
+    means = [statistics.mean(value for kind in gap.values() for value in kind.values()) for _, gap in found]
+    accuracies = [line[measured[0]] for line, _ in found]
+    return {
+        "accuracy_is": measured[0],
+        "epoch": [line["epoch"] for line, _ in found],
+        "gap": means,
+        "accuracy": accuracies,
+        "correlation": correlation(means, accuracies),
+        "edges": found[-1][1],
+    }
+
+
+def gap_of(weights: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, dict[str, float]]:
+    """kind -> edge -> gap, of the weights of one line."""
+    found: dict[str, dict[str, float]] = {}
+    for name, rows in weights.items():
+        for edge, row in rows.items() if name.startswith("alpha.") else ():
+            skips = [weight for label, weight in row.items() if label.startswith("skip_connect")]
+            convolutions = [weight for label, weight in row.items() if "conv_" in label]
+            if skips and convolutions:
+                gap = statistics.mean(skips) - statistics.mean(convolutions)
+                found.setdefault(name.removeprefix("alpha."), {})[edge] = gap
+    return found
+
+
+def correlation(one: Sequence[float], other: Sequence[float]) -> float | None:
+    """Pearson's, None of fewer than two points or where one of them is constant."""
+    if len(one) < 2 or len(set(one)) == 1 or len(set(other)) == 1:
+        return None
+    found = statistics.correlation(one, other)
+    return found if math.isfinite(found) else None
+
+
+def draw(figures: dict[str, Any]) -> Figure:
+    """A point for every epoch, the later the darker."""
+    figure = Figure(figsize=(6, 4.4), layout="constrained")
+    panel = figure.subplots()
+    panel.plot(figures["accuracy"], figures["gap"], color="0.8", zorder=1)
+    points = panel.scatter(
+        figures["accuracy"], figures["gap"], c=figures["epoch"], cmap="viridis_r", zorder=2
+    )
+    figure.colorbar(points, ax=panel, label="epoch")
+    panel.axhline(0.0, color="black", linewidth=0.5)
+    panel.set_xlabel(figures["accuracy_is"].replace("_", " "))
+    panel.set_ylabel("mean(alpha_skip - alpha_conv), softmaxed")
+    return figure
+
+
+def line(figures: dict[str, Any]) -> str:
+    """The result in one line."""
+    r = figures["correlation"]
+    return (
+        f"mean(alpha_skip - alpha_conv) {figures['gap'][0]:+.3g} -> {figures['gap'][-1]:+.3g}, "
+        f"{figures['accuracy_is']} {figures['accuracy'][0]:.3f} -> {figures['accuracy'][-1]:.3f} over "
+        f"{len(figures['epoch'])} epochs, correlation {'undefined' if r is None else f'{r:.2f}'}"
+    )

@@ -1,0 +1,122 @@
+"""Networks of given cells, each trained by itself for some epochs: what alpha and beta are compared with.
+
+Source: DOTS (CVPR 2021), Sec. 3.2; DropNAS (IJCAI 2020), Sec. 5.5. All networks train on all training images
+and are tested on the test images, which the search never saw; those of one seed start from the same draws.
+"""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from tqdm import tqdm
+
+from dots_zoo.data.datasets import Data
+from dots_zoo.genotype import Edge, Genotype
+from dots_zoo.genotype.schema import write_json
+from dots_zoo.runtime.errors import DotsZooError
+from dots_zoo.train.loop import fit
+from dots_zoo.train.model import ModelOptions, build
+from dots_zoo.train.recipe import Recipe
+
+from ..stages.config import TrainingConfig, least
+from ..supernet.supernet import Shape
+
+
+@dataclass(frozen=True)
+class StandAloneConfig:
+    """How a network is trained by itself.
+
+    Args:
+        epochs: of each network; the papers train for hundreds.
+        channels: width of its first cells; that of the supernet if not given.
+        layers: number of its cells; that of the supernet if not given.
+        batch_size: images in a step.
+        learning_rate: of SGD at the first epoch; a cosine to zero follows.
+        seeds: networks of every cell, whose mean accuracy counts.
+        seed: of the first of them.
+    """
+
+    epochs: int = 5
+    channels: int | None = None
+    layers: int | None = None
+    batch_size: int = 64
+    learning_rate: float = 0.1
+    seeds: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        least("training.", epochs=(self.epochs, 1), seeds=(self.seeds, 1))
+
+
+def accuracies(
+    cells: Mapping[str, Genotype],
+    config: StandAloneConfig,
+    shape: Shape,
+    training: TrainingConfig,
+    data: Data,
+    progress: bool,
+) -> list[list[float]]:
+    """For every genotype, the test accuracy of its network with every seed; images vary as in the search."""
+    options = ModelOptions(channels=config.channels or shape.channels, layers=config.layers or shape.cells)
+    recipe = Recipe(
+        epochs=config.epochs,
+        batch_size=config.batch_size,
+        learning_rate=config.learning_rate,
+        drop_path_rate=0.0,
+        aux_weight=0.0,
+        evaluate_every=0,
+        augmentation=training.augmentation,
+    )
+    found = []
+    total = len(cells) * config.seeds * config.epochs
+    with tqdm(total=total, disable=not progress, unit="epoch") as bar:
+        for name, genotype in cells.items():
+            bar.set_description(name)
+            own = []
+            for seed in range(config.seed, config.seed + config.seeds):
+                seeded = replace(recipe, seed=seed)
+                network = build(write_json(genotype), options, data, seeded).network
+                state = fit(network, data, seeded, on_epoch=lambda history: bar.update(), progress=False)
+                own.append(state.history[-1]["held_accuracy"])
+            found.append(own)
+    return found
+
+
+def with_edges(found: Genotype, kind: str, edges: Sequence[Edge]) -> Genotype:
+    """The genotype with these edges in place of all that enter their nodes, listed by node and input."""
+    nodes = {edge.node for edge in edges}
+    kept = [edge for edge in found.cells[kind].edges if edge.node not in nodes]
+    ordered = sorted([*kept, *edges], key=lambda edge: (edge.node, edge.input))
+    cell = replace(found.cells[kind], edges=tuple(ordered))
+    return replace(found, cells={**found.cells, kind: cell})
+
+
+def with_operation(found: Genotype, kind: str, edge: tuple[int, int], operation: str) -> Genotype:
+    """The genotype with another operation on an edge that it has. Raises DotsZooError where it has not."""
+    edges = found.cells[kind].edges
+    if edge not in [(own.node, own.input) for own in edges]:
+        known = ", ".join(f"{own.node}<-{own.input}" for own in edges)
+        raise DotsZooError(
+            f"{kind} cell, edge {edge[0]}<-{edge[1]}: expected an edge of the cell that was found, {known}"
+        )
+    changed = [replace(own, op=operation) if (own.node, own.input) == edge else own for own in edges]
+    cell = replace(found.cells[kind], edges=tuple(changed))
+    return replace(found, cells={**found.cells, kind: cell})
+
+
+def means(rows: Sequence[Sequence[float]]) -> list[float]:
+    """Over the seeds."""
+    return [statistics.mean(row) for row in rows]
+
+
+def described(config: StandAloneConfig, shape: Shape, data: Data) -> dict[str, Any]:
+    """What the networks were, for the figures."""
+    return {
+        "channels": config.channels or shape.channels,
+        "layers": config.layers or shape.cells,
+        "epochs": config.epochs,
+        "seeds": config.seeds,
+        "training_images": len(data.labels),
+        "test_images": len(data.test_labels),
+    }

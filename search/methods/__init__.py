@@ -1,0 +1,1 @@
+"""One file per paper, and the table of methods (`registry`). `darts` is the shortest; start there."""

@@ -1,0 +1,129 @@
+"""DARTS: Differentiable Architecture Search (Liu, Simonyan and Yang, ICLR 2019).
+
+Algorithm 1: the logits on one half of the images, the weights on the other (bilevel). First order takes the
+weights as they are; second order takes them one step ahead (Eq. 5): with w' = w - xi * dL_train(w, alpha)/dw,
+SGD's momentum and weight decay included, the gradient of L_val(w', alpha) over alpha is (Eq. 6-7)
+
+    dL_val(w', alpha)/dalpha - xi * [dL_train(w+, alpha)/dalpha - dL_train(w-, alpha)/dalpha] / (2 eps),
+    w+- = w +- eps * dL_val(w', alpha)/dw',   eps = 0.01 / ||dL_val(w', alpha)/dw'||.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from ..space.space import SearchSpace
+from ..stages.config import LogitsConfig, TrainingConfig, check_span
+from ..stages.operation_search import operation_search
+from ..stages.stage import Batch, Figures, Stage, Turn
+from ..stages.steps import bilevel, classify, constant, train_weights, update_logits
+from ..supernet.bn_statistics import still_statistics
+
+EPSILON = 0.01  # how far the weights are moved for the finite difference (Sec. 2.3, footnote 2)
+
+
+def darts_training() -> TrainingConfig:
+    """The numbers of the paper for CIFAR-10 (Sec. 3.1, Appendix A.1.1)."""
+    return TrainingConfig(logits=LogitsConfig(learning_rate=3e-4, betas=(0.5, 0.999), weight_decay=1e-3))
+
+
+@dataclass(frozen=True)
+class DartsConfig:
+    """DARTS: one softmax over the operations of an edge, bilevel (ICLR 2019).
+
+    Args:
+        epochs: of the operation search.
+        warm_up: its first epochs, which train weights only.
+        cells: depth of the supernet.
+        order: second takes the gradient of the logits one step of the weights ahead.
+        training: what the training loop needs.
+    """
+
+    epochs: int = 50  # Appendix A.1.1
+    warm_up: int = 0
+    cells: int = 8  # Appendix A.1.1
+    order: Literal["first", "second"] = "first"
+    training: TrainingConfig = field(default_factory=darts_training)
+
+    def __post_init__(self) -> None:
+        check_span(self.epochs, self.warm_up, self.cells)
+
+
+def stages(config: DartsConfig, space: SearchSpace, after: int) -> tuple[Stage, ...]:
+    """One span, or two with a warm-up; `after` epochs follow on the same cosine of the learning rate."""
+    return operation_search(
+        config,
+        space,
+        after,
+        step=bilevel if config.order == "first" else unrolled,
+    )
+
+
+def unrolled(turn: Turn) -> Figures:
+    """The logits by the second-order gradient, then the weights as ever (Algorithm 1)."""
+    return train_logits_ahead(turn) | train_weights(turn)
+
+
+def train_logits_ahead(turn: Turn) -> Figures:
+    """One Adam step along Eq. 6-7; the weights and the running statistics are as before afterwards."""
+    assert turn.architecture_batch is not None, "the second order needs architecture_images"
+    weights, logits = list(turn.search.supernet.parameters()), list(turn.search.logits.values())
+    optimiser = turn.search.weights_optimiser
+    rate = optimiser.param_groups[0]["lr"]
+    with still_statistics(turn.search.supernet):
+        _, gradient = gradients(turn, turn.batch, weights)
+        with moved(weights, ahead(optimiser, weights, gradient), -rate):
+            accuracy, found = gradients(turn, turn.architecture_batch, [*weights, *logits])
+        direction, direct = found[: len(weights)], found[len(weights) :]
+        size = EPSILON / torch.stack([part.norm() for part in direction]).norm().clamp_min(1e-12)
+        with moved(weights, direction, size), constant(turn.search.supernet):
+            _, plus = gradients(turn, turn.batch, logits)
+        with moved(weights, direction, -size), constant(turn.search.supernet):
+            _, minus = gradients(turn, turn.batch, logits)
+    for tensor, own, p, m in zip(logits, direct, plus, minus, strict=True):
+        tensor.grad = own - rate * (p - m) / (2 * size)
+    update_logits(turn)
+    return accuracy
+
+
+def gradients(turn: Turn, batch: Batch, inputs: Sequence[Tensor]) -> tuple[Figures, list[Tensor]]:
+    """Loss and accuracy of a batch, and the gradient of its loss; zero where an input takes no part.
+
+    Of several processes the means, so that all move the weights alike.
+    """
+    loss, accuracy = classify(turn, batch, turn.mixture())
+    found = torch.autograd.grad(loss, list(inputs), allow_unused=True)
+    gradient = [torch.zeros_like(t) if g is None else g for t, g in zip(inputs, found, strict=True)]
+    loss, accuracy, *gradient = turn.run.processes.averaged([loss.detach(), accuracy, *gradient])
+    return {"architecture_loss": loss, "architecture_accuracy": accuracy}, gradient
+
+
+def ahead(optimiser: Optimizer, weights: Sequence[Tensor], gradient: Sequence[Tensor]) -> list[Tensor]:
+    """What SGD would subtract at a rate of one: momentum * buffer + gradient + weight decay."""
+    [group] = optimiser.param_groups
+    steps = []
+    for weight, own in zip(weights, gradient, strict=True):
+        step = own + group["weight_decay"] * weight.detach()
+        buffer = optimiser.state[weight].get("momentum_buffer") if weight in optimiser.state else None
+        steps.append(step if buffer is None else step + group["momentum"] * buffer)
+    return steps
+
+
+@contextmanager
+def moved(weights: Sequence[Tensor], direction: Sequence[Tensor], size: float | Tensor) -> Iterator[None]:
+    """Inside: weights + size * direction; afterwards they are bit by bit as before."""
+    kept = [weight.detach().clone() for weight in weights]
+    with torch.no_grad():
+        for weight, part in zip(weights, direction, strict=True):
+            weight.add_(part * size)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for weight, before in zip(weights, kept, strict=True):
+                weight.copy_(before)

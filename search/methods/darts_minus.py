@@ -1,0 +1,85 @@
+"""DARTS-: Robustly Stepping out of Performance Collapse Without Indicators (Chu et al., ICLR 2021).
+
+DARTS, first order, with a skip connection beside the candidates of every edge (Eq. 4): it does the work that
+a skip connection does in any deep network, so that the candidate of that name weighs what it is worth in the
+cell. Its weight beta falls to zero, where the supernet is that of DARTS (`search/stages/auxiliary_skip.py`).
+Algorithm 1, line 6: the logits are those of the epoch with the best validation accuracy.
+
+Between the lines: epochs that train weights only are not looked at, and of equal epochs the last is
+taken, whose logits have trained longest.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import torch
+
+from ..space.space import SearchSpace
+from ..stages.auxiliary_skip import AuxiliaryConfig, with_auxiliary
+from ..stages.config import TrainingConfig, check_span
+from ..stages.init_stage import carry_on
+from ..stages.operation_search import operation_search, softmax_relaxation
+from ..stages.stage import Moment, Run, Search, Stage, unchanged
+from ..stages.steps import bilevel
+from .darts import darts_training
+
+
+@dataclass(frozen=True)
+class DartsMinusConfig:
+    """DARTS-: DARTS with an auxiliary skip connection that fades (ICLR 2021).
+
+    Args:
+        epochs: of the operation search.
+        warm_up: its first epochs, which train weights only.
+        cells: depth of the supernet.
+        auxiliary: the branch beside every edge and its decay.
+        training: what the training loop needs.
+    """
+
+    epochs: int = 50  # Sec. 4.1: as DARTS
+    warm_up: int = 0
+    cells: int = 8  # Sec. 4.1: as DARTS
+    auxiliary: AuxiliaryConfig = field(default_factory=AuxiliaryConfig)
+    training: TrainingConfig = field(default_factory=darts_training)
+
+    def __post_init__(self) -> None:
+        check_span(self.epochs, self.warm_up, self.cells)
+
+
+def stages(config: DartsMinusConfig, space: SearchSpace, after: int) -> tuple[Stage, ...]:
+    """The search, and a decision behind it: the logits of its best epoch.
+
+    after: epochs that follow on the same cosine of the learning rate.
+    """
+    *warm_up, searching = operation_search(
+        config,
+        space,
+        after,
+        step=bilevel,
+        relax=with_auxiliary(softmax_relaxation, config.auxiliary, config.epochs),
+        auxiliary=config.auxiliary.branch,
+    )
+    searching = replace(searching, validate=True, after=keep_best)
+    best = replace(
+        searching, name="best epoch", epochs=0, begin=return_to_best, validate=False, after=unchanged
+    )
+    return (*warm_up, searching, best)
+
+
+def keep_best(search: Search, moment: Moment, figures: Mapping[str, float]) -> Search:
+    """Remembers the logits of an epoch that is as good as any before it."""
+    accuracy = figures["validation_accuracy"]
+    if "best.accuracy" in search.memory and accuracy < search.memory["best.accuracy"].item():
+        return search
+    best = {f"best.{name}": logits.detach().clone() for name, logits in search.logits.items()}
+    told = torch.tensor(accuracy, dtype=torch.float64)
+    return replace(search, memory={**search.memory, **best, "best.accuracy": told})
+
+
+def return_to_best(run: Run, before: Search | None, moment: Moment) -> Search:
+    """The logits are again those of the best epoch; all that follows starts from them."""
+    search = carry_on(run, before, moment)
+    with torch.no_grad():
+        for name, logits in search.logits.items():
+            logits.copy_(search.memory[f"best.{name}"])
+    return search

@@ -1,0 +1,92 @@
+"""DOTS: Decoupling Operation and Topology in Differentiable Architecture Search (Gu et al., CVPR 2021).
+
+Sec. 4.2, the operation search: operations compete in groups, so that the best of every group stays on every
+edge (Eq. 15-16). Bilevel; the first half trains weights only (supplementary, Sec. 1). The topology search
+that decides between the edges is in `topology.py`.
+
+Groups: `v2` (supplementary, Sec. 2) has the operations without and with weights; `v1` has skip connection,
+poolings, separable and dilated convolutions, and no place for `none`, which is left out of the space; `one`
+is the softmax of DARTS (Table 4b: DARTS-Top1, and with `keep` 2 DARTS-Top2).
+
+Differs from the official code (guyuchao/DOTS@27e5004): 1e-4 for the logits, as the paper has it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+
+from ..space.discretise import survivors
+from ..space.named import GROUP_V1, GROUP_V2, Groups, restricted
+from ..space.relax import operation_groups
+from ..space.space import SearchSpace
+from ..stages.config import TrainingConfig, check_span
+from ..stages.operation_search import grouped_relaxation, open_logits, open_operations, operation_search
+from ..stages.stage import Relaxation, Search, Stage
+from ..stages.steps import bilevel
+
+GROUPS: Mapping[str, Groups | None] = {"v1": GROUP_V1, "v2": GROUP_V2, "one": None}
+
+
+@dataclass(frozen=True)
+class DotsConfig:
+    """DOTS: operations in groups first, then pairs of edges (CVPR 2021).
+
+    Args:
+        epochs: of the operation search.
+        warm_up: its first epochs, which train weights only.
+        cells: depth of the supernet in the operation search.
+        groups: the best operation of every group stays on an edge for the topology search.
+        training: what the training loop needs.
+    """
+
+    epochs: int = 30  # supplementary, Sec. 1
+    warm_up: int = 15  # supplementary, Sec. 1: half
+    cells: int = 8  # Sec. 5.1
+    groups: Literal["v1", "v2", "one"] = "v2"  # supplementary, Sec. 2
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+
+    def __post_init__(self) -> None:
+        check_span(self.epochs, self.warm_up, self.cells)
+
+
+def stages(config: DotsConfig, space: SearchSpace, after: int) -> tuple[Stage, ...]:
+    """The operation search; with the paper's numbers its spans start at epochs 0 and 15.
+
+    after: epochs of the topology search, which share the cosine of the learning rate. Raises DotsZooError
+    where the groups do not fit the space.
+    """
+    space = searched_space(config, space)
+    groups = GROUPS[config.groups]
+    for kind in space.kinds if groups else ():
+        operation_groups(space, kind, groups or (), torch.device("cpu"))
+    return operation_search(
+        config,
+        space,
+        after,
+        step=bilevel,
+        relax=lambda search: group_relaxation(groups, search),
+    )
+
+
+def searched_space(config: DotsConfig, space: SearchSpace) -> SearchSpace:
+    """Without `none` where the groups have no place for it."""
+    names = {name for kind in space.kinds for row in space.candidates(kind) for name in row}
+    return restricted(space, frozenset(names - {"none"})) if config.groups == "v1" else space
+
+
+def group_relaxation(groups: Groups | None, search: Search) -> Relaxation:
+    """Every group of an edge has a softmax of its own; the edge is their sum (Sec. 4.2.2)."""
+    tables = {}
+    for kind in search.space.kinds:
+        tables[kind] = open_operations(search, kind)
+        if groups is not None:
+            device = tables[kind].device
+            tables[kind] = operation_groups(search.space, kind, groups, device) & tables[kind]
+    return grouped_relaxation(search, tables)
+
+
+def surviving(config: DotsConfig, keep: int, search: Search) -> SearchSpace:
+    """O_n of Eq. 16: the best operations of every group, on every edge."""
+    return survivors(search.space, open_logits(search), GROUPS[config.groups], keep)

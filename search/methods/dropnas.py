@@ -1,0 +1,206 @@
+"""DropNAS: Grouped Operation Dropout for Differentiable Architecture Search (Hong et al., IJCAI 2020).
+
+Sec. 2.3: the operations of an edge form two groups, with and without weights of their own. In every step each
+operation is dropped with the chance
+
+    p_d = r^(1/|group|),
+
+a group that would lose all of its operations draws again, and what is dropped is not computed: its output is
+zero in the softmax over all operations (Eq. 1). Weights and logits descend on one loss of all training images
+(one level). Behind the optimisers' step:
+
+    alpha-adjust (Eq. 3): x = ln(sum_kept exp(alpha_old) / sum_kept exp(alpha_new)) is added to the kept
+    logits of an edge, so that the weight of a dropped operation does not move;
+    partial decay: weights and logits of dropped operations do not move at all, by decay or by momentum.
+
+Between the lines: one draw holds for all cells of a kind; `none` is an operation without weights. SGD leaves
+out what has no gradient, its momentum included; Adam's moments are put back (its count of steps, which only
+corrects the bias of the first steps, is one for all). Without partial decay a dropped operation's gradient is
+zero, and decay and momentum move it. Without grouping all operations of an edge are one group.
+
+Differs from the public code (wiljohnhong/DropNAS@90582ee): dropped outputs are zeroed, where the code divides
+by the weight of what is kept (`renormalise`); a group's own size, where the code has 4; logits start at zero.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import zip_longest
+
+import torch
+from torch import Tensor
+
+from dots_zoo.runtime.errors import DotsZooError
+from dots_zoo.runtime.to_device import sent
+
+from ..space.named import GROUP_V2
+from ..space.relax import operation_groups
+from ..space.space import SearchSpace
+from ..stages.config import LogitsConfig, TrainingConfig, WeightsConfig, check_span
+from ..stages.operation_search import operation_search
+from ..stages.stage import Figures, Search, Stage, Turn
+from ..stages.steps import backward, classify, update_logits, update_weights
+from ..supernet.mixture import Mixture, active_where
+
+Kept = Mapping[str, Tensor]  # name of the logits -> bool (E, O) on the CPU: what a step does not drop
+CPU = torch.device("cpu")
+MOMENTS = ("exp_avg", "exp_avg_sq")  # of Adam
+
+
+def dropnas_training() -> TrainingConfig:
+    """The numbers of the paper for CIFAR-10 (Sec. 4.2)."""
+    return TrainingConfig(
+        batch_size=96,
+        weights=WeightsConfig(learning_rate=0.0375, learning_rate_end=0.0015, clip=3.0),  # end: public code
+        logits=LogitsConfig(learning_rate=3e-4, betas=(0.5, 0.999), weight_decay=1e-3),
+    )
+
+
+@dataclass(frozen=True)
+class DropnasConfig:
+    """DropNAS: grouped operation dropout, one level (IJCAI 2020).
+
+    Args:
+        epochs: of the operation search.
+        warm_up: its first epochs, which train weights only.
+        cells: depth of the supernet.
+        r_p: drop path rate of the operations with weights: the chance that all of a group would be dropped.
+        r_np: the same of the operations without weights.
+        grouping: draw in the two groups; without, all operations of an edge are one (Table 6).
+        alpha_adjust: keep the weight of dropped operations as it is (Table 6).
+        partial_decay: keep weights and logits of dropped operations as they are (Table 6).
+        renormalise: divide by the weight of the kept operations, as the public code does.
+        training: what the training loop needs.
+    """
+
+    epochs: int = 76  # Sec. 4.2
+    warm_up: int = 0
+    cells: int = 14  # Sec. 4.2
+    r_p: float = 3e-5  # Sec. 4.2, Table 5; p_d = 0.074 in a group of 4
+    r_np: float = 3e-5  # Sec. 4.2, Table 5
+    grouping: bool = True  # Sec. 2.3
+    alpha_adjust: bool = True  # Eq. 3
+    partial_decay: bool = True  # Sec. 2.3
+    renormalise: bool = False  # Sec. 2.3: outputs are zeroed
+    training: TrainingConfig = field(default_factory=dropnas_training)
+
+    def __post_init__(self) -> None:
+        check_span(self.epochs, self.warm_up, self.cells)
+        for name, rate in (("r_p", self.r_p), ("r_np", self.r_np)):
+            if not 0 <= rate < 1:
+                raise DotsZooError(f"{name}: expected 0 or more and less than 1, got {rate}")
+        if not self.grouping and self.r_p != self.r_np:
+            raise DotsZooError(
+                f"r_p, r_np: expected the same rate without grouping, got {self.r_p} and {self.r_np}"
+            )
+
+
+def stages(config: DropnasConfig, space: SearchSpace, after: int) -> tuple[Stage, ...]:
+    """One span, or two with a warm-up; `after` epochs follow on the same cosine of the learning rate.
+
+    Raises DotsZooError where an operation is in neither group.
+    """
+    for kind in space.kinds:
+        operation_groups(space, kind, GROUP_V2, CPU)
+    return operation_search(
+        config,
+        space,
+        after,
+        step=partial(train_dropped, config),
+        warm_up_step=partial(train_dropped_weights, config),
+        one_level=True,
+    )
+
+
+def train_dropped(config: DropnasConfig, turn: Turn) -> Figures:
+    """Weights and logits from one gradient of one batch, dropped operations left out."""
+    kept = draw(config, turn)
+    figures = descend(config, turn, dropped(config, turn, kept))
+    update_kept_logits(config, turn, kept)
+    return figures
+
+
+def train_dropped_weights(config: DropnasConfig, turn: Turn) -> Figures:
+    """The weights alone, dropped operations left out."""
+    with torch.no_grad():
+        mixture = dropped(config, turn, draw(config, turn))
+    return descend(config, turn, mixture)
+
+
+def draw(config: DropnasConfig, turn: Turn) -> Kept:
+    """What this step keeps of the open operations, for every kind of cell."""
+    search, found = turn.search, {}
+    rates = torch.tensor([config.r_np, config.r_p] if config.grouping else [config.r_p])
+    for kind in search.space.kinds:
+        name = f"alpha.{kind}"
+        members = search.open[name][None]  # (1, E, O)
+        if config.grouping:
+            members = members & operation_groups(search.space, kind, GROUP_V2, CPU)  # (2, E, O)
+        found[name] = keep(members, rates, turn.moment.generator(f"drop {name}"))
+    return found
+
+
+def keep(members: Tensor, rates: Tensor, draws: torch.Generator) -> Tensor:
+    """(E, O) bool: every member of a group is dropped with the chance r^(1/|group|) of its edge, and a group
+    that keeps none draws again.
+
+    members: (G, E, O), rates: (G,).
+    """
+    size = members.sum(dim=-1, keepdim=True)  # (G, E, 1)
+    chance = rates[:, None, None] ** (1 / size.clamp_min(1))
+    kept = torch.zeros_like(members)
+    while (lacking := (size > 0) & ~kept.any(dim=-1, keepdim=True)).any():
+        kept |= members & lacking & (torch.rand(members.shape, generator=draws) >= chance)
+    return kept.any(dim=0)
+
+
+def dropped(config: DropnasConfig, turn: Turn, kept: Kept) -> Mixture:
+    """The softmax over all operations, of which the kept ones are computed."""
+    weights = dict(turn.relaxation.weigh(turn.search.logits, turn.moment))
+    for name, on in kept.items() if config.renormalise else ():
+        rest = weights[name] * sent(on, weights[name].device)
+        weights[name] = rest / rest.sum(dim=-1, keepdim=True).clamp_min(torch.finfo(rest.dtype).tiny)
+    active = {kind: active_where(kept[f"alpha.{kind}"]) for kind in turn.search.space.kinds}
+    return replace(turn.relaxation.mix(weights, turn.moment), active=active)
+
+
+def descend(config: DropnasConfig, turn: Turn, mixture: Mixture) -> Figures:
+    """The gradient of one batch, and one step of the weights along it."""
+    loss, accuracy = backward(turn, *classify(turn, turn.batch, mixture))
+    for weight in turn.search.supernet.parameters() if not config.partial_decay else ():
+        weight.grad = torch.zeros_like(weight) if weight.grad is None else weight.grad
+    update_weights(turn)
+    return {"loss": loss, "accuracy": accuracy}
+
+
+def update_kept_logits(config: DropnasConfig, turn: Turn, kept: Kept) -> None:
+    """One step of Adam along the gradients of the kept operations, then partial decay and alpha-adjust."""
+    search = turn.search
+    masks = {name: sent(on, search.logits[name].device) for name, on in kept.items()}
+    before = {name: [tensor.clone() for tensor in moving(search, name)] for name in masks}
+    for name, on in masks.items():
+        gradient = search.logits[name].grad
+        if gradient is not None:  # None where nothing but `none` was kept in a kind of cell
+            gradient *= on
+    update_logits(turn)
+    for name, on in masks.items():
+        logits, old = search.logits[name].detach(), before[name]
+        if config.partial_decay:
+            for now, then in zip_longest(moving(search, name), old):
+                now.copy_(torch.where(on, now, 0.0 if then is None else then))
+        if config.alpha_adjust:
+            logits.copy_(adjusted(old[0], logits, on))
+
+
+def moving(search: Search, name: str) -> list[Tensor]:
+    """What Adam moves: the logits, and its moments once it has them."""
+    state = search.logits_optimiser.state[search.logits[name]]
+    return [search.logits[name].detach(), *(state[moment] for moment in MOMENTS if moment in state)]
+
+
+def adjusted(old: Tensor, new: Tensor, kept: Tensor) -> Tensor:
+    """(E, O): Eq. 3, the new logits with those of kept operations moved together, so that the sum of their
+    exponentials in a row is the old one.
+    """
+    sums = [logits.masked_fill(~kept, float("-inf")).logsumexp(dim=-1) for logits in (old, new)]
+    return torch.where(kept, new + (sums[0] - sums[1])[:, None], new)

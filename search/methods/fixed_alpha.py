@@ -1,0 +1,41 @@
+"""Fixed alpha: a supernet whose logits never move (Wang et al., DARTS-PT, ICLR 2021, Sec. 6).
+
+All operations weigh the same while the weights train, so the logits say nothing: what is searched is left to
+perturbation-based selection. With magnitude selection all alternatives are equal and the first is taken,
+which is the control that the logits of other methods are compared with.
+"""
+
+from dataclasses import dataclass, field, replace
+
+from ..space.space import SearchSpace
+from ..stages.config import TrainingConfig, check_span
+from ..stages.operation_search import Numbers, operation_search
+from ..stages.stage import Stage
+from ..stages.steps import train_weights
+from .darts import darts_training
+
+
+@dataclass(frozen=True)
+class FixedAlphaConfig:
+    """Fixed alpha: weights train, logits stay at zero (DARTS-PT, ICLR 2021).
+
+    Args:
+        epochs: of the supernet's training.
+        cells: depth of the supernet.
+        training: what the training loop needs.
+    """
+
+    epochs: int = 50  # as in DARTS
+    cells: int = 8  # as in DARTS
+    training: TrainingConfig = field(default_factory=darts_training)
+
+    def __post_init__(self) -> None:
+        check_span(self.epochs, 0, self.cells)
+
+
+def stages(config: FixedAlphaConfig, space: SearchSpace, after: int) -> tuple[Stage, ...]:
+    """One span on half A, so that half B can judge; `after` epochs follow on the same cosine."""
+    [training] = operation_search(
+        Numbers(config.epochs, config.cells, config.training), space, after, train_weights, name="supernet"
+    )
+    return (replace(training, architecture_images=None),)

@@ -1,0 +1,118 @@
+"""GDAS: Searching for a Robust Neural Architecture in Four GPU Hours (Dong and Yang, CVPR 2019).
+
+Every forward pass draws one operation an edge (Eq. 3) by adding Gumbel noise to the logits, and computes
+no other. The backward pass sees the softmax of the same noisy logits (Eq. 5) through the one operation that
+was drawn: a straight-through estimate, of which only the drawn entry of a row has a gradient of its own. The
+temperature of that softmax falls linearly. Bilevel, and the weights come first (Algorithm 1): their step and
+that of the logits draw apart.
+
+Between the lines: one draw holds for all cells of a kind, as in the public code. Log, decisions and
+validation take the plain softmax of the logits. Which operations were drawn has to be known where the others
+are skipped. The logits move last in a step, so both draws of the next are known before it begins, and are
+read back from the device once, between the two (`draw`): a small wait for an eighth of the work.
+
+Differs from the public code (D-X-Y/AutoDL-Projects): the noise is drawn once; there, again where it is not
+finite, which cannot come up here.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from dots_zoo.runtime.seeding import derive_seed
+
+from ..space.space import SearchSpace
+from ..stages.config import TrainingConfig, check_span
+from ..stages.gumbel import check_temperatures, concrete, temperatures
+from ..stages.operation_search import active_operations, open_operations, operation_search, softmax_relaxation
+from ..stages.stage import Drawn, Figures, Logits, Moment, Relaxation, Search, Stage, Turn, Weights
+from ..stages.steps import train_logits, train_weights
+from ..supernet.mixture import Active
+from .darts import darts_training
+
+
+@dataclass(frozen=True)
+class GdasConfig:
+    """GDAS: one operation an edge is drawn in every forward pass (CVPR 2019).
+
+    Args:
+        epochs: of the operation search.
+        warm_up: its first epochs, which train weights only.
+        cells: depth of the supernet.
+        temperature_start: of the softmax that the gradient passes through, at the first epoch.
+        temperature_end: of the same, at the last epoch.
+        training: what the training loop needs.
+    """
+
+    epochs: int = 250  # Sec. 4.2
+    warm_up: int = 0
+    cells: int = 8  # Sec. 4.2: N = 2
+    temperature_start: float = 10.0  # Sec. 4.2
+    temperature_end: float = 1.0  # Sec. 4.2; 0.1 in the runs of NAS-Bench-201
+    training: TrainingConfig = field(default_factory=darts_training)  # Sec. 4.2: the numbers of DARTS
+
+    def __post_init__(self) -> None:
+        check_span(self.epochs, self.warm_up, self.cells)
+        check_temperatures(self.temperature_start, self.temperature_end)
+
+
+def stages(config: GdasConfig, space: SearchSpace, after: int) -> tuple[Stage, ...]:
+    """One span, or two with a warm-up; `after` epochs follow on the same cosine of the learning rate."""
+    return operation_search(
+        config,
+        space,
+        after,
+        step=bilevel_apart,
+        relax=lambda search: sampled_relaxation(config, search),
+    )
+
+
+def sampled_relaxation(config: GdasConfig, search: Search) -> Relaxation:
+    """A training step weighs one operation an edge with 1, all others with 0 (Eq. 3-5)."""
+    kinds, may_be_drawn = search.space.kinds, active_operations(search)
+    groups = {f"alpha.{kind}": open_operations(search, kind) for kind in kinds}
+    schedules = temperatures(config.epochs, config.temperature_start, config.temperature_end)
+
+    def sample(logits: Logits, moment: Moment) -> Weights:
+        heat = schedules(moment)["temperature"]
+        return {
+            name: straight_through(
+                concrete(logits[name], group, heat, moment.generator(f"gumbel {name}")), group
+            )
+            for name, group in groups.items()
+        }
+
+    def draw(logits: Logits, moment: Moment) -> Drawn:
+        halves = moment, of_logits(moment)
+        with torch.no_grad():
+            columns = [table.argmax(dim=-1) for half in halves for table in sample(logits, half).values()]
+        rows = iter(torch.stack(columns).tolist())  # (2 * kinds, E): of the first half, of the second
+        return {half: {kind: one_each(next(rows), may_be_drawn[kind]) for kind in kinds} for half in halves}
+
+    return replace(softmax_relaxation(search), sample=sample, draw=draw, schedules=schedules)
+
+
+def one_each(columns: Sequence[int], may_be_drawn: Active) -> Active:
+    """The column of every edge, where it may be drawn; on a closed edge there is nothing to draw."""
+    return tuple(on & {column} for column, on in zip(columns, may_be_drawn, strict=True))
+
+
+def straight_through(soft: Tensor, groups: Tensor) -> Tensor:
+    """(R, C): exactly 1 at the largest weight of a row and 0 elsewhere, with the gradient of `soft` (Eq. 5).
+
+    A row without open alternatives stays zero.
+    """
+    hard = torch.zeros_like(soft).scatter(-1, soft.argmax(dim=-1, keepdim=True), 1.0) * groups[0]
+    return hard + (soft - soft.detach())
+
+
+def of_logits(moment: Moment) -> Moment:
+    """The moment of the logits' half of a step, which draws apart."""
+    return replace(moment, seed=derive_seed(moment.seed, "logits"))
+
+
+def bilevel_apart(turn: Turn) -> Figures:
+    """The weights on one draw, then the logits on another (Algorithm 1)."""
+    return train_weights(turn) | train_logits(replace(turn, moment=of_logits(turn.moment)))

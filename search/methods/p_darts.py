@@ -1,0 +1,218 @@
+"""P-DARTS: Progressive Differentiable Architecture Search (Chen et al., ICCV 2019).
+
+Sec. 3.2: three searches as in DARTS, first order, each in a new and deeper supernet and over fewer
+operations: the best of every edge go on to the next. Sec. 3.3 has two priors against skip connections, each
+of which can be turned off: dropout behind every skip connection, falling within each search, and at most so
+many skip connections in the normal cell at the end. If there are more, the weight of the weakest is set to
+zero and the cell is derived again, until the limit holds.
+
+P-DARTS- (DARTS-, ICLR 2021, Sec. 4.3) is `skip_dropout` of zeros, `skip_limit` none, and an auxiliary skip
+connection, which fades within each search, since each starts anew.
+
+Between the lines: the paper lets the dropout decay gradually; the rule is that of the public code
+(chenxin061/pdarts@05addf3), linear over the epochs that train weights only, and from the first rate again by
+exp(-0.2) an epoch behind them. Its learning rate starts anew with every supernet, too. A topology search or a
+selection behind this search chooses from no more than the allowed number of skip connections; an edge that
+has nothing else keeps its own.
+
+Differs from the official code: dropout also behind the skip connections of stride 2, as the paper has it.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+from torch import Tensor
+
+from dots_zoo.genotype import CellGenotype
+from dots_zoo.runtime.errors import DotsZooError
+
+from ..space.discretise import cells_of
+from ..space.space import SearchSpace
+from ..stages.auxiliary_skip import AuxiliaryConfig, with_auxiliary
+from ..stages.config import LogitsConfig, TrainingConfig, WeightsConfig, check_span, least
+from ..stages.init_stage import fresh
+from ..stages.operation_search import (
+    Numbers,
+    alphas,
+    best_operations,
+    open_logits,
+    operation_choices,
+    operation_search,
+    softmax_relaxation,
+)
+from ..stages.stage import Moment, Relaxation, Search, Stage, Weights
+from ..stages.steps import bilevel
+from ..supernet.mixed_op import WHOLE
+from ..supernet.mixture import Mixture
+
+
+def p_darts_training() -> TrainingConfig:
+    """The numbers of the paper for CIFAR-10 (Sec. 4.2)."""
+    return TrainingConfig(
+        batch_size=96,
+        weights=WeightsConfig(learning_rate=0.025, learning_rate_end=0.0),
+        logits=LogitsConfig(learning_rate=6e-4, betas=(0.5, 0.999), weight_decay=1e-3),
+    )
+
+
+@dataclass(frozen=True)
+class PDartsConfig:
+    """P-DARTS: ever deeper supernets over ever fewer operations (ICCV 2019).
+
+    Args:
+        epochs: of each of the three searches.
+        warm_up: the first epochs of each, which train weights only.
+        depths: cells of the three supernets.
+        operations: how many stay on an edge for the second and for the third search.
+        skip_dropout: chance that an element behind a skip connection is dropped at first, for each search;
+            zeros turn this prior off.
+        skip_limit: most skip connections in the normal cell; null turns this prior off.
+        auxiliary: a branch beside every edge (P-DARTS-).
+        training: what the training loop needs.
+    """
+
+    epochs: int = 25  # Sec. 4.2
+    warm_up: int = 10  # Sec. 4.2
+    depths: tuple[int, int, int] = (5, 11, 17)  # Sec. 4.2
+    operations: tuple[int, int] = (5, 3)  # Sec. 4.2, of 8
+    skip_dropout: tuple[float, float, float] = (0.0, 0.4, 0.7)  # Sec. 4.2, CIFAR-10
+    skip_limit: int | None = 2  # Sec. 4.2
+    auxiliary: AuxiliaryConfig = field(default_factory=lambda: AuxiliaryConfig(branch="none"))
+    training: TrainingConfig = field(default_factory=p_darts_training)
+
+    def __post_init__(self) -> None:
+        check_span(self.epochs, self.warm_up, min(self.depths))
+        least("", operations=(min(self.operations), 1))
+        if not all(0 <= rate <= 1 for rate in self.skip_dropout):
+            raise DotsZooError(f"skip_dropout: expected rates from 0 to 1, got {self.skip_dropout}")
+        least("", skip_limit=(0 if self.skip_limit is None else self.skip_limit, 0))
+
+
+def stages(config: PDartsConfig, space: SearchSpace, after: int) -> tuple[Stage, ...]:
+    """Three operation searches; `after` changes nothing, since each has a cosine of its own."""
+    return tuple(stage for number in range(3) for stage in one_search(config, space, number))
+
+
+def one_search(config: PDartsConfig, space: SearchSpace, number: int) -> tuple[Stage, ...]:
+    """The search of that number, from 0, in a new supernet of what the one before has left."""
+    name, cells, start = f"search {number + 1}", config.depths[number], number * config.epochs
+    relax = with_skip_dropout(softmax_relaxation, partial(skip_dropout, config, number))
+    first, *rest = operation_search(
+        Numbers(config.epochs, cells, config.training, config.warm_up),
+        space,
+        0,
+        bilevel,
+        name=name,
+        relax=with_auxiliary(relax, config.auxiliary, config.epochs, start),
+        derive=partial(derive_limited, config.skip_limit),
+        auxiliary=config.auxiliary.branch,
+    )
+
+    def left(before: Search | None) -> SearchSpace:
+        return best_operations(config.operations[number - 1], before) if before and number else space
+
+    begin = fresh(name, cells, left, operation_choices, WHOLE, config.auxiliary.branch)
+    rate = first.learning_rate
+    return tuple(
+        replace(stage, learning_rate=lambda epoch: rate(epoch - start))
+        for stage in (replace(first, begin=begin), *rest)
+    )
+
+
+def skip_dropout(config: PDartsConfig, number: int, epoch: int) -> float:
+    """The rate at an epoch of the run, in the search of that number."""
+    rate, epoch = config.skip_dropout[number], epoch - number * config.epochs
+    if epoch < config.warm_up:
+        return rate * (config.epochs - epoch - 1) / config.epochs
+    return rate * math.exp(-0.2 * (epoch - config.warm_up))
+
+
+def with_skip_dropout(
+    relax: Callable[[Search], Relaxation], rate: Callable[[int], float]
+) -> Callable[[Search], Relaxation]:
+    """The same relaxation with dropout behind the skip connections, at a rate by epoch."""
+
+    def relax_with(search: Search) -> Relaxation:
+        plain = relax(search)
+
+        def mix(weights: Weights, moment: Moment) -> Mixture:
+            return replace(plain.mix(weights, moment), skip_dropout=rate(moment.epoch))
+
+        def schedules(moment: Moment) -> dict[str, float]:
+            return {**plain.schedules(moment), "skip_dropout": rate(moment.epoch)}
+
+        return replace(plain, mix=mix, schedules=schedules)
+
+    return relax_with
+
+
+def derive_limited(limit: int | None, space: SearchSpace, weights: Weights) -> dict[str, CellGenotype]:
+    """The cells that the weights stand for, with no more skip connections in the normal cell than allowed."""
+    found = alphas(space, weights)
+    return cells_of(space, found if limit is None else limited(limit, space, found))
+
+
+def limited(limit: int, space: SearchSpace, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """kind -> (E, O): the weights, the weakest of too many chosen skip connections zero (Sec. 3.3)."""
+    found = {kind: own.clone() for kind, own in weights.items()}
+    for kind in limited_kinds(space):
+        while len(chosen := chosen_skips(space, kind, found)) > limit:
+            spare = [place for place in chosen if _has_another(space, kind, place[0], found[kind])]
+            if not spare:
+                break
+            edge, column = min(spare, key=lambda place: found[kind][place].item())
+            found[kind][edge, column] = 0.0
+    return found
+
+
+def limited_kinds(space: SearchSpace) -> list[str]:
+    """The cells that keep the resolution."""
+    return [kind for kind in space.kinds if kind != "reduce"]
+
+
+def chosen_skips(space: SearchSpace, kind: str, weights: Mapping[str, Tensor]) -> list[tuple[int, int]]:
+    """Edge and column of every skip connection in the cell that the weights stand for."""
+    found = []
+    for chosen in cells_of(space, weights)[kind].edges:
+        if chosen.op == "skip_connect":
+            edge = space.edges.index((chosen.node, chosen.input))
+            columns = _skips(space, kind, edge)
+            found.append((edge, max(columns, key=lambda c: weights[kind][edge, c].item())))
+    return found
+
+
+def _skips(space: SearchSpace, kind: str, edge: int) -> list[int]:
+    """Its columns on an edge; 3-skip has three."""
+    return [c for c, name in enumerate(space.candidates(kind)[edge]) if name == "skip_connect"]
+
+
+def _has_another(space: SearchSpace, kind: str, edge: int, weights: Tensor) -> bool:
+    """Whether an edge can become something that is neither a skip connection nor nothing."""
+    names = space.candidates(kind)[edge]
+    row = zip(names, weights[edge].tolist(), strict=False)
+    return any(weight > 0 and name not in ("none", "skip_connect") for name, weight in row)
+
+
+def narrowed(config: PDartsConfig, search: Search) -> Search:
+    """The search with as many open skip connections in the normal cell as may be chosen: those of the cell
+    that it stands for, then the strongest.
+    """
+    if config.skip_limit is None:
+        return search
+    space, limit = search.space, config.skip_limit
+    weights = {kind: logits.softmax(dim=-1) for kind, logits in open_logits(search).items()}
+    opened = dict(search.open)
+    for kind in limited_kinds(space):
+        chosen = {edge for edge, _ in chosen_skips(space, kind, limited(limit, space, weights))}
+        strength = {
+            edge: max(weights[kind][edge, skips].tolist())
+            for edge in range(len(space.edges))
+            if (skips := _skips(space, kind, edge)) and _has_another(space, kind, edge, weights[kind])
+        }
+        table = opened[f"alpha.{kind}"].clone()
+        for edge in sorted(strength, key=lambda edge: (edge not in chosen, -strength[edge]))[limit:]:
+            table[edge, _skips(space, kind, edge)] = False
+        opened[f"alpha.{kind}"] = table
+    return replace(search, open=opened)

@@ -1,0 +1,127 @@
+"""PC-DARTS: Partial Channel Connections for Memory-Efficient Architecture Search (Xu et al., ICLR 2020).
+
+Sec. 3.2: one in K channels goes through the operations of an edge, the others pass by, and a shuffle mixes
+them behind every node (in `search/supernet/mixed_op.py`). Sec. 3.3, edge normalisation: a softmax over the
+edges that enter a node weighs them (Eq. 3), since sampled channels make the operations' weights fluctuate,
+
+    x_j = sum_i gamma_ij * f_ij(x_i),   gamma_ij = exp(beta_ij) / sum_i' exp(beta_i'j),
+
+and a cell is derived by the products of gamma and the operations' softmax. Bilevel, first order, behind 15
+epochs of weights alone. gamma weighs the channels that pass by as well.
+
+PC-DARTS- (DARTS-, ICLR 2021, Sec. 4.4 and Table 5: K = 2, no shuffle) has the auxiliary branch beside the
+operations of every edge. Behind a topology search, only the operations go on: its edges have weights of
+their own.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from dots_zoo.genotype import CellGenotype
+
+from ..space.discretise import cells_of
+from ..space.relax import edge_membership, edge_weights, group_softmax
+from ..space.space import Choice, SearchSpace, edge_choice
+from ..stages.auxiliary_skip import AuxiliaryConfig, with_auxiliary
+from ..stages.config import LogitsConfig, TrainingConfig, WeightsConfig, check_span, least
+from ..stages.operation_search import active_operations, operation_choices, operation_search
+from ..stages.stage import Logits, Moment, Relaxation, Search, Stage, Weights
+from ..stages.steps import bilevel
+from ..supernet.mixed_op import Partial
+from ..supernet.mixture import Mixture
+
+
+def pc_darts_training() -> TrainingConfig:
+    """The numbers of the paper for CIFAR-10 (Sec. 4.2)."""
+    return TrainingConfig(
+        batch_size=256,
+        weights=WeightsConfig(learning_rate=0.1, learning_rate_end=0.001),  # the end is the public code's
+        logits=LogitsConfig(learning_rate=6e-4, betas=(0.5, 0.999), weight_decay=1e-3),
+    )
+
+
+def no_auxiliary() -> AuxiliaryConfig:
+    """PC-DARTS; a branch makes it PC-DARTS-."""
+    return AuxiliaryConfig(branch="none")
+
+
+@dataclass(frozen=True)
+class PcDartsConfig:
+    """PC-DARTS: partial channels and edge normalisation; with a branch, PC-DARTS- (ICLR 2020, ICLR 2021).
+
+    Args:
+        epochs: of the operation search.
+        warm_up: its first epochs, which train weights only.
+        cells: depth of the supernet.
+        share: K; one in so many channels goes through the operations.
+        shuffle: mix the channels behind every node.
+        auxiliary: the branch of PC-DARTS- and its decay.
+        training: what the training loop needs.
+    """
+
+    epochs: int = 50  # Sec. 4.2
+    warm_up: int = 15  # Sec. 4.2
+    cells: int = 8  # Sec. 4.2
+    share: int = 4  # Sec. 4.2
+    shuffle: bool = True  # Fig. 1
+    auxiliary: AuxiliaryConfig = field(default_factory=no_auxiliary)
+    training: TrainingConfig = field(default_factory=pc_darts_training)
+
+    def __post_init__(self) -> None:
+        check_span(self.epochs, self.warm_up, self.cells)
+        least("", share=(self.share, 1))
+
+
+def stages(config: PcDartsConfig, space: SearchSpace, after: int) -> tuple[Stage, ...]:
+    """One span, or two with a warm-up; `after` epochs follow on the same cosine of the learning rate."""
+    return operation_search(
+        config,
+        space,
+        after,
+        step=bilevel,
+        relax=with_auxiliary(edge_normalisation, config.auxiliary, config.epochs),
+        choices=operation_and_edge_choices,
+        derive=derive_from_products,
+        partial_channels=Partial(config.share, config.shuffle),
+        auxiliary=config.auxiliary.branch,
+    )
+
+
+def operation_and_edge_choices(space: SearchSpace) -> dict[str, Choice]:
+    """alpha: an operation on every edge; beta: an edge at every node."""
+    betas = {f"beta.{kind}": edge_choice(space, "edge_weights") for kind in space.kinds}
+    return operation_choices(space) | betas
+
+
+def edge_normalisation(search: Search) -> Relaxation:
+    """A softmax over the operations of an edge, and one over the edges of a node (Eq. 3)."""
+    device = next(iter(search.logits.values())).device
+    groups = {name: table[None].to(device) for name, table in search.open.items()}  # (1, R, C)
+    membership, active = edges_of_nodes(search.space, device), active_operations(search)
+
+    def weigh(logits: Logits, moment: Moment) -> Weights:
+        return {name: group_softmax(logits[name], group) for name, group in groups.items()}
+
+    def mix(weights: Weights, moment: Moment) -> Mixture:
+        gamma = {k: edge_weights(weights[f"beta.{k}"], membership) for k in search.space.kinds}
+        return Mixture({k: gamma[k][:, None] * weights[f"alpha.{k}"] for k in gamma}, active, gamma)
+
+    return Relaxation(weigh=weigh, mix=mix)
+
+
+def edges_of_nodes(space: SearchSpace, device: torch.device) -> Tensor:
+    """(nodes, C, E): 1 where an alternative of a node is the edge."""
+    return edge_membership(space, "edge_weights", average=False, device=device)
+
+
+def derive_from_products(space: SearchSpace, weights: Weights) -> Mapping[str, CellGenotype]:
+    """The cell by the rule of the space's family, on gamma times the softmax of the operations."""
+    membership = edges_of_nodes(space, weights[f"beta.{space.kinds[0]}"].device)
+    products = {}
+    for kind in space.kinds:
+        gamma = edge_weights(weights[f"beta.{kind}"], membership)  # (E,)
+        products[kind] = gamma[:, None] * weights[f"alpha.{kind}"]  # (E, O)
+    return cells_of(space, products)

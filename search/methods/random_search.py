@@ -1,0 +1,53 @@
+"""Random search: the control that every search is compared with (Li and Talwalkar, UAI 2019).
+
+The logits are drawn once from the seed and stay; everything behind them (derivation, topology search,
+selection) is that of the other methods. With the DARTS rule every cell of the space that has two edges a node
+is as likely as any other, where no operation stands on an edge twice.
+"""
+
+from dataclasses import dataclass, field, replace
+
+import torch
+
+from ..space.space import SearchSpace
+from ..stages.config import TrainingConfig, least
+from ..stages.operation_search import Numbers, operation_search
+from ..stages.stage import Moment, Run, Search, Stage
+from ..stages.steps import train_weights
+from .darts import darts_training
+
+
+@dataclass(frozen=True)
+class RandomSearchConfig:
+    """Random search: logits drawn once from the seed, the control (UAI 2019).
+
+    Args:
+        epochs: of training the supernet under the drawn logits; 0 draws only, and is enough where nothing
+            later judges by its weights, as perturbation-based selection does.
+        cells: depth of the supernet.
+        training: what the training loop needs.
+    """
+
+    epochs: int = 0
+    cells: int = 8  # as in DARTS
+    training: TrainingConfig = field(default_factory=darts_training)
+
+    def __post_init__(self) -> None:
+        least("", epochs=(self.epochs, 0), cells=(self.cells, 3))
+
+
+def stages(config: RandomSearchConfig, space: SearchSpace, after: int) -> tuple[Stage, ...]:
+    """One decision, or one span of weights on half A; `after` epochs follow on the same cosine."""
+    [drawing] = operation_search(
+        Numbers(config.epochs, config.cells, config.training), space, after, train_weights, name="random"
+    )
+    begin = drawing.begin
+
+    def draw(run: Run, before: Search | None, moment: Moment) -> Search:
+        search = begin(run, before, moment)
+        with torch.no_grad():
+            for name, logits in search.logits.items():
+                logits.copy_(torch.randn(logits.shape, generator=moment.generator(f"random {name}")))
+        return search
+
+    return (replace(drawing, begin=draw, architecture_images=None),)

@@ -1,0 +1,105 @@
+"""SDARTS-RS: Stabilizing Differentiable Architecture Search via Perturbation-based Regularization (Chen and
+Hsieh, ICML 2020), with random smoothing.
+
+The weights of the supernet train for an architecture that is shaken (Eq. 5-6), so that they stay good where
+discretisation will move it:
+
+    w <- argmin E[L_train(w, softmax(alpha) + delta)],   delta ~ U(-eps, eps),
+
+and the logits train as in DARTS, on what they say. eps rises linearly over the epochs (Algorithm 1). Shaken
+weights are clamped to [0, 1] and sum to one again.
+
+Between the lines: a row of which the clamp leaves nothing becomes its largest shaken weight alone, as in the
+public code (xiangning-chen/SmoothDARTS). DARTS-PT calls the noise Gaussian; paper and code are uniform.
+Differs from the public code: eps is reached in the last epoch, and not one epoch after it.
+"""
+
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from dots_zoo.runtime.to_device import sent
+
+from ..space.space import SearchSpace
+from ..stages.config import TrainingConfig, check_span, least
+from ..stages.gumbel import linear
+from ..stages.operation_search import open_operations, operation_search, softmax_relaxation
+from ..stages.stage import Figures, Moment, Relaxation, Search, Stage, Turn
+from ..stages.steps import train_logits, train_weights_under
+from .darts import darts_training
+
+
+@dataclass(frozen=True)
+class SdartsRsConfig:
+    """SDARTS-RS: the weights train under noise on the architecture, bilevel (ICML 2020).
+
+    Args:
+        epochs: of the operation search.
+        warm_up: its first epochs, which train weights only.
+        cells: depth of the supernet.
+        noise_start: eps, the largest change of an operation's weight, at the first epoch.
+        noise_end: eps at the last epoch.
+        training: what the training loop needs.
+    """
+
+    epochs: int = 50  # Sec. 5: the settings of DARTS
+    warm_up: int = 0
+    cells: int = 8  # Sec. 5: the settings of DARTS
+    noise_start: float = 0.03  # Sec. 5
+    noise_end: float = 0.3  # Sec. 5
+    training: TrainingConfig = field(default_factory=darts_training)  # Sec. 5: the settings of DARTS
+
+    def __post_init__(self) -> None:
+        check_span(self.epochs, self.warm_up, self.cells)
+        least("", noise_start=(self.noise_start, 0), noise_end=(self.noise_end, 0))
+
+
+def stages(config: SdartsRsConfig, space: SearchSpace, after: int) -> tuple[Stage, ...]:
+    """One span, or two with a warm-up; `after` epochs follow on the same cosine of the learning rate."""
+    return operation_search(
+        config,
+        space,
+        after,
+        step=smoothed,
+        relax=partial(noisy_relaxation, config),
+        warm_up_step=train_weights_shaken,
+    )
+
+
+def noisy_relaxation(config: SdartsRsConfig, search: Search) -> Relaxation:
+    """That of DARTS; eps is in the schedules, for the log and for the weights' half of a step."""
+
+    def schedules(moment: Moment) -> dict[str, float]:
+        return {"noise": linear(moment.epoch, config.epochs, config.noise_start, config.noise_end)}
+
+    return replace(softmax_relaxation(search), schedules=schedules)
+
+
+def smoothed(turn: Turn) -> Figures:
+    """The logits as they are, then the weights under noise (Algorithm 1)."""
+    return train_logits(turn) | train_weights_shaken(turn)
+
+
+def train_weights_shaken(turn: Turn) -> Figures:
+    """The weights alone, with a shaken mixture (Eq. 6)."""
+    search, eps = turn.search, turn.relaxation.schedules(turn.moment)["noise"]
+    with torch.no_grad():
+        weights = dict(turn.relaxation.weigh(search.logits, turn.moment))
+        for kind in search.space.kinds:
+            name = f"alpha.{kind}"
+            draws = turn.moment.generator(f"noise {name}")
+            weights[name] = shaken(weights[name], open_operations(search, kind)[0], eps, draws)
+        mixture = turn.relaxation.mix(weights, turn.moment)
+    return train_weights_under(turn, mixture)
+
+
+def shaken(weights: Tensor, members: Tensor, eps: float, draws: torch.Generator) -> Tensor:
+    """(R, C): uniform noise in [-eps, eps] on the weights of the members, clamped and normalised again."""
+    noise = sent(2 * torch.rand(weights.shape, generator=draws) - 1, weights.device)
+    moved = (weights + eps * noise).masked_fill(~members, float("-inf"))
+    largest = torch.zeros_like(moved).scatter(-1, moved.argmax(dim=-1, keepdim=True), 1.0) * members
+    clamped = moved.clamp(0.0, 1.0)
+    kept = torch.where(clamped.sum(dim=-1, keepdim=True) > 0, clamped, largest)
+    return kept / kept.sum(dim=-1, keepdim=True).clamp_min(torch.finfo(kept.dtype).tiny)

@@ -1,0 +1,190 @@
+"""SGAS: Sequential Greedy Architecture Search (Li et al., CVPR 2020).
+
+DARTS, first order, that decides on the way: after a warm-up, every few epochs one edge of every kind of cell
+becomes one operation, the edge with the largest score. Of the softmax weights of an edge, `none` among them:
+
+    edge importance       S_EI = sum of the weights that are not none's
+    selection certainty   S_SC = 1 - H(p) / log(number of operations),    p = weights without none / S_EI
+    selection stability   S_SS = mean over the last epochs of sum(min(p before, p now))
+
+Criterion 1 is S_EI * S_SC, criterion 2 also * S_SS, each scaled to [0, 1] over the edges of the cell. The two
+edges of a node that are decided first close its others; what is decided keeps its last weights in the scores.
+Every decision frees memory, so the batch grows.
+
+Between the lines: the warm-up trains the logits too, as in the public code (lightaime/sgas@46b0039), since
+there would be nothing to score; the search ends with its last decision, behind which the public code trains
+five epochs that cannot change the cell. In NAS-Bench-201 all edges are decided, and `none` is an operation.
+
+DARTS-PT (ICLR 2021), Sec. 5.1, lets the supernet choose the operation of the edge: `by`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ..space.space import SearchSpace
+from ..stages.config import TrainingConfig, check_span, least
+from ..stages.init_stage import carry_on, close_edge, decide
+from ..stages.operation_search import Numbers, operation_search, softmax_relaxation
+from ..stages.stage import Moment, Run, Search, Stage
+from ..stages.steps import bilevel
+from .darts import darts_training
+from .darts_pt import By, Judge, built_edges, choosable, strongest
+
+
+@dataclass(frozen=True)
+class SgasConfig:
+    """SGAS: one edge after the other is decided for good, the surest first (CVPR 2020).
+
+    Args:
+        warm_up: epochs before the first decision.
+        interval: epochs between two decisions.
+        criterion: 1 scores importance and certainty, 2 stability as well.
+        history: epochs that stability looks back.
+        batch_increase: images by which the batch grows with every decision.
+        cells: depth of the supernet.
+        training: what the training loop needs.
+    """
+
+    warm_up: int = 10  # Sec. 4.1
+    interval: int = 5  # Sec. 4.1
+    criterion: Literal[1, 2] = 1  # Sec. 3.2, both are reported
+    history: int = 4  # Sec. 4.1
+    batch_increase: int = 8  # Sec. 4.1
+    cells: int = 8  # Sec. 4.1: as DARTS
+    training: TrainingConfig = field(default_factory=darts_training)
+
+    def __post_init__(self) -> None:
+        least("", interval=(self.interval, 1), history=(self.history, 1))
+        least("", batch_increase=(self.batch_increase, 0))
+        check_span(self.warm_up, 0, self.cells)
+
+
+def stages(config: SgasConfig, space: SearchSpace, after: int, by: By = "magnitude") -> tuple[Stage, ...]:
+    """The warm-up, and a stage for every decision; with the paper's numbers they begin at epochs 10, 15, ...
+
+    after: nothing can follow on the cosine, which ends `interval` epochs behind the last decision. by: what
+    chooses the operation of an edge.
+    """
+    count = decisions(space)
+    [warm_up] = operation_search(
+        Numbers(config.warm_up, config.cells, config.training),
+        space,
+        config.interval * count,
+        bilevel,
+        name="warm-up",
+    )
+    found = [replace(warm_up, after=partial(remember, config.history))]
+    for number in range(1, count + 1):
+        judge = Judge(by, softmax_relaxation, found[-1].batch_size)
+        decided = replace(
+            found[0],
+            name=f"decision {number} of {count}",
+            epochs=config.interval if number < count else 0,
+            begin=partial(decide_edges, config.criterion, judge),
+            batch_size=config.training.batch_size + config.batch_increase * number,
+        )
+        found.append(decided)
+    return tuple(found)
+
+
+def decisions(space: SearchSpace) -> int:
+    """How many edges are decided in a kind of cell: two a node, all six in NAS-Bench-201."""
+    if space.family == "nasbench201":
+        return len(space.edges)
+    return max(sum(_kept(space, kind, node) for node in space.nodes) for kind in space.kinds)
+
+
+def _kept(space: SearchSpace, kind: str, node: int) -> int:
+    built = sum(set(space.candidates(kind)[edge]) != {"none"} for edge in space.incoming(node))
+    return min(2, built)
+
+
+def remember(history: int, search: Search, moment: Moment, figures: Mapping[str, float]) -> Search:
+    """Keeps the weights of an epoch and of the `history` before it; of a decided edge those it had then."""
+    memory = dict(search.memory)
+    for kind, decided in decided_edges(search).items():
+        logits = search.logits[f"alpha.{kind}"].detach()
+        beyond = ~_members(search.space, kind, "").to(logits.device)
+        weights = logits.masked_fill(beyond, float("-inf")).softmax(dim=-1).cpu()[None]  # (1, E, O)
+        before = memory.get(f"weights.{kind}", weights[:0])
+        weights = torch.where(decided[None, :, None], before[-1:], weights) if len(before) else weights
+        memory[f"weights.{kind}"] = torch.cat([before, weights])[-history - 1 :]
+    return replace(search, memory=memory)
+
+
+def decided_edges(search: Search) -> dict[str, Tensor]:
+    """kind -> (E,): which edges have been decided."""
+    none = torch.zeros(len(search.space.edges), dtype=torch.bool)
+    return {kind: search.memory.get(f"decided.{kind}", none) for kind in search.space.kinds}
+
+
+def _members(space: SearchSpace, kind: str, without: str) -> Tensor:
+    """(E, O): the candidates of every edge but the one named."""
+    candidates = space.candidates(kind)
+    width = max(len(names) for names in candidates)
+    return torch.tensor(
+        [[*(name != without for name in names), *[False] * (width - len(names))] for names in candidates]
+    )
+
+
+def decide_edges(criterion: int, judge: Judge, run: Run, before: Search | None, moment: Moment) -> Search:
+    """In every kind of cell the undecided edge with the largest score becomes one operation."""
+    search = carry_on(run, before, moment)
+    for kind in search.space.kinds:
+        open_edges = undecided(search, kind)
+        if open_edges:
+            members = _members(search.space, kind, "none")
+            found = scores(search.memory[f"weights.{kind}"], members, criterion).tolist()
+            edge = max(open_edges, key=lambda number: found[number])
+            search = decide_edge(judge, run, search, moment, kind, edge)
+    return search
+
+
+def undecided(search: Search, kind: str) -> list[int]:
+    """The edges that can still be decided."""
+    built = [edge for node in search.space.nodes for edge in built_edges(search, kind, node)]
+    decided = decided_edges(search)[kind].tolist()
+    return [edge for edge in built if not decided[edge]]
+
+
+def scores(weights: Tensor, members: Tensor, criterion: int) -> Tensor:
+    """(E,) from the weights of the last epochs, (H, E, O), the present one last.
+
+    members: (E, O), the operations that are not none.
+    """
+    importance = (weights * members).sum(dim=-1)  # (H, E), S_EI
+    shares = weights * members / importance.clamp_min(1e-12)[..., None]  # (H, E, O), p
+    most = members.sum(dim=-1).clamp_min(2).log()  # an edge of one operation is certain
+    certainty = 1 - torch.special.entr(shares[-1]).sum(dim=-1) / most  # S_SC
+    found = scaled(importance[-1]) * scaled(certainty)
+    if criterion == 1:
+        return found
+    common = torch.minimum(shares[:-1], shares[-1]).sum(dim=-1)  # (H - 1, E)
+    stability = common.mean(dim=0) if len(common) else torch.zeros_like(found)  # S_SS
+    return found * scaled(stability)
+
+
+def scaled(values: Tensor) -> Tensor:
+    """The values from 0, the least, to 1, the largest; 0 where all are equal."""
+    span = values.max() - values.min()
+    return (values - values.min()) / span if span > 0 else torch.zeros_like(values)
+
+
+def decide_edge(judge: Judge, run: Run, search: Search, moment: Moment, kind: str, edge: int) -> Search:
+    """An edge becomes one operation; the second of a DARTS node closes the others of that node."""
+    name, space = f"alpha.{kind}", search.space
+    column = strongest(judge, run, search, moment, name, edge, choosable(search, name, edge, None))
+    decided = decided_edges(search)[kind].clone()
+    decided[edge] = True
+    search = replace(search, memory={**search.memory, f"decided.{kind}": decided})
+    search = decide(search, name, edge, column)
+    incoming = space.incoming(space.edges[edge][0])
+    if space.family == "darts" and decided[list(incoming)].sum() == 2:
+        for other in incoming:
+            search = search if decided[other] else close_edge(search, kind, other)
+    return search

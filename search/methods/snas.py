@@ -1,0 +1,75 @@
+"""SNAS: Stochastic Neural Architecture Search (Xie, Zheng, Liu and Lin, ICLR 2019).
+
+Every forward pass draws soft weights for the operations of an edge from the concrete distribution (Eq. 4):
+
+    Z = softmax((alpha + G) / T),   G ~ Gumbel(0, 1).
+
+Weights and logits descend on one loss of all training images (one level, Sec. 2.2), and T falls until the
+draws are nearly one operation an edge, so that the supernet ends close to the cell it stands for.
+
+Between the lines: one draw holds for all cells of a kind; log, decisions and validation take the plain
+softmax of the logits. The paper says that T is annealed; how far and how (linearly, by epoch) is the public
+code's (SNAS-Series). Its resource constraint is not here: a cell is compared by accuracy alone.
+"""
+
+from dataclasses import dataclass, field, replace
+
+from ..space.space import SearchSpace
+from ..stages.config import TrainingConfig, check_span
+from ..stages.gumbel import check_temperatures, concrete, temperatures
+from ..stages.operation_search import open_operations, operation_search, softmax_relaxation
+from ..stages.stage import Logits, Moment, Relaxation, Search, Stage, Weights
+from ..stages.steps import one_level
+from .darts import darts_training
+
+
+@dataclass(frozen=True)
+class SnasConfig:
+    """SNAS: soft weights drawn at a falling temperature, one level (ICLR 2019).
+
+    Args:
+        epochs: of the operation search.
+        warm_up: its first epochs, which train weights only.
+        cells: depth of the supernet.
+        temperature_start: of the draws, at the first epoch.
+        temperature_end: of the draws, at the last epoch.
+        training: what the training loop needs.
+    """
+
+    epochs: int = 150  # Sec. 3.1
+    warm_up: int = 0
+    cells: int = 8  # Sec. 3.1
+    temperature_start: float = 1.0  # the public code's
+    temperature_end: float = 0.03  # the public code's
+    training: TrainingConfig = field(default_factory=darts_training)  # Sec. 3.1: the numbers of DARTS
+
+    def __post_init__(self) -> None:
+        check_span(self.epochs, self.warm_up, self.cells)
+        check_temperatures(self.temperature_start, self.temperature_end)
+
+
+def stages(config: SnasConfig, space: SearchSpace, after: int) -> tuple[Stage, ...]:
+    """One span, or two with a warm-up; `after` epochs follow on the same cosine of the learning rate."""
+    return operation_search(
+        config,
+        space,
+        after,
+        step=one_level,
+        relax=lambda search: concrete_relaxation(config, search),
+        one_level=True,
+    )
+
+
+def concrete_relaxation(config: SnasConfig, search: Search) -> Relaxation:
+    """A training step weighs the operations with a draw from the concrete distribution (Eq. 4)."""
+    groups = {f"alpha.{kind}": open_operations(search, kind) for kind in search.space.kinds}
+    schedules = temperatures(config.epochs, config.temperature_start, config.temperature_end)
+
+    def sample(logits: Logits, moment: Moment) -> Weights:
+        heat = schedules(moment)["temperature"]
+        return {
+            name: concrete(logits[name], group, heat, moment.generator(f"gumbel {name}"))
+            for name, group in groups.items()
+        }
+
+    return replace(softmax_relaxation(search), sample=sample, schedules=schedules)

@@ -1,0 +1,175 @@
+"""The topology search of DOTS: which edges of a node stay, in a new supernet of the operations that stayed.
+
+Source: DOTS (CVPR 2021), Sec. 4.1: pairs of edges (Eq. 5-8), any number of edges (Eq. 11-13), annealing (Eq.
+9), one-level (Eq. 10); Table 4a: weights of single edges as in PC-DARTS, and a sigmoid for every edge;
+supplementary, Sec. 1: the first half trains weights only.
+
+Between the lines: the logits start at zero, those of the operations again (at T/1000 what they had learned
+would freeze them at once); the one cosine of the learning rate runs over both searches; the weights-only half
+sees half of the images, the rest of it all of them. The baselines of Table 4a are annealed alike, so that
+nothing but the parameters of the topology differs; a sigmoid above one half keeps its edge.
+
+Differs from the official code (guyuchao/DOTS@27e5004): Eq. 7 with its 1/N(c); one relaxation for training,
+log and decision; 20 cells as the paper has them.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+from torch import Tensor
+
+from dots_zoo.genotype import CellGenotype
+from dots_zoo.runtime.errors import DotsZooError
+
+from ..space.discretise import topology_rule
+from ..space.relax import cosine, edge_membership, edge_weights, group_softmax, sigmoid_weights, temperature
+from ..space.space import Choice, EdgeRule, SearchSpace, edge_choice
+from ..stages.config import TrainingConfig
+from ..stages.init_stage import carry_on, fresh
+from ..stages.operation_search import active_operations, alphas, open_operations, operation_choices
+from ..stages.stage import Logits, Moment, Relaxation, Search, Stage, Weights
+from ..stages.steps import one_level, train_weights
+from ..supernet.mixture import Active, Mixture
+
+
+@dataclass(frozen=True)
+class TopologyConfig:
+    """The topology search: its length, its depth, and its temperatures.
+
+    Args:
+        epochs: of the topology search; the first half trains weights only.
+        cells: depth of its supernet.
+        average_edges: divide a combination's weight by its number of edges, as Eq. 7 does.
+        temperature_start: of the topology, at its first epoch after the warm-up.
+        temperature_end: of the topology, at its last epoch.
+        operation_temperature: of the operations in the topology search, a fraction of the topology's.
+    """
+
+    epochs: int = 40  # supplementary, Sec. 1
+    cells: int = 20  # Sec. 5.1
+    average_edges: bool = True  # Eq. 7; the public code sums
+    temperature_start: float = 10.0  # T0, Sec. 5.1
+    temperature_end: float = 0.02  # Sec. 5.1; gives theta = 0.72 over 20 epochs
+    operation_temperature: float = 1e-3  # Sec. 4.2.2, Fig. 3
+
+    def __post_init__(self) -> None:
+        for name, least in (("epochs", 1), ("cells", 3)):
+            if getattr(self, name) < least:
+                raise DotsZooError(
+                    f"topology_search.{name}: expected {least} or more, got {getattr(self, name)}"
+                )
+        for name in ("temperature_start", "temperature_end", "operation_temperature"):
+            if getattr(self, name) <= 0:
+                raise DotsZooError(f"topology_search.{name}: expected more than 0, got {getattr(self, name)}")
+
+
+def topology_search(
+    rule: EdgeRule,
+    config: TopologyConfig,
+    training: TrainingConfig,
+    operation_epochs: int,
+    survivors: Callable[[Search], SearchSpace],
+) -> tuple[Stage, ...]:
+    """The two spans behind an operation search of `operation_epochs`, on the space that `survivors` keeps."""
+    weights, warm_up = training.weights, config.epochs // 2
+
+    def surviving(before: Search | None) -> SearchSpace:
+        assert before is not None, "a topology search follows an operation search"
+        return survivors(before)
+
+    first = Stage(
+        name="topology warm-up",
+        epochs=warm_up,
+        begin=fresh("topology", config.cells, surviving, partial(topology_choices, rule)),
+        step=train_weights,
+        batch_size=training.batch_size,
+        images="a",
+        relax=partial(topology_relaxation, rule, config, operation_epochs),
+        derive=partial(derive_from_topology, rule),
+        learning_rate=partial(
+            cosine,
+            epochs=operation_epochs + config.epochs,
+            start=weights.learning_rate,
+            end=weights.learning_rate_end,
+        ),
+    )
+    searching = replace(
+        first,
+        name="topology search",
+        epochs=config.epochs - warm_up,
+        begin=carry_on if warm_up else first.begin,
+        step=one_level,
+        images="all",
+    )
+    return (first, searching) if warm_up else (searching,)
+
+
+def topology_choices(rule: EdgeRule, space: SearchSpace) -> dict[str, Choice]:
+    """alpha as before, and beta: a combination of edges at every node of every kind of cell."""
+    betas = {f"beta.{kind}": edge_choice(space, rule) for kind in space.kinds}
+    return operation_choices(space) | betas
+
+
+def topology_relaxation(
+    rule: EdgeRule, config: TopologyConfig, operation_epochs: int, search: Search
+) -> Relaxation:
+    """The edges of a node weighted by the combinations that contain them (Eq. 6-8), at falling temperatures
+    (Eq. 9).
+    """
+    space, device = search.space, next(iter(search.logits.values())).device
+    membership = edge_membership(space, rule, config.average_edges, device)
+    alpha_groups = {kind: open_operations(search, kind) for kind in space.kinds}
+    beta_open = {kind: search.open[f"beta.{kind}"].to(device) for kind in space.kinds}
+    active = active_edges(search, rule)
+    warm_up = config.epochs // 2
+    annealing = partial(
+        temperature,
+        epochs=config.epochs - warm_up,
+        start=config.temperature_start,
+        end=config.temperature_end,
+    )
+
+    def schedules(moment: Moment) -> dict[str, float]:
+        epoch = moment.epoch - operation_epochs - warm_up
+        return {"temperature": annealing(min(max(0, epoch), config.epochs - warm_up - 1))}
+
+    def weigh(logits: Logits, moment: Moment) -> Weights:
+        t_beta = schedules(moment)["temperature"]
+        t_alpha = config.operation_temperature * t_beta  # operations settle first (Fig. 3)
+        weights: dict[str, Tensor] = {}
+        for kind in space.kinds:
+            alpha, beta = f"alpha.{kind}", f"beta.{kind}"
+            weights[alpha] = group_softmax(logits[alpha], alpha_groups[kind], t_alpha)  # (E, O)
+            if rule == "edge_sigmoid":
+                weights[beta] = sigmoid_weights(logits[beta], beta_open[kind], t_beta)
+            else:
+                weights[beta] = group_softmax(logits[beta], beta_open[kind][None], t_beta)  # Eq. 6
+        return weights
+
+    def mix(weights: Weights, moment: Moment) -> Mixture:
+        operations = {}
+        for kind in space.kinds:
+            gamma = edge_weights(weights[f"beta.{kind}"], membership)  # (E,), Eq. 7
+            operations[kind] = gamma[:, None] * weights[f"alpha.{kind}"]  # Eq. 8
+        return Mixture(operations, active)
+
+    return Relaxation(weigh=weigh, mix=mix, schedules=schedules)
+
+
+def active_edges(search: Search, rule: EdgeRule) -> dict[str, Active]:
+    """The open operations of the edges that are in an open combination."""
+    found = {}
+    for kind, operations in active_operations(search).items():
+        kept: set[int] = set()
+        for node, row in zip(search.space.nodes, search.open[f"beta.{kind}"].tolist(), strict=True):
+            for chosen, is_open in zip(search.space.combinations(node, rule), row, strict=False):
+                kept |= set(chosen) if is_open else set()
+        found[kind] = tuple(on if edge in kept else frozenset() for edge, on in enumerate(operations))
+    return found
+
+
+def derive_from_topology(rule: EdgeRule, space: SearchSpace, weights: Weights) -> dict[str, CellGenotype]:
+    """The best combination of edges at every node, the best operation on each."""
+    betas = {kind: weights[f"beta.{kind}"] for kind in space.kinds}
+    return topology_rule(space, alphas(space, weights), betas, rule)

@@ -1,0 +1,133 @@
+"""Options to a search: the command line, a YAML file or a preset, each field of a configuration by its name.
+
+Presets are `presets/NAME.yaml`: the numbers of a paper, or small ones, for one method.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from jsonargparse import ArgumentParser
+from jsonargparse.typing import PositiveInt
+
+from dots_zoo.data.datasets import DataOptions
+from dots_zoo.runtime.config_cli import Verbatim, build, dotted, preset, preset_names, take_preset
+from dots_zoo.runtime.errors import DotsZooError
+
+from ..methods.registry import METHODS, Derivation, default_derivation
+from ..space.named import NAMES
+
+PRESETS = Path(__file__).parent / "presets"
+
+SEEDS_HELP = "searches, with training.seed and the seeds behind it; more than one are compared in seeds.json"
+TABLE_HELP = "table of NAS-Bench-201 (CSV) in which the cells of space S6 are looked up"
+MATRIX = """\
+what goes together (every other combination is refused with the reason):
+  method                               --topology none  pairs|any  edge_weights|edge_sigmoid
+  dots, groups v1 or v2                -                yes        magnitude only
+  sgas                                 yes              -          -
+  all others, and dots --groups one    yes              yes        magnitude only
+  any method but dots v1|v2, space S6  yes              -          -
+  yes: with --selection magnitude, perturbation, perturbation_magnitude
+  --keep above 1 needs a topology search
+
+"""
+EXAMPLES = """\
+examples:
+  dots-zoo search dots --data digits --out runs/first
+  dots-zoo search dots --preset dots_cifar10 --data_root data --download true --out runs/cifar
+  dots-zoo search darts --preset darts_small --data_root data --out runs/darts
+  dots-zoo search darts --topology pairs --keep 2 --data digits --out runs/top2
+  dots-zoo search dots --training.channels 8 --print_config > mine.yaml
+  dots-zoo search dots --config mine.yaml --out runs/mine
+  dots-zoo search dots --config runs/first/config.yaml --training.seed 1 --out runs/again
+  dots-zoo search dots --data digits --out runs/first --resume
+"""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What the options say: everything that `run.search` needs."""
+
+    method: str
+    config: Any
+    derivation: Derivation
+    space: str
+    data: DataOptions
+    out: Path
+    table: Path | None
+    resume: bool
+    checkpoint_seconds: float
+    seeds: int
+
+
+def choose(argv: Sequence[str] | None = None) -> Chosen:
+    """What the command line says. Raises DotsZooError where it cannot be used, exits as argparse does."""
+    name, words = take_preset(argv)
+    parsed = build_parser(words[0] if words else None, name).parse_args(words)
+    options = parsed[parsed.method].as_dict()
+    return Chosen(
+        method=parsed.method,
+        config=build(METHODS[parsed.method].config, options),
+        derivation=build(Derivation, options),
+        space=options["space"],
+        data=build(DataOptions, options),
+        out=Path(options["out"]),
+        table=options["table"] and Path(options["table"]),
+        resume=options["resume"],
+        checkpoint_seconds=options["checkpoint_seconds"],
+        seeds=options["seeds"],
+    )
+
+
+def build_parser(method: str | None = None, preset_name: str | None = None) -> ArgumentParser:
+    """One subcommand for every method; the options of `method`, and of no other as they take time, are the
+    fields of DataOptions, of Derivation and of the method's configuration, with a preset's numbers as
+    defaults.
+    """
+    parser = ArgumentParser(
+        prog="dots-zoo search",
+        description="Search a cell and write genotype.json, the log and the plots of the run into a folder.",
+        epilog=MATRIX + EXAMPLES,
+        formatter_class=Verbatim,
+    )
+    methods = parser.add_subcommands(dest="method", help="how to search; each has its own --help")
+    for name, found in METHODS.items():
+        title = (found.config.__doc__ or name).splitlines()[0]
+        if name != method:
+            methods.add_subcommand(name, ArgumentParser(), help=title)
+            continue
+        presets = f"--preset NAME gives other defaults to the options below: {', '.join(_presets_of(name))}."
+        options = ArgumentParser(description=f"{title}\n{presets}", epilog=EXAMPLES, formatter_class=Verbatim)
+        methods.add_subcommand(name, options, help=title)
+        options.add_argument("--config", action="config", help="YAML file with any of the options below")
+        options.add_argument("--out", type=str, required=True, help="folder of the run; new or empty")
+        options.add_argument("--space", type=Literal[NAMES], default="S0", help="search space")
+        options.add_argument("--table", type=str | None, help=TABLE_HELP)
+        options.add_argument("--resume", action="store_true", help="go on from the checkpoint in the folder")
+        options.add_argument(
+            "--checkpoint_seconds", type=float, default=300.0, help="between two checkpoints; 0: every step"
+        )
+        options.add_argument("--seeds", type=PositiveInt, default=1, help=SEEDS_HELP)
+        options.add_class_arguments(DataOptions)
+        options.add_class_arguments(Derivation)
+        options.add_class_arguments(found.config)
+        options.set_defaults({"topology": default_derivation(name).topology})
+        if preset_name:
+            options.set_defaults(_defaults(name, preset_name))
+    return parser
+
+
+def _presets_of(method: str) -> list[str]:
+    return [name for name in preset_names(PRESETS) if preset(PRESETS, name)["method"] == method]
+
+
+def _defaults(method: str, name: str) -> dict[str, Any]:
+    """The preset as dotted options."""
+    found = preset(PRESETS, name)
+    if found.pop("method") != method:
+        raise DotsZooError(
+            f"preset {name}: expected one of {method} ({', '.join(_presets_of(method)) or 'there is none'})"
+        )
+    return dotted(found)

@@ -1,0 +1,178 @@
+"""A search as a folder: train through a method's stages and write what was found, how, and how it went.
+
+The folder holds `config.yaml` (a search with `--config` of it is the same search), `metrics.jsonl` (a line an
+epoch: figures, weights), `tensorboard/`, `genotypes/` (the cell after every epoch), `plots/`, `report.html`,
+`genotype.json`, `run.json`, `checkpoint/`, from which it goes on, and `stages/`, the search as a stage left
+it for another. Every file but TensorBoard's is whole or absent.
+"""
+
+import dataclasses
+import hashlib
+import json
+import subprocess
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]
+from accelerate import Accelerator  # type: ignore[import-untyped]
+from torch.utils.tensorboard import SummaryWriter
+
+import dots_zoo
+from dots_zoo.data.datasets import Data
+from dots_zoo.genotype import Genotype, load_genotype, save_genotype, to_text
+from dots_zoo.runtime.atomic_write import write_file
+from dots_zoo.runtime.distributed import processes_of
+from dots_zoo.runtime.environment import surroundings
+from dots_zoo.runtime.errors import DotsZooError
+from dots_zoo.runtime.sigterm import noted
+
+from ..methods.registry import Derivation, plan
+from ..space.named import named_space
+from ..space.nasbench201_table import find, read_table
+from ..space.space import SearchSpace
+from ..stages.checkpoint import Keeper
+from ..stages.loop import run_stages
+from ..stages.stage import Epoch
+from .plots import plot_weights
+from .report import write_story
+
+
+def search(
+    method: str,
+    config: Any,
+    derivation: Derivation,
+    space: SearchSpace | str,
+    data: Data,
+    out: Path,
+    *,
+    table: Path | None = None,
+    resume: bool = False,
+    checkpoint_seconds: float = 300.0,
+    progress: bool = True,
+) -> Genotype:
+    """Search a cell in a space, or in one of `spaces.NAMES`, write the run into `out`, return what was found.
+
+    config: of the method, `METHODS[method].config`. table: of NAS-Bench-201, in which the cell of every epoch
+    is looked up (`search/space/nasbench201_table.py`). resume: go on from the checkpoint in `out`, or begin
+    where there is none. checkpoint_seconds: between two checkpoints; 0 keeps every step. Of several processes
+    all return what was found, and the first writes. Raises DotsZooError where `out` holds something and
+    resume is not set, the configuration cannot be used, or a loss is not finite; and SystemExit with 143
+    after SIGTERM, once the step is kept."""
+    searched = named_space(space) if isinstance(space, str) else space
+    stages = plan(method, config, derivation, searched)
+    if table is not None and searched.family != "nasbench201":
+        raise DotsZooError(f"table: expected the space S6, whose cells it holds, got {space}")
+    rows = None if table is None else read_table(table)
+    settings = {"space": space} if isinstance(space, str) else {}
+    settings |= {**data.options, **dataclasses.asdict(derivation), **dataclasses.asdict(config)}
+    identity = json.loads(json.dumps({"method": method, **settings}))  # tuples as lists
+    provenance = {
+        "method": method,
+        "dataset": data.name,
+        "origin": f"dots_zoo {dots_zoo.__version__}",
+        "seed": config.training.seed,
+        "config_sha256": hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest(),
+    }
+    processes = processes_of(Accelerator(mixed_precision=config.training.precision))
+    with noted() as stop:
+        keeper = Keeper(out / "checkpoint", checkpoint_seconds, identity, stop, aside=out / "stages")
+        saved = keeper.saved(processes) if resume else None
+        if not processes.agree(json.dumps([identity, saved.path.name if saved else None], sort_keys=True)):
+            processes.end("search: expected the same options and the same folder in all processes")
+        epochs = run_stages(stages, config.training, data, keeper=keeper, saved=saved, progress=progress)
+        folder = _Folder(out, saved.facts["place"]["told"] if saved else 0)
+        processes.first_does(partial(folder.begin, resume, identity))
+        found: Genotype | None = None
+        for epoch in epochs:
+            found = Genotype(f"{method}_{data.name}_seed{config.training.seed}", searched.family, epoch.cells)
+            figures = dict(epoch.figures)
+            if table is not None and rows is not None:
+                figures |= {f"table.{key}": value for key, value in find(rows, found, table).items()}
+            found = dataclasses.replace(found, provenance={**provenance, "metrics": figures})
+            processes.first_does(partial(folder.add, epoch, figures, found))
+    if found is None:  # nothing was left to do
+        found = load_genotype(folder.genotype(folder.told - 1))
+    processes.first_does(partial(folder.end, found, provenance))
+    return found
+
+
+class _Folder:
+    """What a run writes: a line of metrics.jsonl and TensorBoard and a cell an epoch, the rest at the end.
+
+    told: the epochs of a search that goes on which stay.
+    """
+
+    def __init__(self, out: Path, told: int) -> None:
+        self.out, self.told = out, told
+        self.path = out / "metrics.jsonl"
+        self.lines: list[dict[str, Any]] = []
+
+    def genotype(self, number: int) -> Path:
+        return self.out / "genotypes" / f"{number:03d}.json"
+
+    def begin(self, resume: bool, settings: Mapping[str, Any]) -> None:
+        _make_folder(self.out, resume)
+        written = self.path.read_text("utf-8").splitlines() if self.told and self.path.is_file() else []
+        if len(written) < self.told:
+            raise DotsZooError(
+                f"{self.path}: expected the {self.told} lines of the search so far, got {len(written)}"
+            )
+        self.lines = [json.loads(line) for line in written[: self.told]]
+        step = self.lines[-1]["epoch"] + 1 if self.lines else 0
+        self.board = SummaryWriter(str(self.out / "tensorboard"), purge_step=step)
+        if not self.lines:
+            _write_settings(self.out, settings)
+
+    def add(self, epoch: Epoch, figures: Mapping[str, float], found: Genotype) -> None:
+        save_genotype(found, self.genotype(len(self.lines)))
+        line = {"stage": epoch.stage, "epoch": epoch.epoch, **figures}
+        self.lines.append({**line, "genotype": to_text(found), "weights": epoch.weights})
+        write_file(self.path, "".join(json.dumps(line) + "\n" for line in self.lines).encode())
+        for key, value in figures.items():
+            self.board.add_scalar(key, value, epoch.epoch)
+        self.board.add_text("genotype", to_text(found), epoch.epoch)
+        self.board.flush()
+
+    def end(self, found: Genotype, provenance: Mapping[str, Any]) -> None:
+        plot_weights(self.path, self.out / "plots")
+        save_genotype(found, self.out / "genotype.json")
+        write_file(self.out / "run.json", json.dumps(_facts(provenance, self.lines), indent=2).encode())
+        write_story(self.out)
+
+
+def _write_settings(out: Path, settings: Mapping[str, Any]) -> None:
+    plain = {name: value for name, value in settings.items() if name != "method"}
+    header = f"# dots-zoo search {settings['method']} --config config.yaml --out FOLDER\n"
+    write_file(out / "config.yaml", (header + yaml.safe_dump(plain, sort_keys=False)).encode())
+
+
+def _make_folder(out: Path, resume: bool) -> None:
+    if out.exists() and not resume and (not out.is_dir() or any(out.iterdir())):
+        raise DotsZooError(
+            f"{out}: expected a new or an empty folder for the run; choose another, or go on with --resume"
+        )
+    try:
+        (out / "genotypes").mkdir(parents=True, exist_ok=True)
+        (out / "plots").mkdir(exist_ok=True)
+    except OSError as error:
+        raise DotsZooError(f"{out}: cannot be made: {error.strerror}") from error
+
+
+def _facts(provenance: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    return {
+        **provenance,
+        "wall_seconds": round(sum(line["seconds"] for line in lines), 1),  # of all processes that it took
+        "git_commit": _commit(),
+        **surroundings(("torch", "torchvision", "timm", "accelerate", "numpy", "scikit-learn")),
+    }
+
+
+def _commit() -> str | None:
+    """The commit of the checkout that dots_zoo runs from, None where it does not run from one."""
+    root = Path(dots_zoo.__file__).parents[1]
+    if not (root / ".git").exists():
+        return None
+    asked = subprocess.run(["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True)
+    return asked.stdout.strip() if asked.returncode == 0 else None

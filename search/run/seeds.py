@@ -1,0 +1,94 @@
+"""The same search with several seeds: what of the result is the method's, and what is the seed's.
+
+Source: NAS evaluation is frustratingly hard (Yang et al., ICLR 2020), Sec. 3: a single search says little.
+"""
+
+import itertools
+import json
+import statistics
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState  # type: ignore[import-untyped]
+
+from dots_zoo.data.datasets import Data
+from dots_zoo.genotype import Genotype
+from dots_zoo.runtime.atomic_write import write_file
+
+from ..methods.registry import Derivation
+from ..space.space import SearchSpace
+from .run import search
+
+
+def search_seeds(
+    seeds: Sequence[int],
+    method: str,
+    config: Any,
+    derivation: Derivation,
+    space: SearchSpace | str,
+    data: Data,
+    out: Path,
+    **options: Any,
+) -> dict[str, Any]:
+    """Search with every seed, each into `out`/seedN, and write and return what `out`/seeds.json holds.
+
+    The arguments are those of `run.search`. figures: name -> mean and standard deviation (of a sample) over
+    the searches, of the last epoch. edges_agree: see `agreement`.
+    """
+    found = []
+    for seed in seeds:
+        training = replace(config.training, seed=seed)
+        folder = out / f"seed{seed}"
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        found.append(
+            search(method, replace(config, training=training), derivation, space, data, folder, **options)
+        )
+    figures = [genotype.provenance["metrics"] for genotype in found]
+    summary = {
+        "schema": 1,
+        "kind": "seeds",
+        "method": method,
+        "seeds": list(seeds),
+        "figures": {name: spread([row[name] for row in figures]) for name in figures[0]},
+        "edges_agree": agreement(found),
+        "runs": [f"seed{seed}" for seed in seeds],
+    }
+    if PartialState().is_main_process:
+        write_file(out / "seeds.json", json.dumps(summary, indent=2).encode())
+    return summary
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Mean and standard deviation of a sample of two or more."""
+    return {"mean": statistics.mean(values), "std": statistics.stdev(values)}
+
+
+def agreement(found: Sequence[Genotype]) -> float:
+    """The share of its edges (kind of cell, node, input, operation) that a genotype has in common with
+    another, the mean over all ordered pairs: 1 where all are the same.
+    """
+    edges = [
+        {
+            (kind, edge.node, edge.input, edge.op)
+            for kind, cell in genotype.cells.items()
+            for edge in cell.edges
+        }
+        for genotype in found
+    ]
+    shares = [len(one & other) / len(one) for one, other in itertools.permutations(edges, 2)]
+    return statistics.mean(shares)
+
+
+def line(summary: dict[str, Any], out: Path) -> str:
+    """The whole in one line."""
+    shown = [
+        f"{name} {value['mean']:.3f} +- {value['std']:.3f}"
+        for name, value in summary["figures"].items()
+        if name in ("loss", "accuracy", "validation_accuracy") or name.startswith("table.")
+    ]
+    return (
+        f"{len(summary['seeds'])} searches: {', '.join(shown)}; two of them agree in "
+        f"{100 * summary['edges_agree']:.0f} % of their edges; written to {out / 'seeds.json'}"
+    )

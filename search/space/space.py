@@ -1,0 +1,139 @@
+"""SearchSpace: the candidate operations of every edge, and the combinations of edges of every node; nothing
+learned. `named.py` holds those of the papers.
+
+Source: DARTS (ICLR 2019), Sec. 2.1 (the cell); DOTS (CVPR 2021), Eq. 5 (pairs of edges), Eq. 11-13 (any
+number of edges), Table 4a (every edge by itself).
+
+All index arithmetic of the search is here. Edges are numbered node by node, inside a node by input: in the
+DARTS cell 0..13 are 2<-0, 2<-1, 3<-0, 3<-1, 3<-2, ... 5<-4. Pruning gives the same class with fewer
+candidates per edge, so a decision of any method is a smaller space.
+"""
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from dots_zoo.genotype import PRIMITIVES
+from dots_zoo.runtime.errors import DotsZooError
+
+Family = Literal["darts", "nasbench201"]
+EdgeRule = Literal["pairs", "any", "edge_weights", "edge_sigmoid"]
+
+INPUTS: dict[Family, int] = {"darts": 2, "nasbench201": 1}  # nodes that stand for other cells' outputs
+
+
+@dataclass(frozen=True)
+class CellSpace:
+    """One kind of cell: `candidates[edge]` are the operations that this edge may become."""
+
+    kind: str
+    candidates: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """The cells that can be found: how many intermediate nodes, and a CellSpace for every kind of cell.
+
+    family: `darts` cells read two cells before them, `nasbench201` cells one.
+    """
+
+    intermediate: int
+    cells: tuple[CellSpace, ...]
+    family: Family = "darts"
+
+    def __post_init__(self) -> None:
+        for cell in self.cells:
+            self._check(cell)
+
+    @property
+    def nodes(self) -> range:
+        """The numbers of the intermediate nodes."""
+        inputs = INPUTS[self.family]
+        return range(inputs, inputs + self.intermediate)
+
+    @property
+    def edges(self) -> tuple[tuple[int, int], ...]:
+        """(node, input) of every edge, in order."""
+        return tuple((node, source) for node in self.nodes for source in range(node))
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        return tuple(cell.kind for cell in self.cells)
+
+    def candidates(self, kind: str) -> tuple[tuple[str, ...], ...]:
+        """The operations of every edge of a cell of this kind."""
+        [found] = [cell.candidates for cell in self.cells if cell.kind == kind]
+        return found
+
+    def incoming(self, node: int) -> tuple[int, ...]:
+        """The numbers of the edges that enter `node`, by input."""
+        return tuple(number for number, (target, _) in enumerate(self.edges) if target == node)
+
+    def combinations(self, node: int, rule: EdgeRule) -> tuple[tuple[int, ...], ...]:
+        """The sets of edges, as edge numbers, that a logit of `node` stands for: every pair (Eq. 5), every
+        set but the empty one (Eq. 12), or every edge by itself (the baselines of Table 4a).
+        """
+        incoming = self.incoming(node)
+        sizes = {"pairs": range(2, 3), "any": range(1, len(incoming) + 1)}.get(rule, range(1, 2))
+        return tuple(chosen for size in sizes for chosen in itertools.combinations(incoming, size))
+
+    def _check(self, cell: CellSpace) -> None:
+        place, known = f"search space, {cell.kind} cell", PRIMITIVES[self.family]
+        if len(cell.candidates) != len(self.edges):
+            raise DotsZooError(
+                f"{place}: expected candidates for the {len(self.edges)} edges of {self.intermediate} nodes, "
+                f"got {len(cell.candidates)}"
+            )
+        for (node, source), operations in zip(self.edges, cell.candidates, strict=True):
+            unknown = set(operations) - set(known)
+            if unknown or not operations:
+                raise DotsZooError(
+                    f"{place}, edge {node}<-{source}: expected one or more of {', '.join(known)}, "
+                    f"got {', '.join(sorted(unknown)) or 'nothing'}"
+                )
+        for node in self.nodes if self.family == "darts" else ():
+            if all(set(cell.candidates[edge]) == {"none"} for edge in self.incoming(node)):
+                raise DotsZooError(f"{place}, node {node}: expected an operation other than none on one edge")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What one tensor of architecture logits decides: a title for every row, a label for every alternative in
+    it.
+
+    Rows may differ in length; the tensor is (rows, longest row), what lies beyond a row's end takes part in
+    nothing.
+    """
+
+    rows: tuple[str, ...]
+    labels: tuple[tuple[str, ...], ...]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self.rows), max(len(labels) for labels in self.labels)
+
+
+def operation_choice(space: SearchSpace, kind: str) -> Choice:
+    """alpha: an operation on every edge."""
+    rows = tuple(f"{node}<-{source}" for node, source in space.edges)
+    labels = tuple(tuple(_numbered(operations)) for operations in space.candidates(kind))
+    return Choice(rows, labels)
+
+
+def _numbered(operations: tuple[str, ...]) -> Iterator[str]:
+    """The names, those that stand on an edge more than once told apart."""
+    for column, name in enumerate(operations):
+        yield name if operations.count(name) == 1 else f"{name} ({operations[:column].count(name) + 1})"
+
+
+def edge_choice(space: SearchSpace, rule: EdgeRule) -> Choice:
+    """beta: a combination of edges at every node, labelled by the inputs, such as `0+2`."""
+    labels = tuple(
+        tuple(
+            "+".join(str(space.edges[edge][1]) for edge in chosen)
+            for chosen in space.combinations(node, rule)
+        )
+        for node in space.nodes
+    )
+    return Choice(tuple(f"node {node}" for node in space.nodes), labels)

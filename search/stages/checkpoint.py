@@ -1,0 +1,201 @@
+"""Where a search stands, in a file and back: everything that its next step looks at.
+
+Draws depend on the seed, the epoch and the step alone (`dots_zoo/runtime/seeding.py`), so no random state is
+kept. The supernet is built again from its space and its shape, which later stages choose by what was found
+before."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from dots_zoo.runtime.checkpoint_files import Saved, load_state, save_state
+from dots_zoo.runtime.distributed import ALONE, Processes
+from dots_zoo.runtime.errors import DotsZooError
+from dots_zoo.runtime.sigterm import STATUS
+
+from ..space.space import CellSpace, Choice, SearchSpace
+from ..supernet.mixed_op import Partial
+from ..supernet.supernet import Shape, Supernet
+from .init_stage import adam, sgd
+from .stage import Figures, Run, Search
+
+
+@dataclass(frozen=True)
+class Place:
+    """The next step is `step` of round `done` of stage `stage`; a round is an epoch, or a decision.
+
+    epoch: over all stages. told: Epochs given so far. seconds: of the epoch so far.
+    """
+
+    stage: int = 0
+    done: int = 0
+    epoch: int = 0
+    step: int = 0
+    told: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A search on its way. seen: the figures of the steps of this epoch so far."""
+
+    place: Place
+    search: Search
+    seen: Sequence[Figures] = ()
+
+
+@dataclass
+class Keeper:
+    """Keeps where a search stands in `folder`: after every round, and within it after a step that is due.
+
+    seconds: between two files; 0 keeps every step. identity: what a search has to share to go on. stop:
+    whether the process has been told to end; it does so behind the step, once that is kept. Of several
+    processes the first writes, and all end where one is told to. aside: the folder for searches as a stage
+    left them, which stay.
+    """
+
+    folder: Path
+    seconds: float = 300.0
+    identity: Mapping[str, Any] = field(default_factory=dict)
+    stop: Callable[[], bool] = lambda: False
+    aside: Path | None = None
+    last: Path | None = None
+    kept_at: float = field(default_factory=time.monotonic)
+
+    def saved(self, processes: Processes = ALONE) -> Saved | None:
+        """Of the run before; damaged files are told of. Raises DotsZooError where none can be used."""
+        found = load_state(self.folder, self.identity)
+        if found is None:
+            return None
+        processes.refuse_another_number(found.path, found.facts)
+        self.last = found.path
+        for sentence in found.damaged if processes.first else ():
+            print(f"{sentence}; going on from {self.last}")
+        return found
+
+    def keep(self, standing: Standing, processes: Processes) -> None:
+        """Write it. Raises SystemExit where a process has been told to end."""
+        processes.first_does(lambda: self._write(standing, processes.count))
+        self.kept_at = time.monotonic()
+        if processes.any(self.stop()):
+            raise SystemExit(STATUS)
+
+    def _write(self, standing: Standing, processes: int) -> None:
+        facts = {**facts_of(standing), "processes": processes}
+        self.last = save_state(self.folder, tensors_of(standing), facts, self.identity)
+
+    def keep_aside(self, name: str, standing: Standing, processes: Processes) -> None:
+        """Write it under a name, beside the last two that `keep` has written."""
+        if self.aside is not None:
+            processes.first_does(partial(self._write_aside, self.aside / name, standing))
+
+    def _write_aside(self, folder: Path, standing: Standing) -> None:
+        with suppress(OSError):  # save_state says what is wrong
+            folder.parent.mkdir(exist_ok=True)
+        save_state(folder, tensors_of(standing), facts_of(standing), self.identity)
+
+    def is_due(self, processes: Processes) -> bool:
+        """Whether the step that ends is one to keep."""
+        return processes.any(self.stop() or time.monotonic() - self.kept_at >= self.seconds)
+
+
+def tensors_of(standing: Standing) -> dict[str, Tensor]:
+    """Every tensor by its name in a file."""
+    search = standing.search
+    found = {f"supernet.{name}": tensor for name, tensor in search.supernet.state_dict().items()}
+    found |= {f"logits.{name}": tensor for name, tensor in search.logits.items()}
+    found |= {f"open.{name}": tensor for name, tensor in search.open.items()}
+    found |= {f"memory.{name}": tensor for name, tensor in search.memory.items()}
+    found |= _optimiser_tensors("sgd", search.weights_optimiser, search.supernet.named_parameters())
+    found |= _optimiser_tensors("adam", search.logits_optimiser, search.logits.items())
+    if standing.seen:
+        found["seen"] = torch.stack([torch.stack(list(figures.values())) for figures in standing.seen])
+    return found
+
+
+def _optimiser_tensors(kind: str, optimiser: Optimizer, named: Any) -> dict[str, Tensor]:
+    return {
+        f"{kind}.{key}.{name}": tensor
+        for name, parameter in named
+        for key, tensor in optimiser.state[parameter].items()
+        if tensor is not None
+    }
+
+
+def facts_of(standing: Standing) -> dict[str, Any]:
+    """What is not a tensor, as JSON."""
+    search = standing.search
+    return {
+        "place": asdict(standing.place),
+        "space": asdict(search.space),
+        "shape": asdict(search.supernet.shape),
+        "choices": {name: asdict(choice) for name, choice in search.choices.items()},
+        "figures": list(standing.seen[0]) if standing.seen else [],
+    }
+
+
+def standing_of(saved: Saved, run: Run) -> Standing:
+    """The search that a file holds, on the run's device. Raises DotsZooError where it does not hold one."""
+    device, facts = run.accelerator.device, saved.facts
+    tensors = {name: tensor.to(device) for name, tensor in saved.tensors.items()}
+    try:
+        search = _search(facts, tensors, run)
+        names = facts["figures"]
+        seen = [dict(zip(names, row, strict=True)) for row in tensors.get("seen", torch.empty(0, 0))]
+        return Standing(Place(**facts["place"]), search, seen)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise DotsZooError(
+            f"{saved.path}: not where a search stands, in the version of this dots_zoo ({error})"
+        ) from error
+
+
+def _search(facts: Mapping[str, Any], tensors: Mapping[str, Tensor], run: Run) -> Search:
+    space, choices = _space(facts["space"]), {name: _choice(c) for name, c in facts["choices"].items()}
+    shape = Shape(**{**facts["shape"], "partial": Partial(**facts["shape"]["partial"])})
+    supernet = Supernet(space, shape).to(run.accelerator.device).to(memory_format=torch.channels_last)
+    supernet.load_state_dict(_under("supernet.", tensors))
+    logits = {name: nn.Parameter(tensors[f"logits.{name}"]) for name in choices}
+    found = Search(
+        space=space,
+        choices=choices,
+        supernet=supernet,
+        logits=logits,
+        open={name: tensors[f"open.{name}"].cpu() for name in choices},
+        weights_optimiser=sgd(supernet, run.training),
+        logits_optimiser=adam(logits.values(), run.training),
+        memory=_under("memory.", tensors),
+    )
+    _restore("sgd", found.weights_optimiser, dict(supernet.named_parameters()), tensors)
+    _restore("adam", found.logits_optimiser, logits, tensors)
+    return replace(found, memory={name: tensor.cpu() for name, tensor in found.memory.items()})
+
+
+def _restore(
+    kind: str, optimiser: Optimizer, named: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor]
+) -> None:
+    for name, tensor in _under(f"{kind}.", tensors).items():
+        key, _, of = name.partition(".")
+        if tensor.shape == named[of].shape:  # in the parameter's memory format, so that sums round alike
+            tensor = torch.empty_like(named[of]).copy_(tensor).detach()
+        optimiser.state[named[of]][key] = tensor.cpu() if key == "step" else tensor
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+
+
+def _space(table: Mapping[str, Any]) -> SearchSpace:
+    cells = tuple(CellSpace(c["kind"], tuple(map(tuple, c["candidates"]))) for c in table["cells"])
+    return SearchSpace(table["intermediate"], cells, table["family"])
+
+
+def _choice(table: Mapping[str, Any]) -> Choice:
+    return Choice(tuple(table["rows"]), tuple(map(tuple, table["labels"])))

@@ -1,0 +1,94 @@
+"""The numbers that every search has; a method's own stand in its file.
+
+Defaults are those of DOTS for CIFAR-10; every field is also an option and a YAML key.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from dots_zoo.data.augment import Augmentation
+from dots_zoo.runtime.errors import DotsZooError
+
+from ..supernet.supernet import Memory, Stem
+
+
+@dataclass(frozen=True)
+class WeightsConfig:
+    """SGD with a cosine over all epochs of the search, for the weights of the supernet.
+
+    Args:
+        learning_rate: at the first epoch.
+        learning_rate_end: that the cosine reaches after the last epoch.
+        momentum: of SGD.
+        weight_decay: of SGD.
+        clip: largest norm of a gradient step.
+    """
+
+    learning_rate: float = 0.025  # supplementary, Sec. 1
+    learning_rate_end: float = 0.001  # supplementary, Sec. 1
+    momentum: float = 0.9  # supplementary, Sec. 1
+    weight_decay: float = 3e-4  # supplementary, Sec. 1
+    clip: float = 5.0  # the paper names it for retraining only; the public code searches with it too
+
+
+@dataclass(frozen=True)
+class LogitsConfig:
+    """Adam at a constant rate, for the architecture logits.
+
+    Args:
+        learning_rate: of Adam.
+        betas: of Adam.
+        weight_decay: of Adam.
+    """
+
+    learning_rate: float = 1e-4  # supplementary, Sec. 1; the public code has 3e-4
+    betas: tuple[float, float] = (0.9, 0.999)  # not in the paper; the public code's
+    weight_decay: float = 1e-3  # supplementary, Sec. 1
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """What the training loop needs, whatever the method.
+
+    Args:
+        seed: every draw of the run derives from it.
+        channels: width of the first cells of the supernet.
+        batch_size: images in a step; an incomplete last batch is left out.
+        augmentation: how training images are varied; DARTS cuts out squares for retraining only.
+        class_fractions: shares of every class's images that the two halves of the data are; if not given they
+            halve the images at random.
+        stem: cifar keeps the resolution, imagenet divides it by 8 before the first cell.
+        precision: "bf16" runs the supernet under autocast.
+        memory: what a step keeps for its backward pass. fast keeps what is dear to compute again, lean less,
+            checkpoint the outputs of the cells only; the results are the same.
+        weights: SGD for the weights of the supernet.
+        logits: Adam for the architecture logits.
+    """
+
+    seed: int = 0
+    channels: int = 16  # as in DARTS; the paper does not say
+    batch_size: int = 64  # as in DARTS and in the public code
+    augmentation: Augmentation = field(default_factory=Augmentation)  # crop and flip, as in DARTS
+    class_fractions: tuple[float, float] | None = None
+    stem: Stem = "cifar"
+    precision: Literal["no", "bf16"] = "no"
+    memory: Memory = "fast"
+    weights: WeightsConfig = field(default_factory=WeightsConfig)
+    logits: LogitsConfig = field(default_factory=LogitsConfig)
+
+    def __post_init__(self) -> None:
+        least("training.", channels=(self.channels, 1), batch_size=(self.batch_size, 1))
+
+
+def least(place: str, **limits: tuple[float, float]) -> None:
+    """Raises DotsZooError where a number, given as name=(value, least), is too small."""
+    for name, (value, limit) in limits.items():
+        if value < limit:
+            raise DotsZooError(f"{place}{name}: expected {limit} or more, got {value}")
+
+
+def check_span(epochs: int, warm_up: int, cells: int) -> None:
+    """Raises DotsZooError where an operation search of these numbers cannot be built."""
+    least("", epochs=(epochs, 1), warm_up=(warm_up, 0), cells=(cells, 3))
+    if warm_up >= epochs:
+        raise DotsZooError(f"warm_up: expected fewer epochs than the {epochs} of the search, got {warm_up}")

@@ -1,0 +1,216 @@
+"""The one training loop that every method runs through: stages in, an Epoch after every epoch out.
+
+Source: DARTS (ICLR 2019), Algorithm 1. It is deterministic: order, augmentation and all other draws of a step
+depend on the seed, the epoch and the step (`dots_zoo.runtime.seeding`), and the caller's random state is left
+alone.
+
+Several processes take a share each of every batch. What is drawn of the architecture (the order of the
+images, Gumbel noise, dropped operations, shaken weights, decisions) is the same in all of them; what is drawn
+of their images (augmentation, dropout behind skip connections, `noise`) each draws for itself.
+"""
+
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import repeat
+
+import torch
+from accelerate import Accelerator  # type: ignore[import-untyped]
+from torch import Tensor
+from tqdm import tqdm
+
+from dots_zoo.data.augment import shuffled
+from dots_zoo.data.datasets import Data
+from dots_zoo.runtime.checkpoint_files import Saved
+from dots_zoo.runtime.distributed import processes_of
+from dots_zoo.runtime.seeding import generator, seeded
+
+from ..space.relax import entropy
+from ..space.space import Choice
+from .checkpoint import Keeper, Place, Standing, standing_of
+from .config import TrainingConfig
+from .split import Part, split
+from .stage import Batch, Epoch, Figures, Moment, Relaxation, Run, Search, Stage, Turn
+from .validate import validate
+
+# Beside the progress bar.
+SHOWN = ("loss", "accuracy", "architecture_loss", "architecture_accuracy", "validation_accuracy", "entropy")
+
+
+def run_stages(
+    stages: Sequence[Stage],
+    training: TrainingConfig,
+    data: Data,
+    *,
+    keeper: Keeper | None = None,
+    saved: Saved | None = None,
+    progress: bool = True,
+) -> Iterator[Epoch]:
+    """Train through all stages, giving an Epoch after each epoch; the last one's cells are what was found.
+
+    keeper: keeps where the search stands. saved: where it stood; it goes on from there, and gives no Epoch
+    again that was kept. Raises DotsZooError at once where a part of the images does not fill one batch, the
+    processes cannot share it, or what was saved cannot be used, and on the way where a loss is not finite.
+    """
+    accelerator = Accelerator(mixed_precision=training.precision)
+    device = accelerator.device
+    run = Run(
+        training=training,
+        data=data.to(device),
+        parts=split(data.labels, training.class_fractions, generator(training.seed, "halves")),
+        accelerator=accelerator,
+        processes=processes_of(accelerator),
+    )
+    steps = [stage.epochs * steps_of(stage, run) for stage in stages]
+    standing = None if saved is None else standing_of(saved, run)
+    hidden = not (progress and run.processes.first)
+    return _epochs(stages, run, standing, keeper, tqdm(total=sum(steps), disable=hidden, unit="step"))
+
+
+def _epochs(
+    stages: Sequence[Stage], run: Run, standing: Standing | None, keeper: Keeper | None, bar: tqdm
+) -> Iterator[Epoch]:
+    place = Place() if standing is None else standing.place
+    search, seed = None if standing is None else standing.search, run.training.seed
+    with bar:
+        bar.update(_steps_before(stages, run, place))
+        for number, stage in enumerate(stages[place.stage :], place.stage):
+            bar.set_description(stage.name)
+            began = time.perf_counter()
+            if search is None or number > place.stage:
+                search = stage.begin(run, search, Moment(seed, place.epoch))
+                place = Place(stage=number, epoch=place.epoch, told=place.told)
+            relaxation = stage.relax(search)
+            for done in range(place.done, max(1, stage.epochs)):
+                if not stage.epochs:  # a decision
+                    figures = {"seconds": time.perf_counter() - began}
+                else:
+                    turn = Standing(place, search, standing.seen if standing and place.step else ())
+                    figures = train_epoch(stage, run, turn, relaxation, keeper, bar)
+                told = describe(stage, run, search, relaxation, place.epoch, figures)
+                shown = {k: f"{v:.3f}" for k, v in told.figures.items() if k.startswith(SHOWN)}
+                bar.set_postfix({"epoch": place.epoch, **shown})
+                yield told
+                if stage.epochs:
+                    search = stage.after(search, Moment(seed, place.epoch), figures)
+                epoch = place.epoch + bool(stage.epochs)
+                place = Place(stage=number, done=done + 1, epoch=epoch, told=place.told + 1)
+                if keeper is not None:
+                    keeper.keep(Standing(place, search), run.processes)
+            if stage.kept and keeper is not None:
+                keeper.keep_aside(stage.kept, Standing(place, search), run.processes)
+
+
+def _steps_before(stages: Sequence[Stage], run: Run, place: Place) -> int:
+    """Of a search that stands at `place`."""
+    before = sum(stage.epochs * steps_of(stage, run) for stage in stages[: place.stage])
+    now = stages[place.stage]
+    return before + (place.done * steps_of(now, run) + place.step if now.epochs else 0)
+
+
+def steps_of(stage: Stage, run: Run) -> int:
+    """Steps of an epoch; an incomplete last batch is left out."""
+    count, size, processes = len(run.parts[stage.images]), stage.batch_size, run.processes
+    if count < size:
+        processes.end(
+            f"search, stage {stage.name!r}: expected at least one batch of {size} images, got {count}; lower "
+            "the batch size"
+        )
+    if size % processes.count:
+        processes.end(
+            f"search, stage {stage.name!r}: expected a batch that {processes.count} processes can share, got "
+            f"{size} images; change the batch size, which is that of all processes together"
+        )
+    return count // size
+
+
+def train_epoch(
+    stage: Stage, run: Run, standing: Standing, relaxation: Relaxation, keeper: Keeper | None, bar: tqdm
+) -> dict[str, float]:
+    """From a step to the end of its epoch. Reads nothing back from the device before the last step, but where
+    the keeper is due, and between steps where the next has to know what it draws.
+    """
+    place, search, seen = standing.place, standing.search, list(standing.seen)
+    began, seed, epoch = time.perf_counter() - place.seconds, run.training.seed, place.epoch
+    rate = stage.learning_rate(epoch)
+    for group in search.weights_optimiser.param_groups:
+        group["lr"] = rate
+    first, part = batches(stage, stage.images, run, epoch, place.step), stage.architecture_images
+    second = batches(stage, part, run, epoch, place.step) if part else repeat(None)
+    last = steps_of(stage, run) - 1
+    for step, (batch, architecture_batch) in enumerate(zip(first, second, strict=False), place.step):
+        moment = Moment(seed, epoch, step)
+        drawn = relaxation.drawn(search.logits, moment)
+        turn = Turn(run, search, relaxation, moment, batch, architecture_batch, drawn)
+        with seeded(run.accelerator.device, seed, run.processes.own("step"), epoch, step):
+            seen.append(stage.step(turn))
+        bar.update()
+        if keeper is not None and step < last and keeper.is_due(run.processes):
+            read_figures(stage, run, epoch, seen, keeper)  # what is not finite is not kept
+            seconds = time.perf_counter() - began
+            here = replace(place, step=step + 1, seconds=seconds)
+            keeper.keep(Standing(here, search, seen), run.processes)
+    figures = read_figures(stage, run, epoch, seen, keeper)
+    if stage.validate:
+        figures |= validate(run, search, relaxation, Moment(seed, epoch), stage.batch_size)
+    return figures | {"learning_rate": rate, "seconds": time.perf_counter() - began}
+
+
+def describe(
+    stage: Stage, run: Run, search: Search, relaxation: Relaxation, epoch: int, figures: Mapping[str, float]
+) -> Epoch:
+    """What the logits say after an epoch, or after a decision."""
+    moment = Moment(run.training.seed, epoch)
+    with torch.no_grad():
+        weights = relaxation.weigh(search.logits, moment)
+    told = {f"entropy.{name}": entropy(found).item() for name, found in weights.items()}
+    cells = stage.derive(search.space, weights)
+    operations = [edge.op for cell in cells.values() for edge in cell.edges]
+    told["skips"] = float(operations.count("skip_connect"))
+    told["parametric"] = float(sum("conv" in operation for operation in operations))
+    return Epoch(
+        stage=stage.name,
+        epoch=epoch,
+        figures={**figures, **relaxation.schedules(moment), **told},
+        weights={name: labelled(search.choices[name], found) for name, found in weights.items()},
+        cells=cells,
+    )
+
+
+def batches(stage: Stage, part: Part, run: Run, epoch: int, start: int = 0) -> Iterator[Batch]:
+    """The augmented batches of an epoch from step `start` on, this process's share of each; order and draws
+    depend on the seed, the epoch and the part alone.
+    """
+    steps, seed, processes = steps_of(stage, run), run.training.seed, run.processes
+    order = shuffled(
+        run.parts[part], steps * stage.batch_size, Moment(seed, epoch).generator(f"order {part}")
+    )
+    shares = order.to(run.accelerator.device).view(steps, processes.count, -1)[:, processes.rank]
+    for step, chosen in enumerate(shares[start:], start):
+        draws = Moment(seed, epoch, step).generator(processes.own(f"augment {part}"))
+        yield run.data.train_batch(chosen, run.training.augmentation, draws), run.data.labels[chosen]
+
+
+def read_figures(
+    stage: Stage, run: Run, epoch: int, seen: Sequence[Figures], keeper: Keeper | None
+) -> dict[str, float]:
+    """Means over an epoch's steps, read from the device at once. Raises DotsZooError where not finite."""
+    names = list(seen[0])
+    table = torch.stack([torch.stack([row[name] for name in names]) for row in seen])  # (steps, names)
+    rows: list[list[float]] = table.tolist()
+    for step, row in enumerate(rows):
+        for name, value in zip(names, row, strict=True):
+            if not math.isfinite(value):
+                kept = f"; the last checkpoint is {keeper.last}" if keeper and keeper.last else ""
+                run.processes.end(
+                    f"search, stage {stage.name!r}, epoch {epoch}, step {step}: expected a finite {name}, "
+                    f"got {value}; lower the learning rates of training.weights or training.logits{kept}"
+                )
+    return {name: sum(row[number] for row in rows) / len(rows) for number, name in enumerate(names)}
+
+
+def labelled(choice: Choice, weights: Tensor) -> dict[str, dict[str, float]]:
+    """(R, C) weights as row -> label -> weight; what lies beyond a row's end is left out."""
+    rows = zip(choice.rows, choice.labels, weights.tolist(), strict=True)
+    return {title: dict(zip(labels, row[: len(labels)], strict=True)) for title, labels, row in rows}

@@ -1,0 +1,158 @@
+"""What the operation searches share: one softmax over the operations of an edge, and the span of a search.
+
+Source: DARTS (ICLR 2019), Eq. 2 (softmax over operations), Sec. 2.4 (derivation), Algorithm 1; DOTS (CVPR
+2021), supplementary, Sec. 1 (the first epochs may train the weights alone).
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Protocol
+
+from torch import Tensor
+
+from dots_zoo.genotype import CellGenotype
+from dots_zoo.runtime.to_device import sent
+
+from ..space.discretise import cells_of, survivors
+from ..space.relax import cosine, group_softmax
+from ..space.space import Choice, SearchSpace, operation_choice
+from ..supernet.mixed_op import WHOLE, Partial
+from ..supernet.mixture import Active, Mixture, active_where
+from ..supernet.supernet import Auxiliary, check_shape
+from .config import TrainingConfig
+from .init_stage import carry_on, fresh
+from .stage import Figures, Logits, Moment, Relaxation, Search, Stage, Turn, Weights
+from .steps import train_weights
+
+Step = Callable[[Turn], Figures]
+
+
+def operation_choices(space: SearchSpace) -> dict[str, Choice]:
+    """alpha: an operation on every edge of every kind of cell."""
+    return {f"alpha.{kind}": operation_choice(space, kind) for kind in space.kinds}
+
+
+def open_operations(search: Search, kind: str) -> Tensor:
+    """(1, E, O) on the logits' device: the candidates that may still be chosen, as one group."""
+    name = f"alpha.{kind}"
+    return sent(search.open[name][None], search.logits[name].device)
+
+
+def active_operations(search: Search) -> dict[str, Active]:
+    """The candidates that may still be chosen, for the supernet."""
+    return {kind: active_where(search.open[f"alpha.{kind}"]) for kind in search.space.kinds}
+
+
+def softmax_relaxation(search: Search) -> Relaxation:
+    """One softmax over the open operations of every edge (Eq. 2 of DARTS)."""
+    return grouped_relaxation(search, {kind: open_operations(search, kind) for kind in search.space.kinds})
+
+
+def grouped_relaxation(search: Search, groups: Mapping[str, Tensor]) -> Relaxation:
+    """A softmax in every group of an edge's operations, the edge is their sum; groups: kind -> (G, E, O)."""
+    active = active_operations(search)
+
+    def weigh(logits: Logits, moment: Moment) -> Weights:
+        return {f"alpha.{k}": group_softmax(logits[f"alpha.{k}"], groups[k]) for k in groups}
+
+    def mix(weights: Weights, moment: Moment) -> Mixture:
+        return Mixture({k: weights[f"alpha.{k}"] for k in groups}, active)
+
+    return Relaxation(weigh=weigh, mix=mix)
+
+
+def alphas(space: SearchSpace, weights: Weights) -> dict[str, Tensor]:
+    """kind -> (E, O)."""
+    return {kind: weights[f"alpha.{kind}"] for kind in space.kinds}
+
+
+def derive_from_operations(space: SearchSpace, weights: Weights) -> dict[str, CellGenotype]:
+    """The cell that the weights of the operations stand for."""
+    return cells_of(space, alphas(space, weights))
+
+
+def best_operations(keep: int, search: Search) -> SearchSpace:
+    """The space of the `keep` best open operations of every edge (Eq. 14 of DOTS)."""
+    return survivors(search.space, open_logits(search), None, keep)
+
+
+def open_logits(search: Search) -> dict[str, Tensor]:
+    """kind -> (E, O): alpha, less than any other where an alternative is closed."""
+    found = {}
+    for kind in search.space.kinds:
+        logits = search.logits[f"alpha.{kind}"].detach()
+        found[kind] = logits.masked_fill(~open_operations(search, kind)[0], float("-inf"))
+    return found
+
+
+class Span(Protocol):
+    """How long and how deep an operation search is; the configuration of most methods is one."""
+
+    @property
+    def epochs(self) -> int: ...
+
+    @property
+    def warm_up(self) -> int: ...
+
+    @property
+    def cells(self) -> int: ...
+
+    @property
+    def training(self) -> TrainingConfig: ...
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """A Span where the configuration of a method has other fields."""
+
+    epochs: int
+    cells: int
+    training: TrainingConfig
+    warm_up: int = 0
+
+
+def operation_search(
+    span: Span,
+    space: SearchSpace,
+    after: int,
+    step: Step,
+    *,
+    name: str = "operation",
+    relax: Callable[[Search], Relaxation] = softmax_relaxation,
+    choices: Callable[[SearchSpace], Mapping[str, Choice]] = operation_choices,
+    derive: Callable[[SearchSpace, Weights], Mapping[str, CellGenotype]] = derive_from_operations,
+    warm_up_step: Step = train_weights,
+    one_level: bool = False,
+    partial_channels: Partial = WHOLE,
+    auxiliary: Auxiliary = "none",
+) -> tuple[Stage, ...]:
+    """A fresh supernet: `span.warm_up` epochs of weights alone, then `step` for the rest of `span.epochs`.
+
+    after: epochs that follow on the same cosine of the learning rate. one_level: an epoch is all images, and
+    not half A with a second batch from half B. Raises DotsZooError where the supernet cannot be built.
+    """
+    training, weights = span.training, span.training.weights
+    check_shape(space, span.cells, training.channels, training.stem, partial_channels)
+    first = Stage(
+        name=f"{name} warm-up",
+        epochs=span.warm_up,
+        begin=fresh(name, span.cells, lambda before: space, choices, partial_channels, auxiliary),
+        step=warm_up_step,
+        batch_size=training.batch_size,
+        images="all" if one_level else "a",
+        relax=relax,
+        derive=derive,
+        learning_rate=partial(
+            cosine, epochs=span.epochs + after, start=weights.learning_rate, end=weights.learning_rate_end
+        ),
+    )
+    searching = replace(
+        first,
+        name=f"{name} search",
+        epochs=span.epochs - span.warm_up,
+        begin=carry_on if span.warm_up else first.begin,
+        step=step,
+        architecture_images=None if one_level else "b",
+    )
+    return (first, searching) if span.warm_up else (searching,)

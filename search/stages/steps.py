@@ -1,0 +1,110 @@
+"""What one step trains: the weights, the logits after the weights' half, or both at once.
+
+Source: DARTS (ICLR 2019), Algorithm 1, first order (`bilevel`); DOTS (CVPR 2021), Eq. 4 and Eq. 10
+(`one_level`). Every step computes only the gradients that it uses, and reads nothing back from the device.
+Of several processes each sees its share of a batch; what is averaged over them is in `backward`.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..supernet.mixture import Mixture
+from .stage import Batch, Figures, Turn
+
+
+def train_weights(turn: Turn) -> Figures:
+    """The weights alone: no gradient reaches the logits."""
+    with torch.no_grad():
+        mixture = turn.mixture()
+    return train_weights_under(turn, mixture)
+
+
+def train_weights_under(turn: Turn, mixture: Mixture) -> Figures:
+    """The weights alone, with a mixture that is given."""
+    loss, accuracy = backward(turn, *classify(turn, turn.batch, mixture))
+    update_weights(turn)
+    return {"loss": loss, "accuracy": accuracy}
+
+
+def bilevel(turn: Turn) -> Figures:
+    """The logits on the second batch, then the weights on the first (Eq. 4, first order)."""
+    return train_logits(turn) | train_weights(turn)
+
+
+def train_logits(turn: Turn) -> Figures:
+    """The logits alone, on the second batch: no gradient of a weight is computed."""
+    assert turn.architecture_batch is not None, "a step that trains logits apart needs architecture_images"
+    with constant(turn.search.supernet):
+        loss, accuracy = backward(turn, *classify(turn, turn.architecture_batch, turn.mixture()))
+    update_logits(turn)
+    return {"architecture_loss": loss, "architecture_accuracy": accuracy}
+
+
+def one_level(turn: Turn) -> Figures:
+    """Weights and logits from one gradient of one batch (Eq. 10)."""
+    loss, accuracy = backward(turn, *classify(turn, turn.batch, turn.mixture()))
+    update_weights(turn)
+    update_logits(turn)
+    return {"loss": loss, "accuracy": accuracy}
+
+
+def classify(turn: Turn, batch: Batch, mixture: Mixture) -> tuple[Tensor, Tensor]:
+    """Mean cross-entropy and accuracy of a batch, as scalars."""
+    images, labels = batch
+    with turn.run.accelerator.autocast():
+        logits = turn.search.supernet(images, mixture)
+    precise = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    loss = F.cross_entropy(precise, labels)
+    accuracy = (logits.argmax(dim=1) == labels).float().mean()
+    return loss, accuracy
+
+
+def backward(turn: Turn, loss: Tensor, accuracy: Tensor) -> tuple[Tensor, Tensor]:
+    """The gradients of a loss, and the loss and the accuracy without a history.
+
+    Of several processes all of them, and the running statistics, are means over the processes; which
+    operations take part, and so which gradients there are, is drawn alike in all of them.
+    """
+    if loss.requires_grad:  # not where a sampled cell has nothing but `none`
+        turn.run.accelerator.backward(loss)
+    processes, search = turn.run.processes, turn.search
+    if processes.count == 1:
+        return loss.detach(), accuracy
+    inputs = [*search.supernet.parameters(), *search.logits.values()]
+    moving = [tensor.grad for tensor in inputs if tensor.grad is not None]
+    moving += [buffer for buffer in search.supernet.buffers() if buffer.is_floating_point()]
+    loss, accuracy, *means = processes.averaged([loss, accuracy, *moving])
+    torch._foreach_copy_(moving, means)
+    return loss, accuracy
+
+
+@contextmanager
+def constant(network: nn.Module) -> Iterator[None]:
+    """Inside: forward and backward passes compute no gradient of a weight."""
+    weights = [weight for weight in network.parameters() if weight.requires_grad]
+    for weight in weights:
+        weight.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for weight in weights:
+            weight.requires_grad_()
+
+
+def update_weights(turn: Turn) -> None:
+    """One clipped SGD step."""
+    search = turn.search
+    weights = [w for group in search.weights_optimiser.param_groups for w in group["params"]]
+    turn.run.accelerator.clip_grad_norm_(weights, turn.run.training.weights.clip)
+    search.weights_optimiser.step()
+    search.weights_optimiser.zero_grad()
+
+
+def update_logits(turn: Turn) -> None:
+    """One Adam step."""
+    turn.search.logits_optimiser.step()
+    turn.search.logits_optimiser.zero_grad()

@@ -1,0 +1,53 @@
+"""One chain: a search finds a cell; a classifier, a detector and a segmenter of it become ONNX files."""
+
+import json
+from pathlib import Path
+
+import onnx
+import pytest
+
+from dots_zoo.commands.cli import main
+from dots_zoo.genotype import load_genotype, to_text
+from dots_zoo.openmm.progress import quiet
+
+with quiet():
+    from helpers.tiny_mm import SIDE, make_camvid, make_coco, write_config
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The cell of a search of two steps."""
+    out = tmp_path_factory.mktemp("chain") / "search"
+    words = ["--space", "S2", "--epochs", "1", "--cells", "3", "--training.channels", "2"]
+    assert main(["search", "dropnas", *words, "--training.batch_size", "720", "--out", str(out)]) == 0
+    return out / "genotype.json"
+
+
+def exported(words: list[str], path: Path) -> dict[str, str]:
+    assert main(["export", *words, "--exporter", "torchscript", "-o", str(path)]) == 0
+    return {entry.key: entry.value for entry in onnx.load(str(path)).metadata_props}
+
+
+def test_a_classifier_of_the_cell_is_exported(found: Path, tmp_path: Path) -> None:
+    words = ["cell_cifar", "--genotype", str(found), "--num-classes", "10"]
+    facts = exported(words, tmp_path / "m.onnx")
+    assert facts["genotype"] == to_text(load_genotype(str(found))) and facts["task"] == "classify"
+    assert json.loads(facts["parity"])["outputs"]
+
+
+@pytest.mark.parametrize("task", ["det", "seg"])
+def test_a_detector_and_a_segmenter_of_the_cell_take_a_step_and_are_exported(
+    task: str, found: Path, tmp_path: Path
+) -> None:
+    make = make_coco if task == "det" else make_camvid
+    data = make(tmp_path / "data", {"train": 4, "val": 1, "test": 1})
+    config, run = write_config(tmp_path / "tiny.py", task, 1), tmp_path / "run"
+    cell = ["--genotype", str(found)]
+    words = [str(config), *cell, "--data-root", str(data), "--work-dir", str(run)]
+    assert main([task, "train", *words, "--cfg-options", "train_dataloader.batch_size=4"]) == 0
+    assert json.loads((run / "run.json").read_text())["steps"] == 1
+    name, figure = {"det": ("detect", "matched"), "seg": ("segment", "label_agreement")}[task]
+    weights = ["--checkpoint", str(run / "epoch_1.pth"), "--input", f"{SIDE}x{SIDE}"]
+    facts = exported([str(config), "--task", name, *cell, *weights], tmp_path / "m.onnx")
+    assert facts["genotype"] == to_text(load_genotype(str(found))) and facts["task"] == name
+    assert json.loads(facts["parity"])[figure] > 0.99

@@ -1,0 +1,152 @@
+"""`dots-zoo bench` and `dots-zoo report`: what they print, write and refuse, and their exit codes."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from dots_zoo.commands.cli import main
+from dots_zoo.export.bench import command as bench_commands
+from dots_zoo.export.bench import latency
+from dots_zoo.export.bench.command import fraction, image_size, row_lines
+from dots_zoo.export.bench.schema import dump, read_bench
+from dots_zoo.export.ort_session import Gpu
+from dots_zoo.runtime.errors import DotsZooError
+from helpers.bench_document import document, row
+from helpers.tiny_onnx import save
+
+QUICK = ["--seconds", "0", "--iterations", "2", "--rounds", "2", "--max-spread", "9999%", "--no-memory"]
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(latency, "WARMUP_SECONDS", 0.0)
+    save(tmp_path / "m.onnx", model="my_model")
+    return tmp_path
+
+
+def test_a_line_a_row_and_a_file(here: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["bench", "m.onnx", "--batch", "1", "2", "-o", "bench.json", *QUICK]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    rows = read_bench(here / "bench.json").rows
+    assert [row.batch for row in rows] == [1, 2]
+    shown = [line for line in lines if line.startswith("my_model ")]
+    assert shown[1].startswith(
+        "my_model fp32 batch 2, onnxruntime, CPUExecutionProvider, 1 thread: "
+        f"p50 {rows[1].resident.p50_ms:.3f} ms, p95 "
+    )
+    assert lines[-1] == "written: bench.json"
+    assert main(["report", "bench.json", "-o", "report.html"]) == 0
+    assert capsys.readouterr().out == "written: report.html\n"
+    assert "my_model, 2" in (here / "report.html").read_text()
+
+
+def test_a_failed_check_is_exit_code_1_and_still_on_record(here: Path, capsys: pytest.CaptureFixture[str]):
+    save(here / "foreign.onnx", parity="")
+    assert main(["bench", "foreign.onnx", "--batch", "1", "-o", "bench.json", *QUICK]) == 1
+    assert "  refused: parity: the file records no comparison with torch" in capsys.readouterr().out
+    assert main(["report", "bench.json", "-o", "report.md"]) == 0
+    assert "1 of 1 rows are refused; the page says why" in capsys.readouterr().out
+    allowed = ["--allow", "unproven"]
+    assert main(["bench", "foreign.onnx", "--batch", "1", "-o", "bench.json", *QUICK, *allowed]) == 0
+    [entry] = json.loads((here / "bench.json").read_text())["rows"]
+    assert entry["allowed"] == ["unproven"] and entry["failures"] == {}
+
+
+def test_warnings_of_a_noisy_row():
+    [noisy] = read_bench(document(row([[30.0, 30.0, 38.0], [30.0, 30.0, 38.0]], cuda_graph=True))).rows
+    first, *warnings = row_lines(noisy)
+    assert first.startswith(
+        "my_model fp32 batch 8, onnxruntime + CUDA graph, CPUExecutionProvider, 3 threads: "
+    )
+    # deviations from 32.667: four of 2.667, two of 5.333, so std = sqrt(85.33 / 5) = 4.131
+    assert warnings == [
+        f"  warning: {name}: the standard deviation is 12.6% of the mean"
+        for name in ("device-resident", "end-to-end")
+    ]
+
+
+def test_every_option_reaches_the_plan():
+    words = (
+        "m.onnx -o b.json --provider cuda tensorrt --batch 2 4 --threads 1 2 --seconds 3 --iterations 7 "
+        "--rounds 9 --max-spread 12% --graph-optimisation basic --allow fallback unproven --no-memory "
+        "--cudnn-search heuristic --tf32 off --cuda-graph --engine-cache cache --input 4x6 --torch compiled"
+    )
+    args = bench_commands._bench_parser().parse_args(words.split())
+    plan = bench_commands.plan_of(args, torch=tuple(args.torch), input_size=image_size(args.input))
+    assert plan == latency.Plan(
+        providers=("cuda", "tensorrt"),
+        batches=(2, 4),
+        threads=(1, 2),
+        torch=("compiled",),
+        optimisation="basic",
+        input_size=(4, 6),
+        min_iterations=7,
+        min_seconds=3.0,
+        rounds=9,
+        max_spread=0.12,
+        allow=("fallback", "unproven"),
+        memory=False,
+        gpu=Gpu(cudnn_search="heuristic", tf32=False, cuda_graph=True, engine_cache=Path("cache")),
+    )
+    plain = bench_commands._bench_parser().parse_args(["m.onnx", "-o", "b.json"])
+    assert bench_commands.plan_of(plain) == latency.Plan()
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["bench", "none.onnx", "-o", "b.json"], "none.onnx: cannot be read: No such file or directory"),
+        (["bench", "m.onnx", "-o", "none/b.json"], "give a file in an existing, writable folder"),
+        (["bench", "m.onnx", "-o", "."], ".: cannot be written: give a file in an existing"),
+        (["bench", "m.onnx", "-o", "b.json", "--batch", "0"], "batches, threads and rounds from 1 up"),
+        (["bench", "m.onnx", "-o", "b.json", "--input", "6"], "--input: expected HEIGHTxWIDTH"),
+        (["bench", "m.onnx", "-o", "b.json", "--input", "7x4"], "was exported for 6x4 pixels"),
+        (["bench", "m.onnx", "-o", "b.json", "--max-spread", "0.1"], "--max-spread: expected a percentage"),
+        (["report", "b.json", "-o", "r.html"], "b.json: cannot be read"),
+        (["report", "m.onnx", "-o", "r.html"], "m.onnx: not JSON, or only a part of it"),
+        (["report", "good.json", "-o", "none/r.html"], "cannot be written"),
+        (["report", "good.json", "-o", "r.txt"], "expected a name that ends in .html or .md"),
+        (["compare", "good.json", "b.json"], "b.json: cannot be read"),
+    ],
+)
+def test_bad_input(argv: list[str], message: str, here: Path, capsys: pytest.CaptureFixture[str]):
+    (here / "good.json").write_bytes(dump(document()))
+    assert main(argv) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("dots-zoo: error: ") and message in error and len(error.splitlines()) == 1
+    assert sorted(path.name for path in here.iterdir()) == ["good.json", "m.onnx"]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_a_provider_that_is_not_there_writes_nothing(here: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["bench", "m.onnx", "--provider", "cpu", "cuda", "-o", "b.json"]) == 2
+    assert "CUDAExecutionProvider does not start on this machine" in capsys.readouterr().err
+    assert [path.name for path in here.iterdir()] == ["m.onnx"]
+
+
+def test_percentages_and_sizes():
+    assert (fraction("5%", "x"), fraction("0.5%", "x"), fraction("100%", "x")) == (0.05, 0.005, 1.0)
+    for text in ("5", "-5%", "5 %", "%", "5e1%", ""):
+        with pytest.raises(DotsZooError, match="x: expected a percentage, such as 5%, got"):
+            fraction(text, "x")
+    assert image_size("224x320") == (224, 320)
+    for text in ("224", "224x", "0x224", "224x-3", "224X320", " 224x320"):
+        with pytest.raises(DotsZooError, match="--input: expected HEIGHTxWIDTH, such as 224x320, got"):
+            image_size(text)
+
+
+def test_the_search_for_a_missing_package_names_the_extra(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+):
+    import sys
+
+    for name in [name for name in sys.modules if name.startswith("dots_zoo.export")]:
+        monkeypatch.delitem(sys.modules, name)
+    for name in ["onnxruntime", *(name for name in sys.modules if name.startswith("onnxruntime."))]:
+        monkeypatch.setitem(sys.modules, name, None)
+    assert main(["bench", "m.onnx", "-o", "b.json"]) == 2
+    assert "onnxruntime is not installed: pip install 'dots-zoo[export]'" in capsys.readouterr().err

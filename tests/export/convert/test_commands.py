@@ -1,0 +1,165 @@
+"""The command from a name to a file: what it prints, what it writes, what it refuses."""
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+import dots_zoo  # noqa: F401
+from dots_zoo.export.convert import command as commands
+from dots_zoo.export.convert.to_onnx import weights_sha256
+from dots_zoo.runtime.errors import DotsZooError
+from helpers.fitting import fitted
+
+SIZE = (3, 32, 32)
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    model = fitted(timm.create_model("test_byobnet"), SIZE)
+    save_file(model.state_dict(), tmp_path / "w.safetensors")
+    return tmp_path / "w.safetensors"
+
+
+def export(output: Path, name: str = "test_byobnet", **options: Any) -> Any:
+    return commands.export_model(name, output, exporter="torchscript", input_size=SIZE[1:], **options)
+
+
+def test_from_a_checkpoint_to_a_file(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+    done = export(tmp_path / "m.onnx", checkpoint=checkpoint)
+    assert not done.fitted_for_check  # it has the weights of the checkpoint
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("test_byobnet: image (batch, 3, 32, 32) -> logits; ")
+    assert lines[1].startswith(f"parity: ONNX Runtime differs by {done.parity.error:.1e} of the movement")
+    assert lines[1].endswith("1e-03 allowed, batches 1, 3, sizes 32x32")
+    assert lines[2].startswith("logits: mean difference ") and lines[2].endswith("top-1 agreement 100.0%")
+    assert lines[3].startswith(f"written: {tmp_path / 'm.onnx'} (") and len(lines) == 4
+
+
+def test_weights_that_were_never_fitted_are_named(tmp_path: Path, capsys: pytest.CaptureFixture):
+    export(tmp_path / "m.onnx")
+    assert (
+        "copy with fitted statistics: the weights of this model were never fitted" in capsys.readouterr().out
+    )
+
+
+def test_features_of_a_checkpoint_have_its_weights(checkpoint: Path):
+    whole = commands.build_model("test_byobnet", False, checkpoint, False, {})
+    features = commands.build_model("test_byobnet", True, checkpoint, False, {})
+    expected = whole.state_dict()
+    for key, value in features.state_dict().items():
+        [match] = [k for k in expected if k.replace(".", "_") == key.replace(".", "_")]
+        assert torch.equal(value, expected[match])
+
+
+def test_cells_with_a_genotype_and_a_checkpoint(tmp_path: Path):
+    kwargs = {"genotype": "darts_v1", "num_classes": 3}
+    small = {"channels": 4, "layers": 3}
+    model = fitted(timm.create_model("cell_cifar", **kwargs, **small), SIZE)
+    torch.save(model.state_dict(), tmp_path / "w.pth")
+    loaded = commands.build_model("cell_cifar", False, tmp_path / "w.pth", False, {**kwargs, **small})
+    assert weights_sha256(loaded) == weights_sha256(model)
+    features = commands.build_model("cell_cifar", True, tmp_path / "w.pth", False, {**kwargs, **small})
+    assert torch.equal(
+        features.model.cells[2].norm0[1].weight if False else features.model.stem[0][0].weight,
+        model.stem[0][0].weight,
+    )
+
+
+def test_num_classes_and_genotype_reach_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    seen = {}
+
+    def stop(name: str, features: bool, checkpoint: object, pretrained: bool, kwargs: dict[str, Any]) -> None:
+        seen.update(kwargs, features=features, pretrained=pretrained)
+        raise DotsZooError("enough")
+
+    monkeypatch.setattr(commands, "build_model", stop)
+    with pytest.raises(DotsZooError, match="enough"):
+        export(
+            tmp_path / "m.onnx",
+            "cell_cifar",
+            genotype="darts_v1",
+            num_classes=3,
+            task="features",
+            pretrained=True,
+        )
+    assert seen == {"genotype": "darts_v1", "num_classes": 3, "features": True, "pretrained": True}
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("no_such_model", {}, "unknown model 'no_such_model': dots-zoo list prints ours"),
+        ("test_byobnet", {"genotype": "darts_v1"}, "timm cannot build this model: .*genotype"),
+        ("cell_cifar", {}, "pass genotype="),
+        ("dots_cifar10", {"pretrained": True}, "no pretrained weights"),
+        ("test_byobnet", {"checkpoint": Path("none.pth")}, "none.pth: no such checkpoint file"),
+        (
+            "test_byobnet",
+            {"checkpoint": Path("none.pth"), "pretrained": True},
+            "both give weights: choose",
+        ),
+    ],
+)
+def test_what_cannot_be_built(name: str, options: dict[str, Any], message: str, tmp_path: Path):
+    with pytest.raises(DotsZooError, match=message):
+        export(tmp_path / "m.onnx", name, **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", ["other", b"garbage", b""])
+def test_checkpoints_that_do_not_fit(content: str | bytes, tmp_path: Path):
+    path = tmp_path / "w.pth"
+    if content == "other":
+        torch.save(timm.create_model("test_resnet").state_dict(), path)
+    else:
+        path.write_bytes(content)
+    with pytest.raises(DotsZooError, match="w.pth: cannot be loaded into ByobNet: ") as error:
+        export(tmp_path / "m.onnx", checkpoint=path)
+    assert len(str(error.value)) < 500 and "\n" not in str(error.value)
+    assert not (tmp_path / "m.onnx").exists()
+
+
+def test_a_folder_that_is_not_there_is_found_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(commands, "build_model", None)
+    message = "cannot be written: give a file in an existing, writable folder"
+    with pytest.raises(DotsZooError, match=message):
+        export(tmp_path / "none" / "m.onnx")
+
+
+def test_the_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    absent = {"onnx", "onnxruntime", "onnxscript"}
+    monkeypatch.setattr(commands, "find_spec", lambda name: None if name in absent else find_spec(name))
+    with pytest.raises(DotsZooError, match=r'not installed: pip install "dots-zoo\[export\]"'):
+        export(tmp_path / "m.onnx")
+
+
+def test_input_sizes():
+    assert commands.parse_size("224x320") == (224, 320)
+    for text in ("224", "224x", "0x224", "224x-3", "224X320", " 224x320"):
+        with pytest.raises(DotsZooError, match="expected HEIGHTxWIDTH, such as 224x320, got"):
+            commands.parse_size(text)
+
+
+def test_dynamic_axes():
+    assert commands.parse_dynamic("batch") == ("batch",)
+    assert commands.parse_dynamic("batch,height,width") == ("batch", "height", "width")
+    assert commands.parse_dynamic("none") == ()
+    for text in ("", "depth", "batch,batch", "batch,none", "Batch"):
+        with pytest.raises(DotsZooError, match="expected none or some of batch,height,width, got"):
+            commands.parse_dynamic(text)
+
+
+def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def full(path: Path, data: bytes) -> int:
+        path.touch()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(DotsZooError, match="m.onnx: cannot be written .*No space left on device") as error:
+        export(tmp_path / "m.onnx")
+    assert error.value.exit_code == 2 and list(tmp_path.iterdir()) == []

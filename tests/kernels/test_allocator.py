@@ -1,0 +1,30 @@
+"""Memory that is freed stays with the process: counted in page faults."""
+
+import platform
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import resource, sys, torch
+from dots_zoo.kernels.malloc import keep_freed_memory
+kept = keep_freed_memory() if sys.argv[1] == "keep" else None
+torch.ones(2**24)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    torch.ones(2**24)  # 64 MiB, 16,384 pages of 4 KiB
+print(kept, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told")
+def test_a_tensor_takes_the_place_of_one_that_is_gone_without_page_faults() -> None:
+    found = {}
+    for word in ("keep", "leave"):
+        run = subprocess.run(
+            [sys.executable, "-c", PROGRAM, word], check=True, capture_output=True, text=True
+        )
+        found[word] = run.stdout.split()
+    assert found["keep"][0] == "True"
+    assert int(found["leave"][1]) > 10 * 16000 > 4 * int(found["keep"][1])

@@ -1,0 +1,140 @@
+"""What a step computes in every stage of every method, against the obvious reference, in double precision."""
+
+import copy
+from collections import defaultdict
+from dataclasses import replace
+
+import pytest
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from dots_zoo.search.methods.registry import METHODS, Derivation, plan
+from dots_zoo.search.methods.topology import TopologyConfig
+from dots_zoo.search.space.named import darts_space
+from dots_zoo.search.space.space import CellSpace, SearchSpace
+from dots_zoo.search.stages.init_stage import sgd
+from dots_zoo.search.stages.stage import Moment, Run, Turn
+from helpers.reference_supernet import ReferenceSupernet, module_pairs
+from helpers.toy_search import toy_config, toy_data, toy_training
+
+SPACE = darts_space(("none", "max_pool_3x3", "skip_connect", "sep_conv_3x3", "dil_conv_5x5"), 2)
+NASBENCH201 = SearchSpace(3, (CellSpace("cell", (("skip_connect", "nor_conv_3x3"),) * 6),), "nasbench201")
+TRAINING = toy_training(channels=16)  # for which there are loops
+TOPOLOGIES = ("pairs", "any", "edge_weights", "edge_sigmoid")
+IMAGES, LABELS = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(0)).double(), torch.arange(4)
+
+
+def in_double(search):
+    """A copy with logits that are drawn."""
+    draws = torch.Generator().manual_seed(2)
+    logits = {
+        name: nn.Parameter(torch.randn(value.shape, generator=draws, dtype=torch.double))
+        for name, value in search.logits.items()
+    }
+    return replace(search, supernet=copy.deepcopy(search.supernet).double(), logits=logits)
+
+
+def reference_of(search):
+    reference = ReferenceSupernet(search.space, search.supernet.shape).double()
+    for mine, theirs in module_pairs(search.supernet, reference):
+        theirs.load_state_dict(dict(zip(theirs.state_dict(), mine.state_dict().values(), strict=True)))
+    return reference
+
+
+def tables(mixture, space):
+    """What the reference multiplies with: every operation that is left out weighs nothing."""
+    found = {}
+    for kind, weights in mixture.operations.items():
+        mask = torch.zeros(weights.shape, dtype=torch.bool)
+        for edge, columns in enumerate(mixture.active[kind]):
+            mask[edge, list(columns)] = True
+        found[kind] = weights.where(mask, 0.0)
+    ones = {kind: torch.ones(len(space.edges), dtype=torch.double) for kind in space.kinds}
+    return found, mixture.edges or ones, mixture.auxiliary
+
+
+def near(ours, theirs):
+    zero = torch.zeros(())
+    return ((zero if ours is None else ours) - (zero if theirs is None else theirs)).abs().max() <= 1e-9
+
+
+def multiplied(stage, turn):
+    """What the forward passes of a step multiply with: each with weights of its own."""
+    supernet, seen = copy.deepcopy(turn.search.supernet), []
+    logits = {name: nn.Parameter(value.detach().clone()) for name, value in turn.search.logits.items()}
+    adam, weights = torch.optim.Adam(logits.values()), sgd(supernet, TRAINING)
+    supernet.register_forward_pre_hook(lambda module, given: seen.append(given[1]))
+    apart = {"supernet": supernet, "logits": logits, "weights_optimiser": weights, "logits_optimiser": adam}
+    stage.step(replace(turn, search=replace(turn.search, **apart)))
+    return [replace(one, operations=leaves(one.operations), edges=leaves(one.edges)) for one in seen]
+
+
+def leaves(tables):
+    return tables and {kind: table.detach().clone().requires_grad_() for kind, table in tables.items()}
+
+
+def compare(search, mixture, inputs):
+    """Logits, all gradients and running statistics; what is left out moves no statistics."""
+    ours, reference = search.supernet, reference_of(search)
+    before = copy.deepcopy(ours)
+    logits = ours(IMAGES, mixture), reference(IMAGES, *tables(mixture, search.space))
+    assert near(*logits)
+    pairs = module_pairs(ours, reference)
+    same = [[p for pair in pairs for p in pair[side].parameters()] for side in (0, 1)]
+    found = [
+        torch.autograd.grad(
+            nn.functional.cross_entropy(out, LABELS),
+            [*weights, *inputs],
+            allow_unused=True,
+            retain_graph=True,
+        )
+        for out, weights in zip(logits, same, strict=True)
+    ]
+    assert all(map(near, *found)) and any(gradient is not None for gradient in found[0])
+    left_out = any(
+        len(columns) < len(names)
+        for kind, active in mixture.active.items()
+        for columns, names in zip(active, search.space.candidates(kind), strict=True)
+    )
+    learns = {id(p) for p, gradient in zip(same[0], found[0], strict=False) if gradient is not None}
+    for (mine, theirs), (unmoved, _) in zip(pairs, module_pairs(before, reference), strict=True):
+        idle = left_out and learns.isdisjoint(map(id, mine.parameters()))
+        for buffer, target, old in zip(mine.buffers(), theirs.buffers(), unmoved.buffers(), strict=True):
+            assert near(buffer, target) or (idle and torch.equal(buffer, old))
+
+
+def every_stage(method, space, derivation):
+    run, search, epoch, compared = Run(TRAINING, toy_data(8), {}, Accelerator()), None, 0, 0
+    stages = plan(method, toy_config(method, training=TRAINING), derivation, space)
+    for stage in stages:
+        search = stage.begin(run, search, Moment(0, epoch))
+        if stage.epochs:
+            moved = in_double(search)
+            relaxation, now = stage.relax(moved), Moment(0, epoch)
+            drawn = relaxation.drawn(moved.logits, now)
+            turn = Turn(run, moved, relaxation, now, (IMAGES, LABELS), (IMAGES, LABELS), drawn)
+            compare(moved, replace(turn.mixture(), skip_dropout=0.0), moved.logits.values())
+            for mixture in multiplied(stage, turn):
+                inputs = [*mixture.operations.values(), *(mixture.edges or {}).values()]
+                compare(moved, replace(mixture, skip_dropout=0.0), inputs)
+            search = stage.after(search, Moment(0, epoch), defaultdict(float))  # what decisions look back at
+            epoch, compared = epoch + stage.epochs, compared + 1
+    assert compared
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "dots"])  # it has to have a topology
+def test_every_method_computes_what_the_reference_does(method):
+    every_stage(method, SPACE, Derivation())
+
+
+@pytest.mark.parametrize("topology", TOPOLOGIES)
+@pytest.mark.parametrize("method", ["darts", "dots"])
+def test_every_topology_search_computes_what_the_reference_does(method, topology):
+    warm = TopologyConfig(2, 3, temperature_end=1.0, operation_temperature=1.0)  # else gradients vanish
+    every_stage(method, SPACE, Derivation(topology, topology_search=warm))
+
+
+@pytest.mark.parametrize("method", ["darts", "darts_minus", "dropnas", "gdas"])
+def test_so_it_is_in_nas_bench_201(method):
+    every_stage(method, NASBENCH201, Derivation())

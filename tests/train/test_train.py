@@ -1,0 +1,257 @@
+"""The retraining loop: what it minimises, on which images, that it learns, and that it can be interrupted."""
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from torch import Tensor
+
+from dots_zoo.data.augment import Augmentation
+from dots_zoo.data.datasets import ImageData
+from dots_zoo.network import CellNet
+from dots_zoo.runtime.errors import DotsZooError
+from dots_zoo.train import loop as loop
+from dots_zoo.train.evaluate import evaluate
+from dots_zoo.train.loop import Checkpoint, ahead, fit, loss_of, training_part
+from dots_zoo.train.recipe import Recipe
+from dots_zoo.train.state import Row, State
+from helpers.striped_images import PLAIN, stripes
+
+
+def net(**kwargs: Any) -> CellNet:
+    torch.manual_seed(0)
+    return CellNet("darts_v1", "cifar", 4, 3, num_classes=2, **kwargs)
+
+
+def train(recipe: Recipe, data: ImageData | None = None, **kwargs: Any) -> State:
+    return fit(net(), data or stripes(), recipe, progress=False, **kwargs)
+
+
+def parameters(model: torch.nn.Module) -> Tensor:
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+def test_it_learns_and_reports_each_epoch() -> None:
+    seen: list[list[Row]] = []
+    state = train(replace(PLAIN, epochs=4), on_epoch=lambda history: seen.append(list(history)))
+    assert [len(history) for history in seen] == [1, 2, 3, 4] and seen[-1] == state.history
+    assert [row["epoch"] for row in state.history] == [0, 1, 2, 3]
+    assert state.history[-1]["loss"] < state.history[0]["loss"]
+    assert state.history[-1]["held_accuracy"] > 0.8 and state.history[-1]["held_images"] == 32
+
+
+def test_evaluations_come_when_asked_and_after_the_last_epoch() -> None:
+    for every, expected in ((1, [0, 1, 2]), (2, [1, 2]), (0, [2])):
+        history = train(replace(PLAIN, epochs=3, evaluate_every=every)).history
+        assert [row["epoch"] for row in history if "held_loss" in row] == expected
+
+
+def test_every_image_is_used_once_an_epoch_and_never_one_that_is_held_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    used: list[list[int]] = []
+    original = ImageData.train_batch
+
+    def spy(self: ImageData, indices: Tensor, *rest: Any) -> Tensor:
+        used.append(indices.tolist())
+        return original(self, indices, *rest)
+
+    monkeypatch.setattr(ImageData, "train_batch", spy)
+    state = train(replace(PLAIN, validation=16))
+    assert len(used) == 6 and sorted(sum(used[:3], [])) == sorted(sum(used[3:], [])) == list(range(48))
+    assert used[0] != used[3] and sorted(used[0]) != used[0]
+    score = evaluate(state.model, stripes(), Accelerator(), held_out=torch.arange(48, 64), batch_size=5)
+    assert state.history[-1]["held_accuracy"] == score.accuracy and score.images == 16
+    assert state.history[-1]["held_loss"] == pytest.approx(score.loss, rel=1e-5)
+
+
+def test_the_network_sees_growing_images_and_is_evaluated_on_whole_ones() -> None:
+    model, seen = net(), []
+    model.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].shape[-1]))
+    fit(model, stripes(), replace(PLAIN, epochs=3, first_size=4, growing_epochs=2), progress=False)
+    trained, evaluated = [4, 4, 8], 8  # fours: two pixels more are none yet
+    assert seen == [side for epoch in trained for side in [epoch] * 4 + [evaluated]]
+
+
+def test_the_auxiliary_loss_is_weighted() -> None:
+    model, data = net(aux_head=True).train(), stripes()
+    images, labels = data.plain_batch(torch.arange(16)), data.labels[:16]
+    plain, half, whole = (
+        loss_of(model, images, labels, replace(PLAIN, aux_weight=weight))[0] for weight in (0.0, 0.5, 1.0)
+    )
+    assert half.item() > plain.item()
+    torch.testing.assert_close(whole - plain, 2 * (half - plain))
+
+
+def test_gradients_are_clipped() -> None:
+    recipe = replace(PLAIN, epochs=1, batch_size=64, learning_rate=1.0, momentum=0.0, weight_decay=0.0)
+    before = parameters(net())
+    for clip, expected in ((1e-3, 1e-3), (2e-3, 2e-3)):
+        moved = parameters(train(replace(recipe, clip=clip)).model) - before
+        assert moved.norm().item() == pytest.approx(expected, rel=1e-2)
+    assert (parameters(train(replace(recipe, clip=0.0)).model) - before).norm().item() > 1e-2
+
+
+def test_the_average_of_the_weights_is_kept_and_evaluated() -> None:
+    recipe = replace(PLAIN, epochs=1, batch_size=16, ema_decay=0.5)
+    state = train(recipe)
+    assert state.ema is not None and state.kept is state.ema.module
+    assert not torch.equal(parameters(state.kept), parameters(state.model))
+    score = evaluate(state.kept, stripes(), Accelerator())
+    assert state.history[-1]["held_loss"] == pytest.approx(score.loss)
+    assert evaluate(state.model, stripes(), Accelerator()).loss != pytest.approx(score.loss)
+
+
+def test_mixed_images_have_mixed_targets(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Tensor] = []
+
+    def spy(model: Any, images: Tensor, targets: Tensor, recipe: Recipe) -> tuple[Tensor, Tensor]:
+        seen.append(targets)
+        return loss_of(model, images, targets, recipe)
+
+    monkeypatch.setattr(loop, "loss_of", spy)
+    train(replace(PLAIN, mixup=1.0))
+    train(replace(PLAIN, cutmix=1.0))
+    assert all(targets.shape == (16, 2) for targets in seen)
+    torch.testing.assert_close(torch.cat(seen).sum(1), torch.ones(16 * len(seen)))
+    assert ((torch.cat(seen) > 0.01).all(1)).any()
+
+
+def test_it_leaves_the_callers_random_state_alone_and_does_not_depend_on_it() -> None:
+    recipe, results = replace(PLAIN, epochs=1, drop_path_rate=0.3, mixup=0.2), []
+    for seed in (1, 2):
+        model = net()
+        torch.manual_seed(seed)
+        expected = torch.random.get_rng_state()
+        results.append(parameters(fit(model, stripes(), recipe, progress=False).model))
+        assert torch.equal(torch.random.get_rng_state(), expected)
+    assert torch.equal(*results)
+    other = fit(net(), stripes(), replace(recipe, seed=1), progress=False)
+    assert not torch.equal(parameters(other.model), results[0])
+
+
+class Stop(Exception):
+    """As if the process ended here."""
+
+
+@pytest.mark.parametrize("stop", [1, 3, 4, 6])
+def test_a_training_that_goes_on_ends_with_the_same_bits(
+    stop: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = replace(PLAIN, drop_path_rate=0.3, ema_decay=0.9, mixup=0.2, augmentation=Augmentation())
+    whole, kept, taken = train(recipe), Checkpoint(tmp_path / "c", 0.0, {"model": "a"}), []
+    original = loop._step
+
+    def step(*args: Any) -> Tensor:
+        if len(taken) == stop:
+            raise Stop
+        taken.append(None)
+        return original(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "_step", step)
+        with pytest.raises(Stop):
+            train(recipe, checkpoint=kept)
+    resumed = train(recipe, checkpoint=kept)
+    for name in ("model", "kept"):
+        for key, value in getattr(whole, name).state_dict().items():
+            assert torch.equal(getattr(resumed, name).state_dict()[key], value), key
+    left, right = ([{**row, "seconds": 0} for row in state.history] for state in (resumed, whole))
+    assert left == right
+
+
+def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:
+    kept = Checkpoint(tmp_path / "c", 0.0, {"model": "a"})
+    train(replace(PLAIN, epochs=1), checkpoint=kept)
+    with pytest.raises(DotsZooError, match=r"made with recipe.batch_size 16, expected 32; pass the same"):
+        train(replace(PLAIN, epochs=1, batch_size=32), checkpoint=kept)
+    with pytest.raises(DotsZooError, match="made with model 'a', expected 'b'"):
+        train(replace(PLAIN, epochs=1), checkpoint=replace(kept, identity={"model": "b"}))
+    for path in kept.folder.iterdir():
+        path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(
+        DotsZooError, match=r"not a checkpoint .*; no other is left: remove .*c to begin anew"
+    ):
+        train(replace(PLAIN, epochs=1), checkpoint=kept)
+
+
+def test_a_loss_that_is_not_finite_stops_and_is_not_kept(tmp_path: Path) -> None:
+    kept = Checkpoint(tmp_path / "c", 0.0)
+    with pytest.raises(DotsZooError, match="not finite in epoch 0; lower learning_rate or clip$"):
+        train(PLAIN, replace(stripes(), std=(0.0,) * 3), checkpoint=kept)
+    assert not kept.folder.exists()
+
+
+def test_a_training_that_is_told_to_end_keeps_its_step_and_goes_on(tmp_path: Path) -> None:
+    kept = Checkpoint(tmp_path / "c", stop=lambda: True)
+    with pytest.raises(SystemExit) as ended:
+        train(PLAIN, checkpoint=kept)
+    assert ended.value.code == 143 and len(list(kept.folder.iterdir())) == 1
+    resumed, whole = train(PLAIN, checkpoint=replace(kept, stop=lambda: False)), train(PLAIN)
+    for key, value in whole.kept.state_dict().items():
+        assert torch.equal(resumed.kept.state_dict()[key], value), key
+
+
+@pytest.mark.parametrize(
+    ("changes", "classes", "message"),
+    [
+        ({"batch_size": 65}, 2, "expected 65 images .* got 64 images"),
+        ({"validation": 60}, 2, "expected 16 images .* got 4 images"),
+        ({"validation": 80}, 2, "got 0 images"),
+        ({"first_size": 9, "growing_epochs": 1}, 2, "the side of the images or less, 8, got 9"),
+        ({"validation": 1}, 2, "expected images of all 2 classes among the last 1 training .* got 1"),
+    ],
+)
+def test_images_that_do_not_suffice_are_refused(changes: dict[str, Any], classes: int, message: str) -> None:
+    with pytest.raises(DotsZooError, match=message):
+        training_part(stripes(classes=classes), replace(PLAIN, **changes))
+    with pytest.raises(DotsZooError, match="a batch that 3 processes can share"):
+        training_part(stripes(), PLAIN, processes=3)
+
+
+def test_ahead_gives_the_same_items_and_passes_errors_on() -> None:
+    assert list(ahead(range(5))) == [0, 1, 2, 3, 4] and list(ahead([])) == []
+
+    def broken() -> Any:
+        yield 1
+        raise DotsZooError("no more")
+
+    with pytest.raises(DotsZooError, match="no more"):
+        list(ahead(broken()))
+
+
+def test_processes_share_every_batch() -> None:
+    """Each of two takes its half of the images that one alone would take, in the same step."""
+    taken: dict[tuple[int, int], list[Tensor]] = {}
+    for world in (1, 2):
+        for rank in range(world):
+            process = SimpleNamespace(process_index=rank, num_processes=world)
+            part = training_part(stripes(), PLAIN, world)
+            run = loop._Run(net(), net(), stripes(), PLAIN, process, part, None, None)
+            taken[world, rank] = [labels for _, labels in loop._batches(run, 0, 0)]
+    for step, whole in enumerate(taken[1, 0]):
+        assert torch.equal(torch.cat([taken[2, 0][step], taken[2, 1][step]]), whole)
+    assert len(taken[1, 0]) == 4
+
+
+def test_bf16_computes_under_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[torch.dtype] = []
+
+    def spy(*args: Any) -> tuple[Tensor, Tensor]:
+        loss, logits = loss_of(*args)
+        seen.extend([loss.dtype, logits.dtype])
+        return loss, logits
+
+    monkeypatch.setattr(loop, "loss_of", spy)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    try:
+        state = train(replace(PLAIN, epochs=1, precision="bf16"))
+    finally:
+        AcceleratorState._reset_state(reset_partial_state=True)
+    assert set(seen) == {torch.float32, torch.bfloat16} and seen[1] == torch.bfloat16
+    assert all(p.dtype == torch.float32 for p in state.model.parameters())
