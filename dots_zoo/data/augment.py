@@ -1,7 +1,7 @@
 """Augmentation of whole batches of images; every draw comes from a generator.
 
 Source: DARTS (ICLR 2019), Sec. 3.1 (random crop, flip); Cutout (DeVries and Taylor, 2017). What images read
-from files get before they are a batch is in folder.py.
+from files get before they are a batch is in image_folder.py.
 """
 
 import math

@@ -1,6 +1,7 @@
 """What search and retraining ask of a data set, sets in memory, and every set by its name.
 
-Where the images come from is in published.py (digits, CIFAR, SVHN, FashionMNIST) and folder.py (your own).
+Where the images come from is in torchvision_sets.py (digits, CIFAR, SVHN, FashionMNIST) and image_folder.py
+(your own).
 """
 
 from collections.abc import Mapping

@@ -1,6 +1,6 @@
-"""Where a training stands, in a file (run_state.py) and back.
+"""Where a training stands, in a file (runtime/checkpoint_files.py) and back.
 
-Draws depend on the seed, the epoch and the step alone (randomness.py), so no random state is kept.
+Draws depend on the seed, the epoch and the step alone (runtime/seeding.py), so no random state is kept.
 """
 
 from collections.abc import Mapping
