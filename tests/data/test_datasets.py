@@ -38,11 +38,11 @@ def test_options_that_cannot_be_used_are_refused(options, message):
         load_data(DataOptions(**options))
 
 
-@pytest.mark.parametrize("module", ["datasets", "published", "folder"])
+@pytest.mark.parametrize("module", ["load", "datasets", "torchvision_sets", "image_folder"])
 def test_reading_the_modules_needs_no_extra(module, monkeypatch):
     for name in ("sklearn", "sklearn.datasets", "scipy", "scipy.io"):
         monkeypatch.setitem(sys.modules, name, None)
-    spec = find_spec(f"dots_zoo.{module}")
+    spec = find_spec(f"dots_zoo.data.{module}")
     spec.loader.exec_module(module_from_spec(spec))
 
 

@@ -124,7 +124,7 @@ CODE = """
 import importlib.util, sys
 import dots_zoo
 assert not any(name.startswith(("mmcv", "mmengine")) for name in sys.modules)
-from dots_zoo import mm_ops
+from dots_zoo.openmm import mmcv_ops as mm_ops
 assert importlib.util.find_spec("mmcv._ext") is None
 assert mm_ops.install() and mm_ops.install()
 assert importlib.util.find_spec("mmcv._ext").name == "mmcv._ext"

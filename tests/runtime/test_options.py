@@ -46,7 +46,7 @@ def configurations():
 @pytest.mark.parametrize("config", configurations(), ids=lambda kind: kind.__name__)
 def test_every_field_of_a_configuration_is_read_somewhere_and_explained(config):
     read = set()
-    for path in [*SEARCH.glob("*.py"), *SEARCH.parent.glob("dots_zoo/*.py")]:
+    for path in [*SEARCH.rglob("*.py"), *SEARCH.parent.glob("dots_zoo/**/*.py")]:
         tree = ast.parse(path.read_text("utf-8"))
         read |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     names = {field.name for field in dataclasses.fields(config)}
