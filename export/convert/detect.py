@@ -2,7 +2,7 @@
 
 Three parts. The network, image -> maps of every level, is traced, lowered and proven as any other. Decoding,
 maps -> candidates, is traced from a module of its own (both in retinanet_decode.py). Non-maximum suppression
-is ONNX's operator, in text. The result is held against MMDetection's own post-processing. """
+is ONNX's operator, in text. The result is held against MMDetection's own post-processing."""
 
 import json
 from collections.abc import Sequence

@@ -134,7 +134,8 @@ class Finished:
             raise DotsZooError(
                 f"{self.folder}: {self.method} of 0 epochs trained no weights: there is nothing to look at"
             )
-        return Look(run, stage, standing.search, Moment(training.seed, standing.place.epoch - 1))
+        awake = replace(standing.search, resting={})  # an analysis may weigh what rested
+        return Look(run, stage, awake, Moment(training.seed, standing.place.epoch - 1))
 
 
 UNFINISHED = "the search has not ended: go on with --resume"

@@ -93,6 +93,7 @@ def perturbation_stages(
             epochs=config.tuning if number < len(plan) else 0,
             begin=partial(begin, decision) if number > 1 else partial(begin_anew, judge, narrowed, decision),
             learning_rate=lambda epoch: cosine(epoch - start, tuned, first, end),
+            rest=None,
         )
         for number, decision in enumerate(plan, 1)
     )

@@ -25,7 +25,6 @@ by the weight of what is kept (`renormalise`); a group's own size, where the cod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import zip_longest
 
 import torch
 from torch import Tensor
@@ -38,13 +37,13 @@ from ..space.relax import operation_groups
 from ..space.space import SearchSpace
 from ..stages.config import LogitsConfig, TrainingConfig, WeightsConfig, check_span
 from ..stages.operation_search import operation_search
-from ..stages.stage import Figures, Search, Stage, Turn
+from ..stages.resting import unmoved
+from ..stages.stage import Figures, Stage, Turn
 from ..stages.steps import backward, classify, update_logits, update_weights
 from ..supernet.mixture import Mixture, active_where
 
 Kept = Mapping[str, Tensor]  # name of the logits -> bool (E, O) on the CPU: what a step does not drop
 CPU = torch.device("cpu")
-MOMENTS = ("exp_avg", "exp_avg_sq")  # of Adam
 
 
 def dropnas_training() -> TrainingConfig:
@@ -177,25 +176,16 @@ def update_kept_logits(config: DropnasConfig, turn: Turn, kept: Kept) -> None:
     """One step of Adam along the gradients of the kept operations, then partial decay and alpha-adjust."""
     search = turn.search
     masks = {name: sent(on, search.logits[name].device) for name, on in kept.items()}
-    before = {name: [tensor.clone() for tensor in moving(search, name)] for name in masks}
+    before = {name: search.logits[name].detach().clone() for name in masks}
     for name, on in masks.items():
         gradient = search.logits[name].grad
         if gradient is not None:  # None where nothing but `none` was kept in a kind of cell
             gradient *= on
-    update_logits(turn)
-    for name, on in masks.items():
-        logits, old = search.logits[name].detach(), before[name]
-        if config.partial_decay:
-            for now, then in zip_longest(moving(search, name), old):
-                now.copy_(torch.where(on, now, 0.0 if then is None else then))
-        if config.alpha_adjust:
-            logits.copy_(adjusted(old[0], logits, on))
-
-
-def moving(search: Search, name: str) -> list[Tensor]:
-    """What Adam moves: the logits, and its moments once it has them."""
-    state = search.logits_optimiser.state[search.logits[name]]
-    return [search.logits[name].detach(), *(state[moment] for moment in MOMENTS if moment in state)]
+    with unmoved(search, {name: ~on for name, on in masks.items()} if config.partial_decay else {}):
+        update_logits(turn)
+    for name, on in masks.items() if config.alpha_adjust else ():
+        logits = search.logits[name].detach()
+        logits.copy_(adjusted(before[name], logits, on))
 
 
 def adjusted(old: Tensor, new: Tensor, kept: Tensor) -> Tensor:

@@ -28,6 +28,7 @@ from ..space.space import Choice, EdgeRule, SearchSpace, edge_choice
 from ..stages.config import TrainingConfig
 from ..stages.init_stage import carry_on, fresh
 from ..stages.operation_search import active_operations, alphas, open_operations, operation_choices
+from ..stages.resting import resting_operations
 from ..stages.stage import Logits, Moment, Relaxation, Search, Stage, Weights
 from ..stages.steps import one_level, train_weights
 from ..supernet.mixture import Active, Mixture
@@ -93,6 +94,7 @@ def topology_search(
             start=weights.learning_rate,
             end=weights.learning_rate_end,
         ),
+        rest=partial(settled_operations, config, operation_epochs),
     )
     searching = replace(
         first,
@@ -111,6 +113,23 @@ def topology_choices(rule: EdgeRule, space: SearchSpace) -> dict[str, Choice]:
     return operation_choices(space) | betas
 
 
+def temperature_at(config: TopologyConfig, operation_epochs: int, moment: Moment) -> float:
+    """Return the temperature of the topology in an epoch: T0 while the weights warm up, then Eq. 9."""
+    warm_up = config.epochs // 2
+    span = config.epochs - warm_up
+    epoch = min(max(0, moment.epoch - operation_epochs - warm_up), span - 1)
+    return temperature(epoch, span, config.temperature_start, config.temperature_end)
+
+
+def settled_operations(
+    config: TopologyConfig, operation_epochs: int, search: Search, moment: Moment, steps: int
+) -> dict[str, Tensor]:
+    """Return the operations whose weight is zero for the whole epoch, by the logits' name: (E, O)."""
+    t_alpha = config.operation_temperature * temperature_at(config, operation_epochs, moment)
+    names = [f"alpha.{kind}" for kind in search.space.kinds]
+    return {name: resting_operations(search, name, t_alpha, steps) for name in names}
+
+
 def topology_relaxation(
     rule: EdgeRule, config: TopologyConfig, operation_epochs: int, search: Search
 ) -> Relaxation:
@@ -122,17 +141,9 @@ def topology_relaxation(
     alpha_groups = {kind: open_operations(search, kind) for kind in space.kinds}
     beta_open = {kind: search.open[f"beta.{kind}"].to(device) for kind in space.kinds}
     active = active_edges(search, rule)
-    warm_up = config.epochs // 2
-    annealing = partial(
-        temperature,
-        epochs=config.epochs - warm_up,
-        start=config.temperature_start,
-        end=config.temperature_end,
-    )
 
     def schedules(moment: Moment) -> dict[str, float]:
-        epoch = moment.epoch - operation_epochs - warm_up
-        return {"temperature": annealing(min(max(0, epoch), config.epochs - warm_up - 1))}
+        return {"temperature": temperature_at(config, operation_epochs, moment)}
 
     def weigh(logits: Logits, moment: Moment) -> Weights:
         t_beta = schedules(moment)["temperature"]

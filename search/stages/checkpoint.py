@@ -114,6 +114,7 @@ def tensors_of(standing: Standing) -> dict[str, Tensor]:
     found |= {f"logits.{name}": tensor for name, tensor in search.logits.items()}
     found |= {f"open.{name}": tensor for name, tensor in search.open.items()}
     found |= {f"memory.{name}": tensor for name, tensor in search.memory.items()}
+    found |= {f"resting.{name}": tensor for name, tensor in search.resting.items()}
     found |= _optimiser_tensors("sgd", search.weights_optimiser, search.supernet.named_parameters())
     found |= _optimiser_tensors("adam", search.logits_optimiser, search.logits.items())
     if standing.seen:
@@ -171,11 +172,14 @@ def _search(facts: Mapping[str, Any], tensors: Mapping[str, Tensor], run: Run) -
         open={name: tensors[f"open.{name}"].cpu() for name in choices},
         weights_optimiser=sgd(supernet, run.training),
         logits_optimiser=adam(logits.values(), run.training),
-        memory=_under("memory.", tensors),
     )
     _restore("sgd", found.weights_optimiser, dict(supernet.named_parameters()), tensors)
     _restore("adam", found.logits_optimiser, logits, tensors)
-    return replace(found, memory={name: tensor.cpu() for name, tensor in found.memory.items()})
+    memory, resting = (
+        {name: tensor.cpu() for name, tensor in _under(prefix, tensors).items()}
+        for prefix in ("memory.", "resting.")
+    )
+    return replace(found, memory=memory, resting=resting)
 
 
 def _restore(

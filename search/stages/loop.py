@@ -81,8 +81,12 @@ def _epochs(
             if search is None or number > place.stage:
                 search = stage.begin(run, search, Moment(seed, place.epoch))
                 place = Place(stage=number, epoch=place.epoch, told=place.told)
-            relaxation = stage.relax(search)
             for done in range(place.done, max(1, stage.epochs)):
+                if not place.step:  # what rests in an epoch is decided once, before it
+                    steps = steps_of(stage, run) if stage.epochs else 0
+                    masks = stage.rest(search, Moment(seed, place.epoch), steps) if stage.rest else {}
+                    search = replace(search, resting=masks)
+                relaxation = stage.relax(search)
                 if not stage.epochs:  # a decision
                     figures = {"seconds": time.perf_counter() - began}
                 else:

@@ -40,8 +40,11 @@ def open_operations(search: Search, kind: str) -> Tensor:
 
 
 def active_operations(search: Search) -> dict[str, Active]:
-    """The candidates that may still be chosen, for the supernet."""
-    return {kind: active_where(search.open[f"alpha.{kind}"]) for kind in search.space.kinds}
+    """Return the candidates that the supernet computes: those that may still be chosen and do not rest."""
+    computed = dict(search.open)
+    for name, resting in search.resting.items():
+        computed[name] = computed[name] & ~resting
+    return {kind: active_where(computed[f"alpha.{kind}"]) for kind in search.space.kinds}
 
 
 def softmax_relaxation(search: Search) -> Relaxation:

@@ -90,7 +90,8 @@ class Search:
 
     open: name of the logits -> bool (rows, longest row) on the CPU: the alternatives that may still be
     chosen. A row with one is decided, an edge without any is closed. memory: what a method keeps from epoch
-    to epoch.
+    to epoch. resting: name of the logits -> bool (rows, longest row) on the CPU: the open alternatives that
+    are not computed in this epoch (`resting.py`).
     """
 
     space: SearchSpace
@@ -101,6 +102,7 @@ class Search:
     weights_optimiser: Optimizer
     logits_optimiser: Optimizer
     memory: Mapping[str, Tensor] = field(default_factory=dict)
+    resting: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,8 @@ class Stage:
     (`carry_on`), or one with a decision taken. step: one training step. images: the part of the training
     images that makes an epoch; architecture_images: the part that a step gets a second batch from. relax:
     what the logits of a search mean. derive: weights -> cells. learning_rate: of the weights, by epoch of the
-    run. validate: measure the accuracy on half B after every epoch. after: what is kept of an epoch, from its
+    run. rest: what rests in an epoch of so many steps, decided before it; nothing where None. validate:
+    measure the accuracy on half B after every epoch. after: what is kept of an epoch, from its
     figures. kept: the name by which the search is kept as this stage leaves it, where others follow.
     """
 
@@ -148,6 +151,7 @@ class Stage:
     relax: Callable[[Search], Relaxation]
     derive: Callable[[SearchSpace, Weights], Mapping[str, CellGenotype]]
     learning_rate: Callable[[int], float]
+    rest: Callable[[Search, Moment, int], Mapping[str, Tensor]] | None = None
     validate: bool = False
     after: Callable[[Search, Moment, Mapping[str, float]], Search] = unchanged
     kept: str = ""

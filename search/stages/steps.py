@@ -12,7 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dots_zoo.runtime.to_device import sent
+
 from ..supernet.mixture import Mixture
+from .resting import unmoved
 from .stage import Batch, Figures, Turn
 
 
@@ -105,6 +108,9 @@ def update_weights(turn: Turn) -> None:
 
 
 def update_logits(turn: Turn) -> None:
-    """One Adam step."""
-    turn.search.logits_optimiser.step()
-    turn.search.logits_optimiser.zero_grad()
+    """One Adam step, of all logits that do not rest."""
+    search = turn.search
+    still = {name: sent(mask, search.logits[name].device) for name, mask in search.resting.items()}
+    with unmoved(search, still):
+        search.logits_optimiser.step()
+    search.logits_optimiser.zero_grad()
