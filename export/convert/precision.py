@@ -137,7 +137,11 @@ def _quantise(
             nodes_to_quantize=[],
             nodes_to_exclude=list(in_float),
             op_types_to_quantize=[*QDQRegistry, *QLinearOpsRegistry],
-            extra_options={"ActivationSymmetric": symmetric, "WeightSymmetric": True},
+            extra_options={
+                "ActivationSymmetric": symmetric,
+                "WeightSymmetric": True,
+                "TensorQuantOverrides": _ranges_of_outputs(model, ranges),
+            },
         )
         quantiser.quantize_model()
     quantiser.model.topological_sort()
@@ -148,11 +152,25 @@ def _quantise(
     return quantised
 
 
+def _ranges_of_outputs(model: onnx.ModelProto, ranges: Any) -> dict[str, list[dict[str, Any]]]:
+    """Return the calibrated range of every graph output, as an override for the quantiser.
+
+    The quantiser gives a tensor that one ReLU and nothing else reads the range of that ReLU, also where the
+    tensor is an output too, whose negative values are needed outside the graph.
+    """
+    return {
+        value.name: [dict(zip(("rmin", "rmax"), ranges[value.name].range_value, strict=True))]
+        for value in model.graph.output
+        if value.name in ranges
+    }
+
+
 def _integer_relus(model: onnx.ModelProto) -> None:
     """quantise(relu(dequantise(x))) -> max(x, zero point) at the scale of x, where others read x too.
 
     ONNX Runtime has no integer ReLU: it would go to float and back. A ReLU that is the only reader of its
-    input is gone already, for unsigned integers with a zero point of 0 clip by themselves.
+    input is gone already, unless that is an output: unsigned integers with a zero point of 0 clip by
+    themselves.
     """
     source = {name: node for node in model.graph.node for name in node.output}
     readers: dict[str, list[onnx.NodeProto]] = defaultdict(list)
