@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from ..genotype import Genotype, validate
-from ..runtime.atomic_write import write_file
+from ..runtime.atomic_write import check_output, write_file
 from ..runtime.errors import DotsZooError
 
 
@@ -16,6 +16,7 @@ def draw(genotype: Genotype, path: str | os.PathLike[str]) -> Path:
     path = Path(path)
     if path.suffix.lower() not in (".svg", ".png"):
         raise DotsZooError(f"{path}: expected a file name that ends in .svg or .png, got {path.name!r}")
+    check_output(path)
     validate(genotype)
     try:
         from .render import render

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..runtime.atomic_write import write_file
+from ..runtime.atomic_write import check_output, write_file
 from ..runtime.distributed import disconnecting
 from ..runtime.errors import DotsZooError
 from . import check as mm_check
@@ -123,6 +123,8 @@ def _train(args: argparse.Namespace) -> int:
 
 
 def _test(args: argparse.Namespace) -> int:
+    if args.json:
+        check_output(args.json)
     folder = args.work_dir or args.checkpoint.parent / "test"
     metrics = mm_run.test(_config(args), args.checkpoint, folder)
     if args.json:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from ..runtime.atomic_write import write_file
+from ..runtime.atomic_write import check_output, write_file
 from ..runtime.errors import DotsZooError
 
 SHOWN = ("bbox_mAP", "bbox_mAP_50", "mIoU", "mAcc")
@@ -14,6 +14,7 @@ SHOWN = ("bbox_mAP", "bbox_mAP_50", "mIoU", "mAcc")
 
 def plot_curves(folder: Path, path: Path) -> Path:
     """Training loss and learning rate, and the validation metrics, over the steps of a run in `folder`."""
+    check_output(path)
     metrics = folder / "metrics.jsonl"
     if not metrics.is_file():
         raise DotsZooError(f"{metrics}: no such file; expected the --work-dir of a training")

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from ..runtime.atomic_write import write_file
+from ..runtime.atomic_write import check_output, write_file
 from ..runtime.errors import DotsZooError
 
 
@@ -30,6 +30,7 @@ def halved(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def ship(run: Path, target: Path) -> Path:
     """Write the weights of a training halved. Raises DotsZooError where they cannot be read or written."""
+    check_output(target)
     source = run / "model.safetensors"
     try:
         weights = load_file(source)

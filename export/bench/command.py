@@ -4,11 +4,11 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from dots_zoo.runtime.atomic_write import write_file
+from dots_zoo.runtime.atomic_write import check_output, write_file
 
 from .compare import compare
 from .latency import Plan, bench
-from .options import add_plan, check_folder, command_parser, fraction, image_size, plan_of
+from .options import add_plan, command_parser, fraction, image_size, plan_of
 from .report import write_report
 from .rows import Row
 from .schema import dump, read_bench
@@ -54,7 +54,7 @@ def run_bench(args: argparse.Namespace) -> int:
     """Measure, write the JSON, print a line a row."""
     size = image_size(args.input) if args.input else None
     plan = plan_of(args, torch=tuple(args.torch), input_size=size)
-    check_folder(args.output)
+    check_output(args.output)
     document = bench(args.files, plan, progress=lambda line: print(line, flush=True))
     write_file(args.output, dump(document))
     rows = read_bench(document).rows

@@ -1,7 +1,6 @@
 """Options that the commands of the benchmark share, and what they say in words."""
 
 import argparse
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -96,9 +95,3 @@ def image_size(text: str) -> tuple[int, int]:
         raise DotsZooError(f"--input: expected HEIGHTxWIDTH, such as 224x320, got {text!r}")
     height, width = text.split("x")
     return int(height), int(width)
-
-
-def check_folder(output: Path) -> None:
-    """Before the work, not after it. Raises DotsZooError."""
-    if output.is_dir() or not os.access(output.parent, os.W_OK):
-        raise DotsZooError(f"{output}: cannot be written: give a file in an existing, writable folder")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dots_zoo.drawing import html as webpage
-from dots_zoo.runtime.atomic_write import write_file
+from dots_zoo.runtime.atomic_write import check_output, write_file
 from dots_zoo.runtime.errors import DotsZooError
 
 from .plot import Mark, batch_svg, names, pareto_svg, percentile_svg
@@ -85,6 +85,7 @@ def write_report(benches: Sequence[Path | Mapping[str, Any]], out: Path) -> tupl
     render = {".html": to_html, ".md": to_markdown}.get(out.suffix)
     if render is None:
         raise DotsZooError(f"{out}: expected a name that ends in .html or .md")
+    check_output(out)
     read = [read_bench(bench) for bench in benches]
     rows = [row for bench in read for row in bench.rows]
     return write_file(out, render(read).encode()), len(rows), sum(bool(row.failures) for row in rows)

@@ -1,7 +1,6 @@
 """The commands `export` and `inspect`, as `dots-zoo` calls them; nothing else here prints."""
 
 import json
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -16,6 +15,7 @@ from torch import nn
 
 import dots_zoo
 from dots_zoo.network import CellNet
+from dots_zoo.runtime.atomic_write import check_output
 from dots_zoo.runtime.errors import DotsZooError
 
 if TYPE_CHECKING:  # at run time only once the extra is known to be there
@@ -57,7 +57,7 @@ def export_model(
     from .pre_post import Surface
     from .to_onnx import Lowering, export_onnx
 
-    _check_folder(output)
+    check_output(output)
     lowering = Lowering(precision, target, half_io, calibration)  # type: ignore[arg-type]
     surface = Surface(image, logits)  # type: ignore[arg-type]
     if task in TOOLBOXES:
@@ -184,12 +184,6 @@ def _load(model: nn.Module, path: Path) -> None:
     except (RuntimeError, SafetensorError, EOFError, KeyError, ValueError) as error:
         reason = " ".join(str(error).split())  # torch lists every key
         raise DotsZooError(f"{path}: cannot be loaded into {type(model).__name__}: {reason:.300}") from error
-
-
-def _check_folder(output: Path) -> None:
-    """Before the work, not after it."""
-    if not os.access(output.parent, os.W_OK):
-        raise DotsZooError(f"{output}: cannot be written: give a file in an existing, writable folder")
 
 
 def _require(*modules: str) -> None:

@@ -27,7 +27,7 @@ from dots_zoo.genotype import to_text
 from dots_zoo.macs import count
 from dots_zoo.network import CellNet
 from dots_zoo.ops import Noise
-from dots_zoo.runtime.atomic_write import write_file
+from dots_zoo.runtime.atomic_write import check_output, write_file
 from dots_zoo.runtime.errors import DotsZooError
 
 from .calibration import read_images
@@ -127,6 +127,7 @@ def export_onnx(
     images. Raises ParityError where the graph is not proven and DotsZooError where the model cannot be
     exported; there is no file then.
     """
+    check_output(Path(path))
     if unknown := set(dynamic) - AXES.keys():
         raise DotsZooError(f"unknown dynamic axis {min(unknown)!r}: expected some of {', '.join(AXES)}")
     ends = ends_of(task, surface)

@@ -6,15 +6,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from dots_zoo.runtime.atomic_write import write_files
+from dots_zoo.runtime.atomic_write import check_output, write_files
 from dots_zoo.runtime.errors import DotsZooError
 
 from ..bench.latency import Plan
-from ..bench.options import add_plan, check_folder, command_parser, plan_of
+from ..bench.options import add_plan, command_parser, plan_of
 from ..bench.report import to_html as report_page
 from ..bench.schema import dump, read_bench
 from .page import to_html, to_markdown
 from .tables import tables
+
+FILES = ("tables.json", "tables.md", "tables.html", "bench.json", "report.html")
 
 # Some fifty rows in one run: fewer and shorter turns than those of a benchmark of a few.
 QUICK = Plan(batches=(1,), min_iterations=20, min_seconds=1.0)
@@ -51,7 +53,8 @@ def run_tables(args: argparse.Namespace) -> int:
     plan = None if args.counts_only else plan_of(args)
     out: Path = args.out
     with _made(out):
-        check_folder(out / "tables.json")
+        for name in FILES:
+            check_output(out / name)
         document, bench = tables(
             plan, pattern=args.only, exporter=args.exporter, progress=lambda line: print(line, flush=True)
         )

@@ -15,7 +15,7 @@ from jsonargparse import ArgumentParser
 from matplotlib.figure import Figure
 
 from dots_zoo.kernels.malloc import keep_freed_memory
-from dots_zoo.runtime.atomic_write import write_file
+from dots_zoo.runtime.atomic_write import follow_links, write_file
 from dots_zoo.runtime.config_cli import Verbatim, build
 from dots_zoo.runtime.environment import surroundings
 from dots_zoo.runtime.errors import DotsZooError
@@ -93,6 +93,8 @@ def explain(what: str, run: Path, config: Any, out: Path, *, progress: bool = Tr
     Raises DotsZooError where the folder is not that of a search that has ended, or the analysis has no
     meaning there; then nothing is written.
     """
+    for suffix in (".png", ".json"):  # refused before the work; the folder may be missing still
+        follow_links(out / f"{what}{suffix}")
     analysis, finished = ANALYSES[what], read_finished(run)
     figures = analysis.explain(finished, config, progress)
     document = {
