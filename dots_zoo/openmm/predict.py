@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,16 +12,19 @@ import torch
 from mmengine.dataset import Compose
 from mmengine.registry import DefaultScope
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor, nn
 from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
 from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
 
-from ..runtime.atomic_write import write_file
+from ..runtime.atomic_write import follow_links, write_file
 from ..runtime.errors import DotsZooError
 from .backbone import DotsBackbone
 from .check_data import class_names
 from .config import build_model
 from .progress import quiet
+
+SOFTWARE = "dots-zoo predict"  # in every image that is written, so that the next prediction may replace it
 
 
 def predict(
@@ -31,15 +35,17 @@ def predict(
     Boxes are kept from `score` on, in pixels of the image as [x1, y1, x2, y2]. Labels are written as
     NAME_labels.png, 8-bit class indices at the image's size; predictions.json has the share of every class.
     Returns the entries of predictions.json. Raises DotsZooError before anything is written where an image
-    cannot be read or is smaller than the largest stride.
+    cannot be read or is smaller than the largest stride, and where a file in `out` would be replaced that an
+    earlier prediction did not write.
     """
-    stems = [path.stem for path in images]
-    if len(set(stems)) < len(stems):
-        raise DotsZooError(f"predict: two images have the same name without folder: {sorted(stems)[0]}, ...")
+    _check_outputs(task, images, out)
     model: Any = build_model(cfg, task, checkpoint=checkpoint)
     pictures = [_open(path, model) for path in images]
     names, found = class_names(cfg), []
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DotsZooError(f"{out}: cannot be made: {error.strerror}") from error
     for path, picture in zip(images, pictures, strict=True):
         sample = infer(model, path)
         if task == "det":
@@ -52,6 +58,44 @@ def predict(
         found.append({"image": str(path), **entry})
     write_file(out / "predictions.json", json.dumps(found, indent=1).encode())
     return found
+
+
+def _check_outputs(task: str, images: Sequence[Path], out: Path) -> None:
+    """Refuse outputs that meet each other, an image that is given, or a file of anybody else's."""
+    suffixes = (".png", "_labels.png") if task == "seg" else (".png",)
+    sources: dict[Path, Path] = {}
+    for image in images:
+        for path in [out / f"{image.stem}{suffix}" for suffix in suffixes]:
+            if path in sources:
+                raise DotsZooError(
+                    f"predict: {sources[path]} and {image} have the same name without folder and suffix, and "
+                    f"both would be drawn to {path}: give them different names, or a folder each"
+                )
+            sources[path] = image
+    given = {Path(os.path.realpath(path)) for path in images}
+    for path in [*sources, out / "predictions.json"]:
+        if follow_links(path) in given:
+            raise DotsZooError(
+                f"{path}: expected a folder without the images that are given, got one of them, which the "
+                "drawing would replace: give another folder with -o"
+            )
+        if path.exists() and not _is_prediction(path):
+            raise DotsZooError(
+                f"{path}: expected a new file or one of an earlier prediction, got another, which is left as "
+                "it is: move it, or give another folder with -o"
+            )
+
+
+def _is_prediction(path: Path) -> bool:
+    """Return whether `predict` wrote a file: an image that says so, or predictions.json."""
+    try:
+        if path.suffix == ".json":
+            entries = json.loads(path.read_bytes())
+            return isinstance(entries, list) and all({*entry} & {"boxes", "shares"} for entry in entries)
+        with Image.open(path) as image:
+            return image.info.get("Software") == SOFTWARE
+    except (OSError, TypeError, ValueError):
+        return False
 
 
 def infer(model: nn.Module, path: Path) -> Any:
@@ -128,5 +172,7 @@ def _colour(index: int) -> tuple[int, int, int]:
 
 def _write_image(path: Path, image: Image.Image) -> None:
     data = io.BytesIO()
-    image.save(data, format="png")
+    mark = PngInfo()
+    mark.add_text("Software", SOFTWARE)
+    image.save(data, format="png", pnginfo=mark)
     write_file(path, data.getvalue())
