@@ -21,6 +21,7 @@ from mmengine.runner import Runner
 from ..runtime.atomic_write import write_file
 from ..runtime.environment import surroundings
 from ..runtime.errors import DotsZooError
+from ..runtime.run_folder import check_folder
 from .backbone import DotsBackbone
 from .check_data import check_data
 from .config import SCOPES, backbone_of, load_weights
@@ -36,8 +37,7 @@ def train(cfg: Any, folder: Path, *, resume: bool = False, amp: bool = False) ->
     Raises DotsZooError, with the folder as it was, where it is taken, where the data do not fit, and where
     amp is asked for without a GPU.
     """
-    if folder.exists() and not resume and (not folder.is_dir() or any(folder.iterdir())):
-        raise DotsZooError(f"{folder}: expected a new or empty folder; choose another or pass --resume")
+    check_folder(folder, "det or seg train", resume=resume, holds_run=_holds_run)
     if amp and not torch.cuda.is_available():
         raise DotsZooError(
             "--amp: mmengine's mixed precision needs a GPU, and torch finds none: leave it out"
@@ -76,6 +76,7 @@ def test(cfg: Any, checkpoint: Path, folder: Path) -> dict[str, float]:
     """
     if not checkpoint.is_file():
         raise DotsZooError(f"{checkpoint}: no such checkpoint file")
+    _check_log_folder(cfg, folder)
     check_data(cfg, ("test_dataloader",))
     _settle(cfg, folder)
     cfg.load_from = None  # loaded strictly, below
@@ -87,6 +88,24 @@ def test(cfg: Any, checkpoint: Path, folder: Path) -> dict[str, float]:
         else:
             load_weights(model, checkpoint)
         return {name: float(value) for name, value in runner.test().items()}
+
+
+def _holds_run(folder: Path) -> bool:
+    """Return whether mmengine has run here: it leaves a checkpoint, or the log of a start."""
+    starts = [path for path in folder.iterdir() if re.fullmatch(r"\d{8}_\d{6}", path.name)]
+    return (
+        any((path / f"{path.name}.log").is_file() for path in starts) or _last_checkpoint(folder) is not None
+    )
+
+
+def _check_log_folder(cfg: Any, folder: Path) -> None:
+    """Refuse a folder of somebody else's with a file that mmengine would write the resolved config over."""
+    config = folder / Path(cfg.filename).name
+    if config.exists() and not _holds_run(folder):
+        raise DotsZooError(
+            f"{config}: expected a folder without it, as the resolved config is written there; give another "
+            "--work-dir"
+        )
 
 
 def _last_checkpoint(folder: Path) -> Path | None:

@@ -23,7 +23,7 @@ from ..macs import count
 from ..runtime.atomic_write import write_file
 from ..runtime.distributed import processes_of
 from ..runtime.environment import surroundings
-from ..runtime.errors import DotsZooError
+from ..runtime.run_folder import check_run_folder, make_folder
 from ..runtime.sigterm import noted
 from .evaluate import Score
 from .loop import Checkpoint, fit, training_part
@@ -48,8 +48,8 @@ def train(
     """Train `model` on `data`, write the run into `out`, return what run.json holds.
 
     resume: go on from the checkpoint in `out`, or begin where there is none. Raises DotsZooError where `out`
-    holds something and resume is not set, and where the input cannot be used; SystemExit with 143 after
-    SIGTERM, once the step is kept.
+    holds something and resume is not set, or something else than a training, and where the input cannot be
+    used; SystemExit with 143 after SIGTERM, once the step is kept.
     """
     accelerator = Accelerator(mixed_precision=recipe.precision)
     processes = processes_of(accelerator)
@@ -76,7 +76,8 @@ def train(
 
 
 def _begin(out: Path, resume: bool, settings: Mapping[str, Any]) -> None:
-    _make_folder(out, resume)
+    check_run_folder(out, "train", resume=resume)
+    make_folder(out)
     if not (out / "checkpoint").is_dir():  # else it has to be the same training's
         header = "# dots-zoo train --config config.yaml --out FOLDER\n"
         write_file(out / "config.yaml", (header + yaml.safe_dump(settings, sort_keys=False)).encode())
@@ -112,17 +113,6 @@ def summary(run: Mapping[str, Any], out: Path) -> str:
         f"{run['data']} (loss {score['loss']:.4f}) after {run['epochs']} epochs in {run['hours']:.2f} h, "
         f"{run['parameters']:,} parameters, {run['macs'] / 1e6:.1f} M MACs; written to {out}"
     )
-
-
-def _make_folder(out: Path, resume: bool) -> None:
-    if out.exists() and not resume and (not out.is_dir() or any(out.iterdir())):
-        raise DotsZooError(
-            f"{out}: expected a new or an empty folder; choose another, or go on with --resume"
-        )
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DotsZooError(f"{out}: cannot be made: {error.strerror}") from error
 
 
 def _plain(table: Mapping[str, Any]) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from dots_zoo.runtime.atomic_write import write_file
 from dots_zoo.runtime.distributed import processes_of
 from dots_zoo.runtime.environment import surroundings
 from dots_zoo.runtime.errors import DotsZooError
+from dots_zoo.runtime.run_folder import check_run_folder, make_folder
 from dots_zoo.runtime.sigterm import noted
 
 from ..methods.registry import Derivation, plan
@@ -58,8 +59,8 @@ def search(
     is looked up (`search/space/nasbench201_table.py`). resume: go on from the checkpoint in `out`, or begin
     where there is none. checkpoint_seconds: between two checkpoints; 0 keeps every step. Of several processes
     all return what was found, and the first writes. Raises DotsZooError where `out` holds something and
-    resume is not set, the configuration cannot be used, or a loss is not finite; and SystemExit with 143
-    after SIGTERM, once the step is kept."""
+    resume is not set, or something else than a search, the configuration cannot be used, or a loss is not
+    finite; and SystemExit with 143 after SIGTERM, once the step is kept."""
     searched = named_space(space) if isinstance(space, str) else space
     stages = plan(method, config, derivation, searched)
     if table is not None and searched.family != "nasbench201":
@@ -76,6 +77,7 @@ def search(
         "config_sha256": hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest(),
     }
     processes = processes_of(Accelerator(mixed_precision=config.training.precision))
+    processes.first_does(partial(check_run_folder, out, "search", resume=resume))
     with noted() as stop:
         keeper = Keeper(out / "checkpoint", checkpoint_seconds, identity, stop, aside=out / "stages")
         saved = keeper.saved(processes) if resume else None
@@ -83,7 +85,7 @@ def search(
             processes.end("search: expected the same options and the same folder in all processes")
         epochs = run_stages(stages, config.training, data, keeper=keeper, saved=saved, progress=progress)
         folder = _Folder(out, saved.facts["place"]["told"] if saved else 0)
-        processes.first_does(partial(folder.begin, resume, identity))
+        processes.first_does(partial(folder.begin, identity))
         found: Genotype | None = None
         for epoch in epochs:
             found = Genotype(f"{method}_{data.name}_seed{config.training.seed}", searched.family, epoch.cells)
@@ -112,18 +114,20 @@ class _Folder:
     def genotype(self, number: int) -> Path:
         return self.out / "genotypes" / f"{number:03d}.json"
 
-    def begin(self, resume: bool, settings: Mapping[str, Any]) -> None:
-        _make_folder(self.out, resume)
+    def begin(self, settings: Mapping[str, Any]) -> None:
+        make_folder(self.out)
         written = self.path.read_text("utf-8").splitlines() if self.told and self.path.is_file() else []
         if len(written) < self.told:
             raise DotsZooError(
                 f"{self.path}: expected the {self.told} lines of the search so far, got {len(written)}"
             )
         self.lines = [json.loads(line) for line in written[: self.told]]
+        if not self.lines:
+            _write_settings(self.out, settings)  # first: it says whose folder this is
+        for name in ("genotypes", "plots"):
+            make_folder(self.out / name)
         step = self.lines[-1]["epoch"] + 1 if self.lines else 0
         self.board = SummaryWriter(str(self.out / "tensorboard"), purge_step=step)
-        if not self.lines:
-            _write_settings(self.out, settings)
 
     def add(self, epoch: Epoch, figures: Mapping[str, float], found: Genotype) -> None:
         save_genotype(found, self.genotype(len(self.lines)))
@@ -146,18 +150,6 @@ def _write_settings(out: Path, settings: Mapping[str, Any]) -> None:
     plain = {name: value for name, value in settings.items() if name != "method"}
     header = f"# dots-zoo search {settings['method']} --config config.yaml --out FOLDER\n"
     write_file(out / "config.yaml", (header + yaml.safe_dump(plain, sort_keys=False)).encode())
-
-
-def _make_folder(out: Path, resume: bool) -> None:
-    if out.exists() and not resume and (not out.is_dir() or any(out.iterdir())):
-        raise DotsZooError(
-            f"{out}: expected a new or an empty folder for the run; choose another, or go on with --resume"
-        )
-    try:
-        (out / "genotypes").mkdir(parents=True, exist_ok=True)
-        (out / "plots").mkdir(exist_ok=True)
-    except OSError as error:
-        raise DotsZooError(f"{out}: cannot be made: {error.strerror}") from error
 
 
 def _facts(provenance: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

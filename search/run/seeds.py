@@ -8,14 +8,17 @@ import json
 import statistics
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from accelerate import PartialState  # type: ignore[import-untyped]
+from accelerate import Accelerator  # type: ignore[import-untyped]
 
 from dots_zoo.data.datasets import Data
 from dots_zoo.genotype import Genotype
 from dots_zoo.runtime.atomic_write import write_file
+from dots_zoo.runtime.distributed import processes_of
+from dots_zoo.runtime.run_folder import check_folder, holds, is_empty
 
 from ..methods.registry import Derivation
 from ..space.space import SearchSpace
@@ -37,11 +40,13 @@ def search_seeds(
     The arguments are those of `run.search`. figures: name -> mean and standard deviation (of a sample) over
     the searches, of the last epoch. edges_agree: see `agreement`.
     """
+    processes = processes_of(Accelerator(mixed_precision=config.training.precision))
+    check = partial(check_folder, out, "search --seeds", resume=options.get("resume", False))
+    processes.first_does(partial(check, holds_run=_holds_searches))
     found = []
     for seed in seeds:
         training = replace(config.training, seed=seed)
         folder = out / f"seed{seed}"
-        folder.parent.mkdir(parents=True, exist_ok=True)
         found.append(
             search(method, replace(config, training=training), derivation, space, data, folder, **options)
         )
@@ -55,9 +60,15 @@ def search_seeds(
         "edges_agree": agreement(found),
         "runs": [f"seed{seed}" for seed in seeds],
     }
-    if PartialState().is_main_process:
+    if processes.first:
         write_file(out / "seeds.json", json.dumps(summary, indent=2).encode())
     return summary
+
+
+def _holds_searches(out: Path) -> bool:
+    """Return whether a folder holds searches of several seeds, or the first of them, which has just begun."""
+    folders = [path for path in out.glob("seed[0-9]*") if path.is_dir()]
+    return any(holds(folder, "search") or is_empty(folder) for folder in folders)
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:

@@ -246,7 +246,7 @@ def test_a_taken_folder_and_what_does_not_fit_are_refused(
     broken.write_bytes(b"\xff\xd8\xff\xe0 not a picture")
     image = str(next(iter(trained.data.glob("**/images/*.jpg"))))
     refused = [
-        (["train", config, "--work-dir", str(trained.out), *trained.words], "expected a new or empty folder"),
+        (["train", config, "--work-dir", str(trained.out), *trained.words], "expected a new or an empty "),
         (["train", config, "--work-dir", out, "--amp", *trained.words], "--amp: mmengine's mixed precision"),
         (["test", config, trained.best, "--work-dir", out, *trained.words, *other], "does not fit the model"),
         (["test", config, out + ".pth", "--work-dir", out, *trained.words], "no such checkpoint file"),
