@@ -37,22 +37,18 @@ BENCHMARKS = {
 }
 TABLES = "the papers' cost tables, with our counts and latency"
 
-# Modules of the extras that a command imports, and the extra that brings them.
+# The extras that a command runs with; list, draw and doctor are the core's.
 EXTRAS = {
-    "accelerate": "search",
-    "numba": "search",
-    "sklearn": "search",
-    "scipy": "search",
-    "tensorboard": "search",
-    "matplotlib": "search",
-    "tqdm": "search",
-    "onnx": "export",
-    "onnxruntime": "export",
-    "onnxscript": "export",
-    "mmengine": "mm",
-    "mmcv": "mm",
-    "mmdet": "mm",
-    "mmseg": "mm",
+    "search": ("search",),
+    "explain": ("search",),
+    "train": ("train",),
+    "eval": ("train",),
+    "det": ("mm",),
+    "seg": ("mm",),
+    "export": ("export",),
+    "inspect": ("export",),
+    **dict.fromkeys(BENCHMARKS, ("export",)),
+    "demo": ("search", "export"),
 }
 
 
@@ -97,11 +93,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         return error.exit_code
     except ModuleNotFoundError as error:
         module = (error.name or "").partition(".")[0]
-        if module not in EXTRAS:
+        extras = _extras_for(module, argv[0])
+        if not extras:
             raise
-        hint = f"pip install 'dots-zoo[{EXTRAS[module]}]'"
+        hint = f"pip install 'dots-zoo[{','.join(extras)}]'"
         print(f"dots-zoo: error: {module} is not installed: {hint}", file=sys.stderr)
         return DotsZooError.exit_code
+
+
+def _extras_for(module: str, command: str) -> Sequence[str]:
+    """Return the extras that bring a module: the command's own if they do, () if none does.
+
+    What nobody asks for by name, such as numba's llvmlite, comes with a command's own extras if these are
+    incomplete.
+    """
+    from .doctor import extras_with, missing
+
+    bringing, own = extras_with(module), EXTRAS.get(command, ())
+    if set(own) & set(bringing) or (not bringing and any(map(missing, own))):
+        return own
+    return bringing[:1]
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,14 +1,22 @@
 """`dots-zoo doctor`: what is installed, what is missing, and what gets in each other's way."""
 
 import platform
-import re
-import sys
 from importlib import import_module, metadata
 
 import torch
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 EXTRAS = ("search", "train", "export", "mm")
 CORE = ("torch", "torchvision", "timm", "jsonargparse", "numpy", "safetensors")
+# Distributions whose module has another name.
+MODULES = {
+    "scikit-learn": "sklearn",
+    "onnxruntime-gpu": "onnxruntime",
+    "mmcv-lite": "mmcv",
+    "mmsegmentation": "mmseg",
+    "opencv-python-headless": "cv2",
+}
 
 
 def installed(distribution: str) -> str | None:
@@ -21,14 +29,35 @@ def installed(distribution: str) -> str | None:
 
 def requirements(extra: str) -> list[str]:
     """The distributions that an extra of dots-zoo asks for on this platform."""
-    from packaging.requirements import Requirement
+    core = [r.name for r in _requirements("")]
+    return [r.name for r in _requirements(extra) if r.name not in core]
 
+
+def _requirements(extra: str) -> list[Requirement]:
+    """Return what the core and an extra ask for on this platform; the core alone for ""."""
     parsed = [Requirement(line) for line in metadata.requires("dots-zoo") or []]
-    return [
-        r.name
-        for r in parsed
-        if r.marker and r.marker.evaluate({"extra": extra}) and not r.marker.evaluate({"extra": ""})
-    ]
+    return [r for r in parsed if r.marker is None or r.marker.evaluate({"extra": extra})]
+
+
+def extras_with(module: str) -> list[str]:
+    """Return the extras that ask for the distribution of a top-level module."""
+    return [extra for extra in EXTRAS if module in (MODULES.get(name, name) for name in requirements(extra))]
+
+
+def outdated() -> list[str]:
+    """Return a sentence for Python and for each requirement of the core whose version is not supported."""
+    python, supported = platform.python_version(), metadata.metadata("dots-zoo")["Requires-Python"]
+    problems = []
+    if not SpecifierSet(supported).contains(python, prereleases=True):
+        problems.append(f"python {python} is not supported: expected {supported}")
+    for requirement in _requirements(""):
+        version = installed(requirement.name)
+        if version is not None and not requirement.specifier.contains(version, prereleases=True):
+            problems.append(
+                f"{requirement.name} {version} is not supported: expected {requirement.specifier}: "
+                f"pip install --upgrade '{requirement.name}{requirement.specifier}'"
+            )
+    return problems
 
 
 def missing(extra: str) -> list[str]:
@@ -68,6 +97,4 @@ def diagnose() -> tuple[list[str], list[str]]:
             f"extra {extra:<8} "
             + (f"missing {', '.join(absent)}: pip install 'dots-zoo[{extra}]'" if absent else "complete")
         )
-    if not re.match(r"3\.(11|12|13)\.", platform.python_version()):
-        problems.append(f"python {sys.version.split()[0]} is not supported: expected 3.11 to 3.13")
-    return lines, problems
+    return lines, [*problems, *outdated()]

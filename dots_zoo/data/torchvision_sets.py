@@ -148,7 +148,8 @@ def _from_torchvision(options: DataOptions) -> ImageData:
 
 
 def _not_installed(name: str, package: str) -> DotsZooError:
-    return DotsZooError(f"{name}: expected {package}, which is not installed: pip install 'dots-zoo[search]'")
+    hint = "pip install 'dots-zoo[search]' or 'dots-zoo[train]'"
+    return DotsZooError(f"{name}: expected {package}, which is not installed: {hint}")
 
 
 def _resize(images: Tensor, size: int | None) -> Tensor:

@@ -18,14 +18,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 import torch.distributed as dist
-from accelerate import Accelerator  # type: ignore[import-untyped]
 from torch import Tensor
 
 from .errors import DotsZooError
+
+if TYPE_CHECKING:  # det and seg run without it
+    from accelerate import Accelerator  # type: ignore[import-untyped]
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,7 @@ class Processes:
 ALONE = Processes()
 
 
-def processes_of(accelerator: Accelerator) -> Processes:
+def processes_of(accelerator: "Accelerator") -> Processes:
     """Those that Accelerate has connected; every call has to be made by all of them.
 
     Raises DotsZooError where this process was started as one of several that are not connected, and where

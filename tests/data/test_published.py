@@ -69,7 +69,9 @@ def test_digits_take_no_folder(changes):
 
 def test_digits_name_the_extra_that_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
-    with pytest.raises(DotsZooError, match=r"digits: expected scikit-learn, .* 'dots-zoo\[search\]'"):
+    with pytest.raises(
+        DotsZooError, match=r"digits: expected scikit-learn, .* 'dots-zoo\[search\]' or 'dots-zoo\[train\]'"
+    ):
         load_data(DataOptions())
 
 
@@ -166,7 +168,9 @@ def test_svhn_is_read_from_its_files_and_a_mirrored_digit_is_no_digit(monkeypatc
 def test_svhn_names_the_extra_that_is_missing(monkeypatch, tmp_path):
     write_svhn(tmp_path, monkeypatch)
     monkeypatch.setitem(sys.modules, "scipy.io", None)
-    with pytest.raises(DotsZooError, match=r"svhn: expected scipy, .* 'dots-zoo\[search\]'"):
+    with pytest.raises(
+        DotsZooError, match=r"svhn: expected scipy, .* 'dots-zoo\[search\]' or 'dots-zoo\[train\]'"
+    ):
         load("svhn", tmp_path)
 
 
