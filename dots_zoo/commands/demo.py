@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from ..drawing.draw import draw
 from ..genotype import Genotype, save_genotype, to_text
 from ..macs import count
 from ..runtime.atomic_write import write_file
+from ..runtime.best_effort import attempt
 from ..runtime.errors import DotsZooError
 from ..train.loop import fit
 from ..train.recipe import Recipe
@@ -77,8 +79,8 @@ def demo(
         result = _run(out, seed, settings or Settings(), search_options)
     finally:
         torch.set_num_threads(threads)
-    write_file(out / "report.html", page(result, out).encode())
     write_file(out / "demo.json", json.dumps(result, indent=1).encode())
+    write_file(out / "report.html", page(result, out).encode())
     return result
 
 
@@ -87,7 +89,7 @@ def summary(result: dict[str, Any], out: Path) -> str:
     rows = [f"  {row['name']:<28} {100 * row['accuracy']:6.2f} %" for row in result["accuracies"]]
     files = {"cell": "cell.svg", "genotype": "search/genotype.json", "weights": "weights.safetensors"}
     files |= {"ONNX": "m.onnx", "report": "report.html"}
-    lines = [f"  {what:<9} {out / name}" for what, name in files.items()]
+    lines = [f"  {what:<9} {out / name}" for what, name in files.items() if (out / name).is_file()]
     parity = f"ONNX against PyTorch: {result['parity']['error']:.1e} of how much the output moves"
     took = f"took {sum(result['seconds'].values()):.0f} s"
     return "\n".join(["test accuracy on handwritten digits:", *rows, parity, took, *lines])
@@ -129,7 +131,7 @@ def _run(out: Path, seed: int, settings: Settings, search_options: Sequence[str]
         line = "1/4 search with DOTS, whose first step compiles once; a random cell is trained beside it"
         with clock.step("search", line):
             found = search(chosen.method, chosen.config, chosen.derivation, chosen.space, data, chosen.out)
-            draw(found, out / "cell.svg")
+            attempt(str(out / "cell.svg"), partial(draw, found, out / "cell.svg"))
         with clock.step("retrain", "2/4 retrain the cell that was found"):
             own = retrain(found_file, out / "weights.safetensors", seed, settings)
             random = training.result()

@@ -39,13 +39,13 @@ def page(result: Mapping[str, Any], out: Path) -> str:
         for row in times
     ]
     machine, versions = result["bench"]["machine"], result["bench"]["versions"]
-    plots = sorted((out / "search/plots").glob("*.png"))
+    cell, plots = sorted(out.glob("cell.svg")), sorted((out / "search/plots").glob("*.png"))
     return webpage.document(
         "dots_zoo demo",
         "\n".join(
             [
                 f"<p>{escape(intro)}</p><h2>The cell that was found</h2>",
-                webpage.picture(out / "cell.svg", "normal and reduction cell"),
+                *(webpage.picture(path, "normal and reduction cell") for path in cell),
                 f"<pre>{escape(result['genotype'])}</pre><h2>Test accuracy</h2>",
                 webpage.table(("model", "test accuracy", "parameters", "MACs"), accuracies),
                 f"<p>{escape(CAVEAT)}</p><h2>ONNX</h2><p>{escape(check)}</p>",

@@ -1,6 +1,7 @@
 """The model card of a training, rendered from what its run.json holds."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 CARD = """\
@@ -31,15 +32,16 @@ model = timm.create_model("local-dir:PATH/OF/THIS/FOLDER", pretrained=True)
 
 `metrics.jsonl` holds the figures of every epoch, `config.yaml` every number of the training
 (`dots-zoo train --config config.yaml --out FOLDER` repeats it), `run.json` versions and machine.
-
-![Loss, accuracy and learning rate](curves.png)
+"""
+CURVES = """
+![Loss, accuracy and learning rate]({name})
 """
 
 
-def card(run: Mapping[str, Any]) -> str:
-    """Markdown, with the head that model hubs read."""
+def card(run: Mapping[str, Any], curves: Path | None) -> str:
+    """Return the card as Markdown, with the head that model hubs read; curves: a picture beside it."""
     score, machine = run["score"], run["machine"]
-    return CARD.format(
+    text = CARD.format(
         **{
             k: run[k]
             for k in ("model", "genotype", "architecture", "data", "evaluated", "parameters", "macs")
@@ -53,3 +55,4 @@ def card(run: Mapping[str, Any]) -> str:
         where=machine["gpu"] or f"{machine['threads']} CPU threads",
         seed=run["settings"]["seed"],
     )
+    return text if curves is None else text + CURVES.format(name=curves.name)

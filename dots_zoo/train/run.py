@@ -21,6 +21,7 @@ from torch.utils.tensorboard import SummaryWriter
 from ..data.datasets import Data
 from ..macs import count
 from ..runtime.atomic_write import write_file
+from ..runtime.best_effort import attempt
 from ..runtime.distributed import processes_of
 from ..runtime.environment import surroundings
 from ..runtime.run_folder import check_run_folder, make_folder
@@ -150,8 +151,9 @@ def _finish(
         **surroundings(("torch", "torchvision", "timm", "accelerate")),
     }
     write_file(out / "run.json", json.dumps(run, indent=2).encode())
-    plot_curves(out / "metrics.jsonl", out / "curves.png")
-    write_file(out / "README.md", card(run).encode())
+    curves = out / "curves.png"
+    drawn = attempt(str(curves), partial(plot_curves, out / "metrics.jsonl", curves))
+    write_file(out / "README.md", card(run, drawn).encode())
     return run
 
 

@@ -5,11 +5,13 @@ A row that failed its parity, provider or stability check is there with the reas
 
 import html
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from dots_zoo.drawing import html as webpage
 from dots_zoo.runtime.atomic_write import check_output, write_file
+from dots_zoo.runtime.best_effort import attempt
 from dots_zoo.runtime.errors import DotsZooError
 
 from .plot import Mark, batch_svg, names, pareto_svg, percentile_svg
@@ -144,7 +146,9 @@ def _plots(rows: Sequence[Row]) -> Iterator[str]:
         groups.setdefault((device.get(row.provider_asked, row.provider_asked), row.threads), []).append(row)
     for (provider, threads), members in groups.items():
         title = f"{provider}, {threads} thread{'' if threads == 1 else 's'}"
-        figures = [*_costs(members), *_batches(members), *_percentiles(members)]
+        plots = (_costs(members), _batches(members), _percentiles(members))
+        what = f"latency report, plots of {title}"
+        figures = [figure for plot in plots for figure in attempt(what, partial(list, plot)) or ()]
         drawn = "\n".join(
             f"<figure><figcaption>{html.escape(caption)}</figcaption>{svg}</figure>"
             for caption, svg in figures

@@ -8,6 +8,7 @@ import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from matplotlib.figure import Figure
 
 from dots_zoo.kernels.malloc import keep_freed_memory
 from dots_zoo.runtime.atomic_write import follow_links, write_file
+from dots_zoo.runtime.best_effort import attempt
 from dots_zoo.runtime.config_cli import Verbatim, build
 from dots_zoo.runtime.environment import surroundings
 from dots_zoo.runtime.errors import DotsZooError
@@ -83,15 +85,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     run = Path(options["run"])
     config = build(ANALYSES[parsed.what].config, options)
     out = run / "explain" if options["out"] is None else Path(options["out"])
-    said, written = explain(parsed.what, run, config, out, progress=True)
-    print(f"{said}; written to {written}, {written.with_suffix('.png').name}")
+    said, [written, *pictures] = explain(parsed.what, run, config, out, progress=True)
+    print(", ".join([f"{said}; written to {written}", *(picture.name for picture in pictures)]))
 
 
-def explain(what: str, run: Path, config: Any, out: Path, *, progress: bool = True) -> tuple[str, Path]:
-    """Analyse the search in `run` and write out/WHAT.json and out/WHAT.png; the result in a line, the JSON.
+def explain(what: str, run: Path, config: Any, out: Path, *, progress: bool = True) -> tuple[str, list[Path]]:
+    """Analyse the search in `run` and write out/WHAT.json, and out/WHAT.png if it can be drawn.
 
-    Raises DotsZooError where the folder is not that of a search that has ended, or the analysis has no
-    meaning there; then nothing is written.
+    Returns the result in a line, and the files. Raises DotsZooError where the folder is not that of a search
+    that has ended, or the analysis has no meaning there; then nothing is written.
     """
     for suffix in (".png", ".json"):  # refused before the work; the folder may be missing still
         follow_links(out / f"{what}{suffix}")
@@ -106,15 +108,20 @@ def explain(what: str, run: Path, config: Any, out: Path, *, progress: bool = Tr
         "figures": figures,
         **surroundings(PACKAGES),
     }
-    picture = io.BytesIO()
-    analysis.draw(figures).savefig(picture, format="png", dpi=100)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DotsZooError(f"{out}: cannot be made: {error.strerror}") from error
-    write_file(out / f"{what}.png", picture.getvalue())
     written = write_file(out / f"{what}.json", json.dumps(document, indent=1).encode())
-    return analysis.line(figures), written
+    path = out / f"{what}.png"
+    picture = attempt(str(path), partial(_draw, analysis, figures, path))
+    return analysis.line(figures), [written, *([picture] if picture else [])]
+
+
+def _draw(analysis: Analysis, figures: dict[str, Any], path: Path) -> Path:
+    picture = io.BytesIO()
+    analysis.draw(figures).savefig(picture, format="png", dpi=100)
+    return write_file(path, picture.getvalue())
 
 
 def build_parser(what: str | None = None) -> ArgumentParser:

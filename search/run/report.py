@@ -5,7 +5,8 @@ Drawn from the files of a run alone: metrics.jsonl, genotypes/, plots/ and run.j
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from dots_zoo.drawing import html as webpage
 from dots_zoo.drawing.draw import draw
 from dots_zoo.genotype import CellGenotype, Genotype, load_genotype, to_text
 from dots_zoo.runtime.atomic_write import write_file
+from dots_zoo.runtime.best_effort import attempt
 
 PANELS = ("loss", "accuracy", "entropy", "operations of the cells")
 TWENTY = colormaps["tab20"].colors  # type: ignore[attr-defined]
@@ -71,17 +73,24 @@ def plot_changes(cells: Sequence[CellGenotype], operations: Sequence[str], path:
 
 
 def write_story(out: Path) -> Path:
-    """The pictures that a run lacks, and report.html; `out` is the folder of a search that has ended."""
+    """Draw the pictures that a run lacks and write report.html, with those pictures that can be drawn.
+
+    out: folder of a search that has ended.
+    """
     lines = [json.loads(text) for text in (out / "metrics.jsonl").read_text("utf-8").splitlines()]
     genotypes = [load_genotype(out / "genotypes" / f"{number:03d}.json") for number in range(len(lines))]
     found = genotypes[-1]
-    draw(found, out / "plots" / "cell.png")
-    pictures = [plot_curves(lines, out / "plots" / "curves.png")]
-    every = [edge.op for genotype in genotypes for cell in genotype.cells.values() for edge in cell.edges]
+    every = {edge.op for genotype in genotypes for cell in genotype.cells.values() for edge in cell.edges}
+    plots: dict[str, Callable[[Path], Path]] = {
+        "cell.png": partial(draw, found),
+        "curves.png": partial(plot_curves, lines),
+    }
     for kind in found.cells:  # an operation has the same colour in all
         cells = [genotype.cells[kind] for genotype in genotypes]
-        pictures.append(plot_changes(cells, sorted(set(every)), out / "plots" / f"changes.{kind}.png"))
-    return write_file(out / "report.html", _page(out, found, lines, pictures).encode())
+        plots[f"changes.{kind}.png"] = partial(plot_changes, cells, sorted(every))
+    paths = {out / "plots" / name: plot for name, plot in plots.items()}
+    drawn = [path for path, plot in paths.items() if attempt(str(path), partial(plot, path))]
+    return write_file(out / "report.html", _page(out, found, lines, drawn).encode())
 
 
 def _page(out: Path, found: Genotype, lines: Sequence[Line], pictures: Sequence[Path]) -> str:
@@ -90,13 +99,15 @@ def _page(out: Path, found: Genotype, lines: Sequence[Line], pictures: Sequence[
     last = [(name, f"{value:.4g}") for name, value in lines[-1].items() if isinstance(value, float)]
     facts = [(name, value) for name, value in run.items() if not isinstance(value, dict)]
     versions = list(run["versions"].items())
+    cell = [path for path in pictures if path.stem == "cell"]
+    course = [path for path in pictures if path not in cell]
     return webpage.document(
         f"Search {found.name}",
         "\n".join(
             [
-                webpage.picture(out / "plots" / "cell.png", "the cells that were found", scroll=True),
+                *(webpage.picture(path, "the cells that were found", scroll=True) for path in cell),
                 f"<pre>{escape(to_text(found))}</pre><h2>How it went</h2>",
-                *(webpage.picture(path, _caption(path), scroll=True) for path in pictures),
+                *(webpage.picture(path, _caption(path), scroll=True) for path in course),
                 "<h2>Weights of the alternatives</h2>",
                 *(webpage.picture(path, path.stem, scroll=True) for path in weights),
                 "<h2>At the end</h2>",

@@ -23,6 +23,7 @@ import dots_zoo
 from dots_zoo.data.datasets import Data
 from dots_zoo.genotype import Genotype, load_genotype, save_genotype, to_text
 from dots_zoo.runtime.atomic_write import write_file
+from dots_zoo.runtime.best_effort import attempt
 from dots_zoo.runtime.distributed import processes_of
 from dots_zoo.runtime.environment import surroundings
 from dots_zoo.runtime.errors import DotsZooError
@@ -140,9 +141,11 @@ class _Folder:
         self.board.flush()
 
     def end(self, found: Genotype, provenance: Mapping[str, Any]) -> None:
-        plot_weights(self.path, self.out / "plots")
+        """Write the result first, then the pictures and the page that it can do without."""
         save_genotype(found, self.out / "genotype.json")
         write_file(self.out / "run.json", json.dumps(_facts(provenance, self.lines), indent=2).encode())
+        plots = self.out / "plots"
+        attempt(f"{plots}: pictures of the weights", partial(plot_weights, self.path, plots))
         write_story(self.out)
 
 
@@ -162,9 +165,11 @@ def _facts(provenance: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) ->
 
 
 def _commit() -> str | None:
-    """The commit of the checkout that dots_zoo runs from, None where it does not run from one."""
+    """Return the commit of the checkout that dots_zoo runs from; None where there is none or git fails."""
     root = Path(dots_zoo.__file__).parents[1]
     if not (root / ".git").exists():
         return None
-    asked = subprocess.run(["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True)
-    return asked.stdout.strip() if asked.returncode == 0 else None
+    command = ["git", "-C", str(root), "rev-parse", "HEAD"]
+    ask = partial(subprocess.run, command, capture_output=True, text=True, check=True)
+    answer = attempt("git_commit of run.json", ask)
+    return None if answer is None else answer.stdout.strip()

@@ -8,6 +8,7 @@ import pytest
 import timm
 import torch
 from accelerate import Accelerator
+from matplotlib.figure import Figure
 
 from dots_zoo.commands.demo import NAME, Settings, demo, summary
 from dots_zoo.data.datasets import DataOptions
@@ -61,12 +62,18 @@ def test_the_page_shows_them_with_the_pictures_inside(folder: Path) -> None:
     )
 
 
-def test_the_same_seed_finds_the_same_cell_and_an_earlier_demo_is_replaced(
-    folder: Path, tmp_path: Path
+def test_the_same_seed_finds_the_same_cell_and_replaces_an_earlier_demo_without_pictures_if_need_be(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def no_picture(*args: object, **options: object) -> None:
+        raise RuntimeError("no font")
+
     before = load_genotype(folder / "search/genotype.json")
     threads = torch.get_num_threads()
-    demo(folder, 0, replace(SMALL, channels=2), SEARCH)
+    monkeypatch.setattr(Figure, "savefig", no_picture)
+    result = demo(folder, 0, replace(SMALL, channels=2), SEARCH)
+    assert "<img " not in (folder / "report.html").read_text() and not (folder / "cell.svg").exists()
+    assert "cell.svg" not in summary(result, folder) and "report.html" in summary(result, folder)
     assert torch.get_num_threads() == threads
     assert load_genotype(folder / "search/genotype.json").cells == before.cells
     assert json.loads((folder / "demo.json").read_text())["settings"]["channels"] == 2

@@ -12,9 +12,8 @@ from dots_zoo.commands.cli import main
 from dots_zoo.openmm.progress import quiet
 
 with quiet():
-    from helpers.tiny_mm import SIDE, write_config
-
     from dots_zoo.openmm.config import build_model
+    from helpers.tiny_mm import SIDE, write_config
 
 Predict = Callable[..., int]
 

@@ -4,12 +4,12 @@ import shutil
 from pathlib import Path
 
 import pytest
-from helpers.toy_search import TINY_SPACE, toy_config, toy_data, toy_derivation, toy_training
 
 from dots_zoo.commands.cli import main
 from dots_zoo.openmm.progress import quiet
 from dots_zoo.search.run.run import search
 from dots_zoo.search.run.seeds import search_seeds
+from helpers.toy_search import TINY_SPACE, toy_config, toy_data, toy_derivation, toy_training
 
 with quiet():
     from helpers.tiny_mm import make_camvid, write_config

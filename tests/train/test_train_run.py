@@ -14,6 +14,7 @@ import timm
 import torch
 import yaml
 from accelerate import Accelerator
+from matplotlib.figure import Figure
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -105,6 +106,7 @@ def test_the_card_the_curves_and_the_configuration(folder: Path, tmp_path: Path)
         "digits",
     ):
         assert part in card
+    assert "](curves.png)" in card
     with Image.open(folder / "curves.png") as picture:
         assert picture.size[0] > 500
     assert list((folder / "tensorboard").iterdir())
@@ -113,6 +115,21 @@ def test_the_card_the_curves_and_the_configuration(folder: Path, tmp_path: Path)
     again = ["train", "--config", str(folder / "config.yaml"), "--out", str(tmp_path / "again")]
     assert main(again) == 0
     assert same(folder, tmp_path / "again")
+
+
+def test_a_training_without_a_picture_has_its_weights_and_its_card(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def no_picture(*args: Any, **options: Any) -> None:
+        raise RuntimeError("no font")
+
+    monkeypatch.setattr(Figure, "savefig", no_picture)
+    out = tmp_path / "run"
+    assert main(["train", "darts_v1", *SMALL, "--epochs", "1", "--out", str(out)]) == 0
+    assert caplog.messages == [f"{out / 'curves.png'}: left out (RuntimeError: no font)"]
+    card = (out / "README.md").read_text()
+    assert not (out / "curves.png").exists() and "curves.png" not in card and "| accuracy |" in card
+    assert json.loads((out / "run.json").read_text())["epochs"] == 1 and weights(out)
 
 
 def photos(root: Path) -> Path:

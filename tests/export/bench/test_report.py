@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.figure import Figure
 
 from dots_zoo.export.bench.plot import Mark, front, names, pareto_svg, percentile_svg
 from dots_zoo.export.bench.report import COLUMNS, write_report
@@ -55,6 +56,21 @@ def test_every_figure_is_on_the_page(tmp_path: Path):
     for text in ("Some CPU @ 3 GHz", "12", "2", "1.2.3", "2026-01-02T03:04:05+00:00", "rounds 2, threads 3"):
         assert text in texts
     assert (rows, refused) == (1, 0) and "refused</strong>" not in path.read_text()
+
+
+def test_a_page_without_its_plots_has_its_tables(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    def no_picture(*args: Any, **options: Any) -> None:
+        raise RuntimeError("no font")
+
+    whole = Page(page_of(tmp_path))
+    monkeypatch.setattr(Figure, "savefig", no_picture)
+    page = Page(page_of(tmp_path))
+    assert "33.250" in page.texts and "svg" in dict(whole.tags) and "svg" not in dict(page.tags)
+    assert set(caplog.messages) == {
+        "latency report, plots of CPUExecutionProvider, 3 threads: left out (RuntimeError: no font)"
+    }
 
 
 def test_a_refused_row_says_why_and_shows_no_times(tmp_path: Path):

@@ -8,7 +8,6 @@ import onnx
 import pytest
 import timm
 import torch
-from helpers.fitting import fitted, images
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from torch import nn
@@ -18,6 +17,7 @@ from dots_zoo.export.convert.calibration import read_images
 from dots_zoo.export.convert.precision import Target, to_int8
 from dots_zoo.export.convert.to_onnx import Lowering, export_onnx
 from dots_zoo.export.ort_session import open_session
+from helpers.fitting import fitted, images
 
 CELLS = {"tiny_mobile": ("dots_imagenet", "mobile", 64), "tiny_cifar": ("darts_v2", "cifar", 32)}
 

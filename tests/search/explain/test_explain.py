@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 
 from dots_zoo.commands.cli import main
@@ -56,6 +57,24 @@ def explained(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):  #
         return {**document["figures"], "said": said}
 
     return explain
+
+
+def test_figures_without_a_picture(
+    run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def no_picture(*args: object, **options: object) -> None:
+        raise RuntimeError("no font")
+
+    monkeypatch.setattr(Figure, "savefig", no_picture)
+    words = ["--out", str(tmp_path), "--iterations", "1", "--images", "9"]
+    assert main(["explain", "hessian", str(run), *words]) == 0
+    assert capsys.readouterr().out.endswith(f"; written to {tmp_path}/hessian.json\n")
+    assert caplog.messages == [f"{tmp_path}/hessian.png: left out (RuntimeError: no font)"]
+    assert [path.name for path in tmp_path.iterdir()] == ["hessian.json"]
 
 
 def operation_alpha(run: Path) -> torch.Tensor:

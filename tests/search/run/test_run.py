@@ -4,7 +4,9 @@ from html import escape
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 
+import dots_zoo
 from dots_zoo.genotype import load_genotype, to_text, validate
 from dots_zoo.runtime.errors import DotsZooError
 from dots_zoo.search.run.run import search
@@ -19,6 +21,12 @@ def run(out, method="dots", derivation=None, space=PLANTED_SPACE, **changes):
     return search(
         method, config, derivation or toy_derivation("pairs"), space, toy_data(), out, progress=False
     )
+
+
+def run_darts(out):
+    """One epoch."""
+    config = toy_config("darts", epochs=1, warm_up=0)
+    return search("darts", config, toy_derivation(), PLANTED_SPACE, toy_data(), out, progress=False)
 
 
 def test_a_run_is_a_folder_that_says_what_was_found_and_how(tmp_path):
@@ -51,6 +59,40 @@ def test_a_run_is_a_folder_that_says_what_was_found_and_how(tmp_path):
     operations = [edge.op for cell in found.cells.values() for edge in cell.edges]
     assert lines[7]["parametric"] == operations.count("sep_conv_3x3") and lines[7]["skips"] == 0
     assert not [path for path in out.rglob("*") if path.name.startswith(".")]
+
+
+def no_picture(*args, **options):
+    raise RuntimeError("no\nfont")
+
+
+def test_a_search_without_pictures_and_without_git_has_its_cell_and_its_page(tmp_path, monkeypatch, caplog):
+    (tmp_path / "checkout" / ".git").mkdir(parents=True)
+    monkeypatch.setattr(dots_zoo, "__file__", str(tmp_path / "checkout" / "dots_zoo" / "__init__.py"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(Figure, "savefig", no_picture)
+    out = tmp_path / "run"
+    found = run_darts(out)
+    assert load_genotype(out / "genotype.json") == found
+    facts = json.loads((out / "run.json").read_text())
+    assert facts["git_commit"] is None and facts["config_sha256"] == found.provenance["config_sha256"]
+    page = (out / "report.html").read_text()
+    assert escape(to_text(found)) in page and "<img " not in page and not list((out / "plots").iterdir())
+    commit, weights, *pictures = caplog.messages
+    assert commit.startswith("git_commit of run.json: left out (FileNotFoundError: ") and "git" in commit
+    assert weights == f"{out / 'plots'}: pictures of the weights: left out (RuntimeError: no font)"
+    names = ("cell", "curves", "changes.normal", "changes.reduce")
+    assert pictures == [f"{out / 'plots' / name}.png: left out (RuntimeError: no font)" for name in names]
+
+
+def test_the_cell_is_there_before_the_first_picture(tmp_path, monkeypatch):
+    def interrupted(*args, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Figure, "savefig", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_darts(tmp_path / "run")
+    validate(load_genotype(tmp_path / "run" / "genotype.json"))
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["method"] == "darts"
 
 
 def test_a_search_in_nas_bench_201_gives_a_cell_of_that_space(tmp_path):
