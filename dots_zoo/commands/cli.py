@@ -18,10 +18,10 @@ EPILOG = """examples:
   dots-zoo explain hessian runs/digits                   look at a search that has ended
   dots-zoo train runs/digits/genotype.json --preset small_cpu --data digits --out runs/net
                                                          train it; timm loads local-dir:runs/net
-  dots-zoo eval local-dir:runs/net --pretrained --data digits
+  dots-zoo eval runs/net --data digits                   what its weights name of the test images
   dots-zoo det check retinanet_dots_imagenet_fpn_1x_coco what a detector costs; train, test, predict
   dots-zoo seg check bisenetv1_dots_imagenet_camvid      the same for segmentation
-  dots-zoo export dots_imagenet -o m.onnx                a checked ONNX file
+  dots-zoo export runs/net -o m.onnx                     a checked ONNX file of it, or of any timm name
   dots-zoo inspect m.onnx                                what it says of itself, operators, MACs
   dots-zoo bench m.onnx --provider cpu --batch 1 8 -o bench.json
   dots-zoo report bench.json -o report.html
@@ -149,15 +149,25 @@ def _parser() -> argparse.ArgumentParser:
 
     p = command("export", _export, "export a model to ONNX and prove it against PyTorch")
     p.add_argument(
-        "model", help="a timm name, ours or another; for detect and segment a config, its name or file"
+        "model",
+        help="a timm name, ours or another, a genotype (bundled name, file or text), or the folder of a "
+        "training, whose weights it takes; for detect and segment a config, its name or file",
     )
     p.add_argument("-o", "--output", type=Path, required=True, help="m.onnx")
+    p.add_argument(
+        "--macro",
+        choices=("mobile", "cifar", "nb201"),
+        help="of a genotype; left out nb201 for a cell of that space, cifar where --input is up to 64x64, "
+        "else mobile",
+    )
+    p.add_argument("--channels", type=int, help="width of the first cells, where not the model's own")
+    p.add_argument("--layers", type=int, help="number of cells, where not the model's own")
     p.add_argument("--task", default="classify", help="classify, features, detect or segment")
     p.add_argument("--genotype", help="the cell, for cell_mobile, cell_cifar and cell_nb201, and for configs")
     p.add_argument(
         "--checkpoint", type=Path, help="weights to load: safetensors or a torch file, public names or ours"
     )
-    p.add_argument("--pretrained", action="store_true", help="load the model's own weights")
+    p.add_argument("--pretrained", action="store_true", help="load the weights that come with a timm name")
     p.add_argument("--num-classes", type=int, help="classes, where not the model's default")
     p.add_argument("--input", metavar="HxW", help="input size, where not the model's own")
     p.add_argument(
@@ -237,6 +247,9 @@ def _export(args: argparse.Namespace) -> int:
         args.model,
         args.output,
         task=args.task,
+        macro=args.macro,
+        channels=args.channels,
+        layers=args.layers,
         genotype=args.genotype,
         checkpoint=args.checkpoint,
         pretrained=args.pretrained,

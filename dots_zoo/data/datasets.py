@@ -4,6 +4,7 @@ Where the images come from is in torchvision_sets.py (digits, CIFAR, SVHN, Fashi
 (your own).
 """
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
@@ -24,8 +25,9 @@ class DataOptions:
         data_root: folder that holds the data set, for image_folder the images as train/CLASS/... and
             val/CLASS/... or test/CLASS/...; none for digits.
         download: fetch the data set into data_root if it is not there.
-        image_size: side in pixels that all images are brought to; if not given the data set's own, 224 for
-            image_folder.
+        image_size: side in pixels that all images are brought to; if not given that of the training whose
+            folder is named, else the data set's own, and for image_folder that of the network (224 in a
+            search).
         train_fraction: share of every class of the training images that is used, chosen once and for all; at
             least one image a class.
         imagenet_statistics: normalise image_folder by ImageNet's mean and standard deviation, as pretrained
@@ -85,6 +87,10 @@ class Data(Protocol):
     def options(self) -> Mapping[str, Any]:
         """The fields of DataOptions that load it again."""
 
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of what it holds; the same wherever it lies."""
+
     def to(self, device: torch.device) -> "Data":
         """The same data with labels and batches on `device`."""
 
@@ -121,6 +127,15 @@ class ImageData:
     @property
     def size(self) -> int:
         return self.images.shape[-1]
+
+    @property
+    def fingerprint(self) -> str:
+        """Of every pixel and label."""
+        digest = hashlib.sha256()
+        for tensor in (self.images, self.labels, self.test_images, self.test_labels):
+            digest.update(f"{tuple(tensor.shape)}\n".encode())
+            digest.update(tensor.cpu().contiguous().numpy().data)
+        return digest.hexdigest()
 
     def to(self, device: torch.device) -> "ImageData":
         """All images and labels on `device`."""

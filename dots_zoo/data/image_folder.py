@@ -5,7 +5,9 @@ there is no val; classes in the order of their names; every image as RGB (a tran
 it has, an orientation in EXIF is not applied).
 """
 
+import hashlib
 import logging
+import os
 import random
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -13,7 +15,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import islice
-from os import cpu_count
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,7 +31,7 @@ from .datasets import DataOptions
 from .split import fraction_of_every_class
 from .transforms import middle_view, random_view
 
-SIZE = 224  # pixels, where image_size is not given
+SIZE = 224  # pixels, where neither image_size nor a network says it
 SAMPLE = 1024  # training images, evenly spaced, that mean and std are computed from
 WAITING = 4096  # files handed to the threads at a time
 NAMED = 3  # files named of those that are left out
@@ -65,6 +66,16 @@ class FolderData:
     @property
     def classes(self) -> int:
         return len(self.class_names)
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the names below data_root, the sizes in bytes and the labels of all files."""
+        digest = hashlib.sha256()
+        for paths, labels in ((self.paths, self.labels), (self.test_paths, self.test_labels)):
+            for path, label in zip(paths, labels.tolist(), strict=True):
+                below = os.path.relpath(path, self.options["data_root"])
+                digest.update(f"{below}\0{os.path.getsize(path)}\0{label}\n".encode())
+        return digest.hexdigest()
 
     def to(self, device: torch.device) -> "FolderData":
         """Labels and batches on `device`; images are decoded on the CPU and go there as bytes."""
@@ -120,7 +131,7 @@ def open_folder(options: DataOptions) -> FolderData:
             f"image_folder: expected the same class folders in {train} and {test}; only in one of them: "
             f"{_some(other)}"
         )
-    threads, size = options.threads or cpu_count() or 1, options.image_size or SIZE
+    threads, size = options.threads or os.cpu_count() or 1, options.image_size or SIZE
     paths, labels = _files(train, options.train_fraction, options.check_pixels, threads)
     test_paths, test_labels = _files(test, 1.0, options.check_pixels, threads)
     imagenet = IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD

@@ -31,11 +31,17 @@ def load_genotype(source: "str | os.PathLike[str] | Genotype") -> Genotype:
         return _load_text(text, f"bundled cell {source}", source)
     if len(source) <= 4096 and os.path.isfile(source):
         return _load_file(Path(source))
-    if source.lstrip()[:1] in ("{", "|", "#") or re.search(r"\bGenotype\s*\(|normal_concat", source):
+    if is_genotype(source):
         return _load_text(source, "text", "unnamed")
     close = difflib.get_close_matches(source[:MAX_NAME], bundled_names())
     hint = f" (close: {', '.join(close)})" if close else ""
     refuse("genotype", f"the name of a bundled cell{hint}, the path of an existing file, or a text", source)
+
+
+def is_genotype(source: str) -> bool:
+    """Return True for what `load_genotype` tries to read: a bundled name, an existing file, or a text."""
+    text = source.lstrip()[:1] in ("{", "|", "#") or re.search(r"\bGenotype\s*\(|normal_concat", source)
+    return bool(text) or source in bundled_names() or (len(source) <= 4096 and os.path.isfile(source))
 
 
 def _load_file(path: Path) -> Genotype:

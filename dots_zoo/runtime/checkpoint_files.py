@@ -100,6 +100,6 @@ def _refuse_another(path: Path, saved: Any, identity: Any) -> None:
     there, here = dotted(saved), dotted(identity)
     name = next(name for name in sorted({*there, *here}) if there.get(name) != here.get(name))
     raise DotsZooError(
-        f"{path}: made with {name} {there.get(name)!r}, expected {here.get(name)!r}; pass the same options, "
-        "or another folder"
+        f"{path}: made with {name} {there.get(name)!r}, expected {here.get(name)!r}; pass the same options "
+        "and files, or another folder"
     )

@@ -1,25 +1,19 @@
 """The network of a training, and what timm has to know to build it again."""
 
-import json
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-import timm
 import torch
-from timm.models import is_model_in_modules
 
-from ..data.datasets import Data
-from ..genotype import load_genotype
-from ..genotype.schema import write_json
+from ..data.datasets import Data, DataOptions
 from ..kernels.replace_layers import quicken
 from ..network import CellNet
-from ..runtime.errors import DotsZooError
+from ..reference import Reference, create, require_cells, resolve, weights_sha256
 from ..runtime.seeding import seeded
 from .recipe import Recipe
 
 QUICK = 32  # pixels: from here on the faster batch norm is faster; below, its calls cost more than they save
-SMALL = 64  # pixels: up to here a genotype is built in the cifar macro-architecture
 
 
 @dataclass(frozen=True)
@@ -42,61 +36,75 @@ class ModelOptions:
 
 @dataclass(frozen=True)
 class Built:
-    """A network and how timm names it: create_model(architecture, **arguments)."""
+    """A network and how timm builds it: create_model(reference.architecture, **arguments).
+
+    weights: beginning of the SHA-256 of those that the training begins with, None where they are drawn.
+    """
 
     network: CellNet
-    architecture: str
-    arguments: dict[str, Any]
+    reference: Reference
+    arguments: Mapping[str, Any]
+    weights: str | None
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What is trained, by content: an entry for every edge of its cells, wherever they were read."""
+        cells = self.network.genotype.cells
+        return {
+            "architecture": self.reference.architecture,
+            **{name: value for name, value in self.arguments.items() if name != "genotype"},
+            "genotype": {
+                name: {
+                    "concat": list(cell.concat),
+                    **{f"edge {i}": [e.node, e.input, e.op] for i, e in enumerate(cell.edges)},
+                }
+                for name, cell in cells.items()
+            },
+            "weights": self.weights,
+        }
 
 
-def named(model: str, options: ModelOptions, size: int) -> tuple[str, dict[str, Any]]:
-    """timm's name of a model and its arguments, from a timm name, `local-dir:FOLDER` or a genotype.
+def referred(model: str, options: ModelOptions, size: int | None) -> Reference:
+    """Return what `model` stands for where the images have `size` pixels a side (reference.py).
 
-    Raises DotsZooError where it is none of them.
+    Raises DotsZooError where it is no network of cells.
     """
-    shape = {k: v for k, v in asdict(options).items() if k in ("channels", "layers") and v is not None}
-    if model.startswith("local-dir:"):
-        architecture, arguments = _saved(Path(model.removeprefix("local-dir:")))
-        return architecture, {**arguments, **shape}
-    if timm.is_model(model) and options.macro is None:
-        if not is_model_in_modules(model, ["zoo"]):
-            raise DotsZooError(
-                f"{model}: expected a network of cells, got another of timm's; dots-zoo list prints the names"
-            )
-        return model, shape
-    genotype = load_genotype(model)
-    usual = "nb201" if genotype.space == "nasbench201" else "cifar" if size <= SMALL else "mobile"
-    return f"cell_{options.macro or usual}", {"genotype": write_json(genotype), **shape}
+    reference = resolve(
+        model, macro=options.macro, channels=options.channels, layers=options.layers, size=size
+    )
+    require_cells(reference)
+    return reference
 
 
-def _saved(folder: Path) -> tuple[str, dict[str, Any]]:
-    try:
-        config = json.loads((folder / "config.json").read_text("utf-8"))
-        return config["architecture"], config["model_args"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DotsZooError(
-            f"{folder}: expected the folder of a training with its config.json, got {type(error).__name__} "
-            f"({error})"
-        ) from None
+def fitting(data: DataOptions, model: str, options: ModelOptions) -> DataOptions:
+    """Return the options with the image size of the network, where they give none.
+
+    A training brings its size to every data set, another network to images that have none of their own.
+    """
+    reference = referred(model, options, data.image_size)
+    if data.image_size is not None or (reference.folder is None and data.data != "image_folder"):
+        return data
+    return replace(data, image_size=max(reference.input_size[1:]))
 
 
 def build(model: str, options: ModelOptions, data: Data, recipe: Recipe) -> Built:
-    """The network to train on `data`; its initial values depend on the recipe's seed alone.
+    """Return the network to train on `data`; its initial values depend on the recipe's seed alone.
 
     Raises DotsZooError where it is not one of ours, and where it has no weights but they are asked for.
     """
-    architecture, arguments = named(model, options, data.size)
-    arguments |= {"num_classes": data.classes, "in_chans": data.in_chans}
+    reference = referred(model, options, data.size)
+    classes = {"num_classes": data.classes, "in_chans": data.in_chans}
+    weights = None
     with seeded(torch.device("cpu"), recipe.seed, "initial values"):
-        network: Any = timm.create_model(architecture, aux_head=recipe.aux_weight > 0, **arguments)
+        network = create(reference, weights=False, aux_head=recipe.aux_weight > 0, **classes)
         if options.pretrained:
-            source = model if model.startswith("local-dir:") else architecture
-            body = timm.create_model(source, pretrained=True, **arguments)
+            body = create(reference, weights=True, **classes)
             network.load_state_dict({**network.state_dict(), **body.state_dict()})
             network.pretrained_cfg = body.pretrained_cfg
+            weights = weights_sha256(body)[:16]
     if recipe.precision == "no" and not torch.cuda.is_available() and data.size >= QUICK:
         quicken(network)
-    return Built(network, architecture, arguments)
+    return Built(network, reference, {**reference.arguments, **classes}, weights)
 
 
 def as_trained(data: Data, network: Any) -> Data:

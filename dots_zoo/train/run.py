@@ -19,6 +19,7 @@ from safetensors.torch import save
 from torch.utils.tensorboard import SummaryWriter
 
 from ..data.datasets import Data
+from ..genotype import bundled_names
 from ..macs import count
 from ..runtime.atomic_write import write_file
 from ..runtime.best_effort import attempt
@@ -33,6 +34,8 @@ from .model_card import card
 from .plots import plot_curves
 from .recipe import Recipe
 from .state import Row, State
+
+WHERE = ("data_root", "download", "threads")  # options of the data that do not change what is learnt
 
 
 def train(
@@ -49,8 +52,9 @@ def train(
     """Train `model` on `data`, write the run into `out`, return what run.json holds.
 
     resume: go on from the checkpoint in `out`, or begin where there is none. Raises DotsZooError where `out`
-    holds something and resume is not set, or something else than a training, and where the input cannot be
-    used; SystemExit with 143 after SIGTERM, once the step is kept.
+    holds something and resume is not set, or something else than a training, where the checkpoint is of
+    another cell, other weights, images or options, and where the input cannot be used; SystemExit with 143
+    after SIGTERM, once the step is kept.
     """
     accelerator = Accelerator(mixed_precision=recipe.precision)
     processes = processes_of(accelerator)
@@ -58,10 +62,10 @@ def train(
     made = build(model, options, data, recipe)
     if options.pretrained:
         data = as_trained(data, made.network)
-    settings = _plain({"model": model, **data.options, **asdict(options), **asdict(recipe)})
-    identity = _plain({"model": model, **asdict(options), "data": dict(data.options)})
-    if not processes.agree(json.dumps(settings, sort_keys=True)):
-        processes.end("training: expected the same options in all processes")
+    settings = _plain({"model": _kept(model, made), **data.options, **asdict(options), **asdict(recipe)})
+    identity = _plain({"network": made.identity, "data": _content(data)})
+    if not processes.agree(json.dumps([settings, identity], sort_keys=True)):
+        processes.end("training: expected the same options and files in all processes")
     processes.first_does(partial(_begin, out, resume, settings))
     with noted() as stop:
         state = fit(
@@ -74,6 +78,19 @@ def train(
             progress=progress,
         )
     return _finish(out, made, data, recipe, state, settings) if processes.first else {}
+
+
+def _kept(model: str, made: Built) -> str:
+    """Return the name of a network for config.yaml: the genotype itself where it was read from a file."""
+    if not made.reference.cell or model in bundled_names():
+        return model
+    return json.dumps(json.loads(made.reference.arguments["genotype"]))
+
+
+def _content(data: Data) -> dict[str, Any]:
+    """Return the options of the data without where it lies and how it is read, and what it holds."""
+    kept = {name: value for name, value in data.options.items() if name not in WHERE}
+    return {**kept, "images": data.fingerprint[:16]}
 
 
 def _begin(out: Path, resume: bool, settings: Mapping[str, Any]) -> None:
@@ -137,8 +154,8 @@ def _finish(
     run = {
         "schema": 1,
         "kind": "training",
-        "model": settings["model"],
-        "architecture": made.architecture,
+        "model": made.reference.name,
+        "architecture": made.reference.architecture,
         "genotype": made.network.genotype.name,
         "data": data.name,
         "evaluated": "held-out training" if recipe.validation else "test",
@@ -161,10 +178,10 @@ def _timm_config(made: Built, data: Data) -> dict[str, Any]:
     """config.json as timm writes it for the Hub and reads it from a folder."""
     cfg: Any = made.network.pretrained_cfg
     return {
-        "architecture": made.architecture,
+        "architecture": made.reference.architecture,
         "num_classes": data.classes,
         "num_features": made.network.num_features,
-        "model_args": made.arguments,
+        "model_args": dict(made.arguments),
         "pretrained_cfg": {
             "input_size": [data.in_chans, data.size, data.size],
             "mean": data.mean,

@@ -3,18 +3,18 @@
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import timm
 from safetensors import SafetensorError
 from timm.models import load_checkpoint
 from torch import nn
 
 import dots_zoo
 from dots_zoo.network import CellNet
+from dots_zoo.reference import Reference, create, resolve
 from dots_zoo.runtime.atomic_write import check_output
 from dots_zoo.runtime.errors import DotsZooError
 
@@ -28,6 +28,9 @@ def export_model(
     output: Path,
     *,
     task: str = "classify",
+    macro: str | None = None,
+    channels: int | None = None,
+    layers: int | None = None,
     genotype: str | None = None,
     checkpoint: Path | None = None,
     pretrained: bool = False,
@@ -44,13 +47,15 @@ def export_model(
     opset: int = 18,
     exporter: "Exporter" = "dynamo",
 ) -> "Exported":
-    """Build a timm model, or a config's for the tasks detect and segment, load its weights, export it, and
-    print what was measured.
+    """Build a network with its weights, or a config's for the tasks detect and segment, export it, and print
+    what was measured.
 
-    genotype: for the names that build any cell, and for configs. checkpoint: safetensors or a torch file,
-    loaded strictly. pretrained: the weights of timm. input_size: (height, width), None for the model's own.
-    image and logits: see ends.Surface. The others as for to_onnx.export_onnx and its Lowering. Raises
-    DotsZooError for what cannot be built, loaded or exported, and ParityError for an unproven graph.
+    name, macro, channels, layers: as for dots_zoo.reference.resolve; a training's weights are taken without
+    being asked for. genotype: for the names that build any cell, and for configs. checkpoint: safetensors or
+    a torch file, loaded strictly. pretrained: the weights that come with a timm name. input_size: (height,
+    width), None for the network's own. image and logits: see ends.Surface. The others as for
+    to_onnx.export_onnx and its Lowering. Raises DotsZooError for what cannot be built, loaded or exported,
+    and ParityError for an unproven graph.
     """
     _require("onnx", "onnxruntime", "onnxscript")
     from .mm_model import TOOLBOXES, build_network
@@ -60,19 +65,29 @@ def export_model(
     check_output(output)
     lowering = Lowering(precision, target, half_io, calibration)  # type: ignore[arg-type]
     surface = Surface(image, logits)  # type: ignore[arg-type]
+    shape = {"macro": macro, "channels": channels, "layers": layers}
     if task in TOOLBOXES:
-        if pretrained or num_classes is not None:
+        if pretrained or num_classes is not None or any(value is not None for value in shape.values()):
             raise DotsZooError(
-                f"{name}: --pretrained and --num-classes are for timm's models: leave them out"
+                f"{name}: --pretrained, --num-classes, --macro, --channels and --layers are not for configs: "
+                "leave them out"
             )
         model = build_network(name, task, checkpoint, genotype)
     else:
-        kwargs = {"genotype": genotype, "num_classes": num_classes}
-        given = {k: v for k, v in kwargs.items() if v is not None}
-        model = build_model(name, task == "features", checkpoint, pretrained, given)
+        side = None if input_size is None else max(input_size)
+        reference = resolve(name, size=side, **shape)  # type: ignore[arg-type]
+        name = reference.name
+        model = build_model(
+            reference,
+            task == "features",
+            checkpoint=checkpoint,
+            pretrained=pretrained,
+            genotype=genotype,
+            num_classes=num_classes,
+        )
     config: Any = model.pretrained_cfg
-    channels = (config["input_size"] or (3,))[0]
-    size = None if input_size is None else (channels, *input_size)
+    in_chans = (config["input_size"] or (3,))[0]
+    size = None if input_size is None else (in_chans, *input_size)
     done = export_onnx(
         model,
         output,
@@ -142,35 +157,68 @@ def parse_size(text: str) -> tuple[int, int]:
 
 
 def build_model(
-    name: str, features: bool, checkpoint: Path | None, pretrained: bool, kwargs: dict[str, Any]
+    reference: Reference,
+    features: bool,
+    *,
+    checkpoint: Path | None = None,
+    pretrained: bool = False,
+    genotype: str | None = None,
+    num_classes: int | None = None,
 ) -> nn.Module:
-    """A timm model with its weights.
+    """Return a network, or its features_only form, with the weights of its training, of a file, or its own.
 
-    Raises DotsZooError for a name that timm does not know and for weights that do not fit.
+    Raises DotsZooError for what does not fit the network, and for weights that do not fit.
     """
-    if checkpoint is not None and pretrained:
-        raise DotsZooError(f"{name}: --checkpoint and --pretrained both give weights: choose one")
-    if not timm.is_model(name.partition(".")[0]):
-        raise DotsZooError(
-            f"unknown model {name!r}: dots-zoo list prints ours, timm.list_models() all others"
-        )
-    if checkpoint is None:
-        return _create(name, pretrained=pretrained, features_only=features, **kwargs)
-    model = _create(name, **kwargs)
-    _load(model, checkpoint)
+    _refuse_misfits(reference, checkpoint, pretrained, genotype, num_classes)
+    options = {"genotype": genotype, "num_classes": num_classes}
+    given = {name: value for name, value in options.items() if value is not None}
+    trained = reference.folder is not None
+    if checkpoint is None and not (trained and features):
+        model: nn.Module = create(reference, weights=trained or pretrained, features_only=features, **given)
+        return model
+    model = create(reference, weights=trained, **given)
+    if checkpoint is not None:
+        _load(model, checkpoint)
     if not features:
         return model
     # timm does not load strictly into a features_only model: it gets what has been loaded strictly.
-    weights = {"state_dict": model.state_dict()}
-    return _create(name, pretrained=True, pretrained_cfg_overlay=weights, features_only=True, **kwargs)
+    overlay = {**_described(model), "state_dict": model.state_dict()}
+    network: nn.Module = create(
+        replace(reference, folder=None, cell=False),
+        weights=True,
+        pretrained_cfg_overlay=overlay,
+        features_only=True,
+        **given,
+    )
+    return network
 
 
-def _create(name: str, **kwargs: Any) -> nn.Module:
-    try:
-        model: nn.Module = timm.create_model(name, **kwargs)
-    except (RuntimeError, TypeError, ValueError, AssertionError, OSError) as error:
-        raise DotsZooError(f"{name}: timm cannot build this model: {error}") from error
-    return model
+def _refuse_misfits(
+    reference: Reference,
+    checkpoint: Path | None,
+    pretrained: bool,
+    genotype: str | None,
+    num_classes: int | None,
+) -> None:
+    name = reference.name
+    if checkpoint is not None and pretrained:
+        raise DotsZooError(f"{name}: --checkpoint and --pretrained both give weights: choose one")
+    if checkpoint is not None and reference.folder is not None:
+        raise DotsZooError(f"{name}: --checkpoint and the folder both give weights: leave --checkpoint out")
+    if genotype is not None and (reference.cell or reference.folder is not None):
+        raise DotsZooError(f"{name}: it has its cell, and --genotype gives another: leave --genotype out")
+    classes = reference.arguments.get("num_classes", num_classes)
+    if reference.folder is not None and num_classes not in (None, classes):
+        raise DotsZooError(
+            f"{name}: it was trained to name {classes} classes, and --num-classes asks for {num_classes}: "
+            "leave it out"
+        )
+
+
+def _described(model: nn.Module) -> dict[str, Any]:
+    """Return what timm's cfg says of the images of a network."""
+    config: Any = model.pretrained_cfg
+    return {key: config[key] for key in ("input_size", "mean", "std", "num_classes") if config.get(key)}
 
 
 def _load(model: nn.Module, path: Path) -> None:

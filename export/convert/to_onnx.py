@@ -7,7 +7,6 @@ statistics is exported by the same path and compared instead, and the two graphs
 """
 
 import copy
-import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -27,6 +26,7 @@ from dots_zoo.genotype import to_text
 from dots_zoo.macs import count
 from dots_zoo.network import CellNet
 from dots_zoo.ops import Noise
+from dots_zoo.reference import weights_sha256
 from dots_zoo.runtime.atomic_write import check_output, write_file
 from dots_zoo.runtime.errors import DotsZooError
 
@@ -257,15 +257,6 @@ def _lower(graph: onnx.ModelProto, lowering: Lowering, calibration: Tensor | Non
         "calibration_images": str(len(calibration)),
     }
     return _Made(quantised, wired, metadata)
-
-
-def weights_sha256(model: nn.Module) -> str:
-    """Of every entry of the state dict: name, type, shape and the bytes of its values."""
-    digest = hashlib.sha256()
-    for key, value in sorted(model.state_dict().items()):
-        digest.update(f"{key} {value.dtype} {tuple(value.shape)}\n".encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()
 
 
 def _identify(model: nn.Module, input_size: tuple[int, int, int] | None) -> tuple[str, tuple[int, int, int]]:

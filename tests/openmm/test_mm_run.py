@@ -153,7 +153,7 @@ def test_the_program_of_the_docs_finds_what_the_network_finds(trained: Trained, 
     [
         ([], "expected --checkpoint FILE, the weights of a training"),
         (["--checkpoint", "none.pth"], "none.pth: no such checkpoint file"),
-        (["--checkpoint", "BEST", "--pretrained"], "--pretrained and --num-classes are for timm's models"),
+        (["--checkpoint", "BEST", "--pretrained"], "--macro, --channels and --layers are not for configs"),
         (["--checkpoint", "BEST", "--image", "png"], "unknown image type 'png': expected float32 or uint8"),
         (["--checkpoint", "BEST", "--genotype", "darts_v2"], "does not fit the model of the config"),
         (["--checkpoint", "BEST", "--half-io", "--precision", "fp16"], "float16 inputs and outputs are for"),

@@ -89,9 +89,12 @@ def test_timm_loads_the_folder_and_it_scores_what_run_json_says(
     assert evaluate(model, data, Accelerator()).accuracy == run["score"]["accuracy"]
     assert model.pretrained_cfg["input_size"] == (1, 8, 8)
     assert model.pretrained_cfg["mean"] == pytest.approx(data.mean)
-    assert main(["eval", f"local-dir:{folder}", "--pretrained", "--data", "digits"]) == 0
-    out = capsys.readouterr().out
-    assert f"{100 * run['score']['accuracy']:.2f} % of 355 test images of digits" in out
+    for name in (f"local-dir:{folder}", str(folder)):
+        assert main(["eval", name, "--data", "digits"]) == 0
+        expected = (
+            f"{name}: {100 * run['score']['accuracy']:.2f} % of 355 test images of digits at 8x8 (top five"
+        )
+        assert capsys.readouterr().out.startswith(expected)
     last = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
     assert last["held_accuracy"] == run["score"]["accuracy"]
     assert run["parameters"] == sum(p.numel() for p in model.parameters()) and run["evaluated"] == "test"
@@ -190,7 +193,10 @@ def test_a_genotype_file_is_trained_and_kept_in_the_folder(tmp_path: Path) -> No
     ("words", "message"),
     [
         (["train", "darts_v1", *SMALL, "--out", "taken"], "taken: expected a new or an empty folder"),
-        (["train", "darts_v7", *SMALL, "--out", "run"], "genotype: expected the name of a bundled cell"),
+        (
+            ["train", "darts_v7", *SMALL, "--out", "run"],
+            "unknown model 'darts_v7' (nearest: darts_v2, darts_v1",
+        ),
         (
             ["train", "resnet18", *SMALL[4:], "--out", "run"],
             "resnet18: expected a network of cells, got another",
@@ -203,7 +209,12 @@ def test_a_genotype_file_is_trained_and_kept_in_the_folder(tmp_path: Path) -> No
         (["train", "darts_v1", *SMALL, "--preset", "cifar", "--out", "run"], "preset: expected one of"),
         (["train", "darts_v1", *SMALL, "--epochs", "0", "--out", "run"], "epochs: expected 1 or more, got 0"),
         (["train", "darts_v1", *SMALL, "--batch_size", "5000", "--out", "run"], "expected 5000 images"),
-        (["eval", "darts_v1", "--data", "digits"], "expected a network of 10 classes and 1 channels"),
+        (
+            ["eval", "dots_cifar10_tiny"],
+            "expected a network of 10 classes and 1 channels for digits, got 10 and 3",
+        ),
+        (["eval", "darts_v1"], "darts_v1 has no pretrained weights"),
+        (["eval", "dots_imagenet", "--macro", "cifar"], "dots_imagenet: a genotype has no weights: train it"),
     ],
 )
 def test_bad_input_is_one_sentence(

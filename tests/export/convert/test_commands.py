@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 import dots_zoo  # noqa: F401
 from dots_zoo.export.convert import command as commands
-from dots_zoo.export.convert.to_onnx import weights_sha256
+from dots_zoo.reference import weights_sha256
 from dots_zoo.runtime.errors import DotsZooError
 from helpers.fitting import fitted
 
