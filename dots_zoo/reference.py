@@ -118,7 +118,7 @@ def _training(name: str, folder: Path, macro: str | None, shape: Mapping[str, An
         own = config.get("pretrained_cfg") or {}
         size = tuple(int(n) for n in own.get("input_size") or ()) or _input_size(cfg)
         channels, height, width = size
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise DotsZooError(f"{folder}: {_no_training(folder)}") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise DotsZooError(
@@ -143,7 +143,7 @@ def _no_training(folder: Path) -> str:
     """Say what is in a folder that has no config.json."""
     expected = f"expected the folder of a training with its {CONFIG}, got"
     if not folder.is_dir():
-        return f"{expected} {'a file' if folder.exists() else 'nothing'} there{_nearest(str(folder))}"
+        return f"{expected} a file" if folder.exists() else f"{expected} nothing there{_nearest(str(folder))}"
     if (folder / "config.yaml").is_file() and not (folder / GENOTYPE).is_file():
         return f"{expected} one that has not ended: dots-zoo train ... --resume ends it"
     there = sorted(path.name for path in folder.iterdir())

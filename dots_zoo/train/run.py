@@ -9,7 +9,7 @@ file but those of TensorBoard is whole or absent.
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -102,13 +102,13 @@ def _begin(out: Path, resume: bool, settings: Mapping[str, Any]) -> None:
 
 
 def _log_to(out: Path, epochs: int) -> Callable[[list[Row]], None]:
-    board = SummaryWriter(str(out / "tensorboard"))
+    board = cache(partial(SummaryWriter, str(out / "tensorboard")))  # a training that is refused writes none
 
     def on_epoch(history: list[Row]) -> None:
         _write_metrics(out, history)
         for name, value in history[-1].items():
-            board.add_scalar(name, value, int(history[-1]["epoch"]))
-        board.flush()
+            board().add_scalar(name, value, int(history[-1]["epoch"]))
+        board().flush()
         print(line(history[-1], epochs), flush=True)
 
     return on_epoch

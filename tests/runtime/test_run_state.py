@@ -76,7 +76,8 @@ def test_the_option_that_differs_is_named(tmp_path: Path) -> None:
     with pytest.raises(DotsZooError) as caught:
         load_state(tmp_path, other)
     assert str(caught.value) == (
-        f"{path}: made with training.rate 0.1, expected 0.2; pass the same options and files, or another folder"
+        f"{path}: made with training.rate 0.1, expected 0.2; pass the same options and files, or another "
+        "folder"
     )
 
 

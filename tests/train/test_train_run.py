@@ -195,7 +195,7 @@ def test_a_genotype_file_is_trained_and_kept_in_the_folder(tmp_path: Path) -> No
         (["train", "darts_v1", *SMALL, "--out", "taken"], "taken: expected a new or an empty folder"),
         (
             ["train", "darts_v7", *SMALL, "--out", "run"],
-            "unknown model 'darts_v7' (nearest: darts_v2, darts_v1",
+            "unknown model 'darts_v7' (nearest: darts_v2",
         ),
         (
             ["train", "resnet18", *SMALL[4:], "--out", "run"],
