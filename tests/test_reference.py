@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import timm
 import torch
-from helpers.fitting import fitted
 from safetensors.torch import save_file
 
 import dots_zoo  # noqa: F401
 from dots_zoo.genotype import load_genotype, save_genotype, to_text
 from dots_zoo.reference import create, resolve
 from dots_zoo.runtime.errors import DotsZooError
+from helpers.fitting import fitted
 
 
 @pytest.fixture

@@ -1,14 +1,23 @@
-"""One chain: a search finds a cell; a classifier, a detector and a segmenter of it become ONNX files."""
+"""One chain: a search finds a cell; trained, as a classifier, a detector and a segmenter, it becomes ONNX
+files.
+"""
 
 import json
 from pathlib import Path
 
+import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
+import timm
+import torch
 
 from dots_zoo.commands.cli import main
+from dots_zoo.data.datasets import DataOptions
+from dots_zoo.data.load import load_data
 from dots_zoo.genotype import load_genotype, to_text
 from dots_zoo.openmm.progress import quiet
+from dots_zoo.reference import weights_sha256
 
 with quiet():
     from helpers.tiny_mm import SIDE, make_camvid, make_coco, write_config
@@ -28,11 +37,28 @@ def exported(words: list[str], path: Path) -> dict[str, str]:
     return {entry.key: entry.value for entry in onnx.load(str(path)).metadata_props}
 
 
-def test_a_classifier_of_the_cell_is_exported(found: Path, tmp_path: Path) -> None:
-    words = ["cell_cifar", "--genotype", str(found), "--num-classes", "10"]
-    facts = exported(words, tmp_path / "m.onnx")
+def test_the_trained_classifier_of_the_cell_is_exported(
+    found: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    net, path = tmp_path / "net", tmp_path / "m.onnx"
+    words = ["--preset", "small_cpu", "--channels", "4", "--layers", "3", "--batch_size", "256"]
+    epochs = ["--epochs", "1", "--warm_up_epochs", "0", "--augmentation.crop_padding", "1"]
+    assert main(["train", str(found), *words, *epochs, "--out", str(net)]) == 0
+    facts = exported([str(net)], path)
     assert facts["genotype"] == to_text(load_genotype(str(found))) and facts["task"] == "classify"
-    assert json.loads(facts["parity"])["outputs"]
+    assert json.loads(facts["parity"])["fitted_for_check"] is False
+    assert "never fitted" not in capsys.readouterr().out
+    trained, data = timm.create_model(f"local-dir:{net}", pretrained=True).eval(), load_data(DataOptions())
+    assert facts["weights_sha256"] == weights_sha256(trained)
+    assert json.loads(facts["input_size"]) == [1, 8, 8]
+    assert json.loads(facts["mean"]) == pytest.approx(data.mean)
+    images = data.test_batch(torch.arange(355)).contiguous()
+    session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+    [logits] = session.run(None, {"image": images.numpy()})
+    with torch.no_grad():
+        np.testing.assert_allclose(logits, trained(images).numpy(), rtol=1e-3, atol=1e-4)
+    hits = (torch.from_numpy(logits).argmax(1) == data.test_labels).double().mean().item()
+    assert hits == json.loads((net / "run.json").read_text())["score"]["accuracy"]
 
 
 @pytest.mark.parametrize("task", ["det", "seg"])

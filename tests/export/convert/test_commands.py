@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 import dots_zoo  # noqa: F401
 from dots_zoo.export.convert import command as commands
-from dots_zoo.reference import weights_sha256
+from dots_zoo.reference import Reference, resolve, weights_sha256
 from dots_zoo.runtime.errors import DotsZooError
 from helpers.fitting import fitted
 
@@ -48,8 +48,8 @@ def test_weights_that_were_never_fitted_are_named(tmp_path: Path, capsys: pytest
 
 
 def test_features_of_a_checkpoint_have_its_weights(checkpoint: Path):
-    whole = commands.build_model("test_byobnet", False, checkpoint, False, {})
-    features = commands.build_model("test_byobnet", True, checkpoint, False, {})
+    whole = commands.build_model(resolve("test_byobnet"), False, checkpoint=checkpoint)
+    features = commands.build_model(resolve("test_byobnet"), True, checkpoint=checkpoint)
     expected = whole.state_dict()
     for key, value in features.state_dict().items():
         [match] = [k for k in expected if k.replace(".", "_") == key.replace(".", "_")]
@@ -61,20 +61,22 @@ def test_cells_with_a_genotype_and_a_checkpoint(tmp_path: Path):
     small = {"channels": 4, "layers": 3}
     model = fitted(timm.create_model("cell_cifar", **kwargs, **small), SIZE)
     torch.save(model.state_dict(), tmp_path / "w.pth")
-    loaded = commands.build_model("cell_cifar", False, tmp_path / "w.pth", False, {**kwargs, **small})
+    reference = resolve("cell_cifar", **small)
+    loaded = commands.build_model(reference, False, checkpoint=tmp_path / "w.pth", **kwargs)
     assert weights_sha256(loaded) == weights_sha256(model)
-    features = commands.build_model("cell_cifar", True, tmp_path / "w.pth", False, {**kwargs, **small})
-    assert torch.equal(
-        features.model.cells[2].norm0[1].weight if False else features.model.stem[0][0].weight,
-        model.stem[0][0].weight,
+    features = commands.build_model(reference, True, checkpoint=tmp_path / "w.pth", **kwargs)
+    assert torch.equal(features.model.stem[0][0].weight, model.stem[0][0].weight)
+    same = commands.build_model(
+        resolve("darts_v1", macro="cifar", **small), True, checkpoint=tmp_path / "w.pth", num_classes=3
     )
+    assert weights_sha256(same) == weights_sha256(features)
 
 
 def test_num_classes_and_genotype_reach_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     seen = {}
 
-    def stop(name: str, features: bool, checkpoint: object, pretrained: bool, kwargs: dict[str, Any]) -> None:
-        seen.update(kwargs, features=features, pretrained=pretrained)
+    def stop(reference: Reference, features: bool, **options: Any) -> None:
+        seen.update(options, arguments=reference.arguments, features=features)
         raise DotsZooError("enough")
 
     monkeypatch.setattr(commands, "build_model", stop)
@@ -82,18 +84,25 @@ def test_num_classes_and_genotype_reach_the_model(tmp_path: Path, monkeypatch: p
         export(
             tmp_path / "m.onnx",
             "cell_cifar",
+            channels=4,
+            layers=3,
             genotype="darts_v1",
             num_classes=3,
             task="features",
             pretrained=True,
         )
-    assert seen == {"genotype": "darts_v1", "num_classes": 3, "features": True, "pretrained": True}
+    given = {"genotype": "darts_v1", "num_classes": 3, "pretrained": True, "checkpoint": None}
+    assert seen == {**given, "arguments": {"channels": 4, "layers": 3}, "features": True}
 
 
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("no_such_model", {}, "unknown model 'no_such_model': dots-zoo list prints ours"),
+        (
+            "no_such_model",
+            {},
+            "unknown model 'no_such_model'.* dots-zoo list and dots-zoo list --cells print",
+        ),
         ("test_byobnet", {"genotype": "darts_v1"}, "timm cannot build this model: .*genotype"),
         ("cell_cifar", {}, "pass genotype="),
         ("dots_cifar10", {"pretrained": True}, "no pretrained weights"),
