@@ -4,6 +4,7 @@ The one thing that crosses from search to the zoo. `published/` holds the cells 
 """
 
 from .load import bundled_names as bundled_names
+from .load import is_genotype as is_genotype
 from .load import load_genotype as load_genotype
 from .load import save_genotype as save_genotype
 from .load import to_text as to_text
