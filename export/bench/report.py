@@ -148,7 +148,8 @@ def _plots(rows: Sequence[Row]) -> Iterator[str]:
         title = f"{provider}, {threads} thread{'' if threads == 1 else 's'}"
         plots = (_costs(members), _batches(members), _percentiles(members))
         what = f"latency report, plots of {title}"
-        figures = [figure for plot in plots for figure in attempt(what, partial(list[tuple[str, str]], plot)) or ()]
+        drawings = [attempt(what, partial(list[tuple[str, str]], plot)) or [] for plot in plots]
+        figures = [figure for drawing in drawings for figure in drawing]
         drawn = "\n".join(
             f"<figure><figcaption>{html.escape(caption)}</figcaption>{svg}</figure>"
             for caption, svg in figures
