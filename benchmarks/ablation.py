@@ -29,10 +29,9 @@ from dots_zoo.kernels import per_channel as channel_numbers
 from dots_zoo.kernels import sep_conv as half_passes
 from dots_zoo.kernels.malloc import keep_freed_memory
 from dots_zoo.kernels.simd import WIDE
+from dots_zoo.search import candidates, mixed
 from dots_zoo.search.stages.steps import classify
-from dots_zoo.search.supernet import candidates
 from dots_zoo.search.supernet import max_pool as pooling
-from dots_zoo.search.supernet import mixed_op as mixed
 from dots_zoo.search.supernet import sep_conv_sum as separable_sum
 from dots_zoo.search.supernet.factorized_reduce import halves
 

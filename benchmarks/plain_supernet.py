@@ -15,8 +15,7 @@ from torch import Tensor, nn
 
 from dots_zoo.ops import OPS, FactorizedReduce, relu_conv_bn
 from dots_zoo.search.space.space import SearchSpace
-from dots_zoo.search.supernet.mixture import Mixture
-from dots_zoo.search.supernet.supernet import cell_kinds
+from dots_zoo.search.supernet import Mixture, cell_kinds
 
 
 def candidate(name: str, channels: int, stride: int) -> nn.Module:

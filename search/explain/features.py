@@ -7,7 +7,7 @@ correlation of two operations is Pearson's over all pixels.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
 import torch
@@ -22,8 +22,7 @@ from dots_zoo.runtime.seeding import generator, seeded
 
 from ..stages.config import least
 from ..stages.validate import batch_statistics
-from ..supernet.mixed_op import Nodes, SearchEdge, Summands
-from ..supernet.mixture import Row, Together
+from ..supernet import MixedOp, Nodes, without_kernels
 from .edge_option import EdgeConfig, Place, place_of
 from .finished_search import Finished, Look
 from .shuffle import searched_cells
@@ -66,7 +65,8 @@ def explain(finished: Finished, config: FeaturesConfig, progress: bool) -> dict[
 
 def maps_of(look: Look, place: Place, config: FeaturesConfig) -> dict[str, Tensor]:
     """Operation -> its maps (N, C, H, W) in the chosen cell, whatever its weight; of images of half B."""
-    cells = [cell for kind, cell in searched_cells(look) if kind == place.kind]
+    supernet = without_kernels(look.search.supernet)
+    cells = [cell for kind, cell in searched_cells(supernet) if kind == place.kind]
     edge = cast(Nodes, cells[0 if config.cell == "first" else -1].nodes).edges[place.row]
     half = look.run.parts["b"]
     order = torch.randperm(len(half), generator=generator(config.seed, "features"))[: config.images]
@@ -75,21 +75,15 @@ def maps_of(look: Look, place: Place, config: FeaturesConfig) -> dict[str, Tenso
     found: dict[str, list[Tensor]] = {name: [] for _, name in operations}
 
     def note(module: nn.Module, arguments: tuple[Any, ...]) -> None:
-        source, row, mixture, _ = arguments
-        alone = replace(mixture, auxiliary=0.0, skip_dropout=0.0)
         for column, name in operations:
-            one = torch.ones_like(row.weights[column])
-            single = Row((one,) * len(row.weights), frozenset([column]), row.edge)
-            node = Summands(False, Together())
-            SearchEdge.forward(cast(SearchEdge, module), source, single, alone, node)
-            found[name].append(cast(Tensor, node.total()).float().cpu())
+            found[name].append(cast(MixedOp, module).candidate(column, arguments[0]).float().cpu())
 
     hook = edge.register_forward_pre_hook(note)
     draws = seeded(chosen.device, config.seed, "features")
     try:
-        with torch.no_grad(), batch_statistics(look.search.supernet), draws:
+        with torch.no_grad(), batch_statistics(supernet), draws:
             for part in chosen.tensor_split(max(1, round(len(chosen) / look.stage.batch_size))):
-                look.search.supernet(look.run.data.plain_batch(part), look.mixture())
+                supernet(look.run.data.plain_batch(part), look.mixture())
     finally:
         hook.remove()
     return {name: torch.cat(maps) for name, maps in found.items()}

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml  # type: ignore[import-untyped]
-from accelerate import Accelerator  # type: ignore[import-untyped]
 
 from dots_zoo.data.datasets import Data, DataOptions
 from dots_zoo.data.load import load_data
@@ -20,15 +19,15 @@ from dots_zoo.genotype import Genotype, load_genotype
 from dots_zoo.runtime.checkpoint_files import load_state
 from dots_zoo.runtime.config_cli import build
 from dots_zoo.runtime.errors import DotsZooError
-from dots_zoo.runtime.seeding import generator
 
 from ..methods.registry import METHODS, Derivation, plan
 from ..space.named import named_space
 from ..stages.checkpoint import standing_of
-from ..stages.split import split
+from ..stages.loop import run_of
 from ..stages.stage import Moment, Relaxation, Run, Search, Stage
 from ..stages.validate import measure
-from ..supernet.mixture import Mixture
+from ..supernet import Mixture
+from ..supernet.install_kernels import can_install
 
 End = Literal["operation", "topology"]
 NEEDED = ("genotype.json", "run.json", "config.yaml", "metrics.jsonl")
@@ -123,10 +122,12 @@ class Finished:
                 f"{folder}: expected the search as its {end} search left it, got nothing; it was made by an "
                 "earlier dots_zoo or the file was removed: search again"
             )
-        training = self.config.training
-        accelerator = Accelerator(mixed_precision=training.precision)
-        halves = split(self.data.labels, training.class_fractions, generator(training.seed, "halves"))
-        run = Run(training, self.data.to(accelerator.device), halves, accelerator)
+        run = run_of(self.config.training, self.data)
+        if not can_install(
+            run.accelerator.device
+        ):  # what a search on a CPU has found computes elsewhere, too
+            run = replace(run, training=replace(run.training, kernels="off"))
+        training = run.training
         standing = standing_of(saved, run)
         if standing.place.stage != number or standing.place.done != max(1, stage.epochs):
             raise DotsZooError(f"{saved.path}: expected the end of stage {stage.name!r}; {UNFINISHED}")

@@ -10,9 +10,10 @@ known. For a symmetric matrix some eigenvalue lies within ||H v - lambda v|| of 
 bound of the error.
 
 alpha is all of it, of every kind of cell, as one vector. The product H v is exact, the derivative of g . v of
-the gradient g, on a supernet of plain operations (`search/supernet/reference.py`) in double precision. A
+the gradient g, in double precision, on a supernet without kernels, which have no second derivative. A
 difference of gradients will not do: a ReLU that changes sides between the two points adds a jump. Batch norm
-is by the batch."""
+is by the batch.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,8 +29,7 @@ from dots_zoo.runtime.seeding import seeded
 
 from ..stages.config import least
 from ..stages.steps import constant
-from ..supernet.bn_statistics import still_statistics
-from ..supernet.reference import plain
+from ..supernet import still_statistics, without_kernels
 from .finished_search import Finished, Look
 
 Product = Callable[[Tensor], Tensor]  # v -> H v
@@ -120,7 +120,7 @@ def power_iteration(product: Product, start: Tensor, config: HessianConfig, shif
 def derivatives(look: Look) -> tuple[Tensor, Callable[[Tensor | None], Tensor]]:
     """alpha as one vector (n,), and v -> H v of the mean loss on half B, None -> its gradient; float64."""
     search = look.search
-    supernet = plain(search.supernet).double()
+    supernet = without_kernels(search.supernet).eval().double()
     names = [f"alpha.{kind}" for kind in search.space.kinds]
     fixed = {name: tensor.detach().double() for name, tensor in search.logits.items()}
     point = torch.cat([fixed[name].flatten() for name in names])

@@ -24,7 +24,7 @@ from dots_zoo.runtime.errors import DotsZooError
 from dots_zoo.runtime.seeding import generator
 
 from ..stages.config import least
-from ..supernet.mixed_op import Nodes
+from ..supernet import Nodes, Supernet, without_kernels
 from .finished_search import Finished, Look
 
 Pair = tuple[int, int]  # edges
@@ -54,7 +54,8 @@ def explain(finished: Finished, config: ShuffleConfig, progress: bool) -> dict[s
 
 def shuffled(look: Look, config: ShuffleConfig, done: Callable[[], Any] = lambda: None) -> dict[str, Any]:
     """Loss and accuracy before, and of every draw. Raises DotsZooError where no edges are exchangeable."""
-    cells, space, mixture = searched_cells(look), look.search.space, look.mixture()
+    supernet, space, mixture = without_kernels(look.search.supernet), look.search.space, look.mixture()
+    look, cells = replace(look, search=replace(look.search, supernet=supernet)), searched_cells(supernet)
     pairs = {kind: exchangeable(look, kind) for kind in space.kinds}
     titles = [f"{node}<-{source}" for node, source in space.edges]
     loss, accuracy = look.measure(mixture)
@@ -84,16 +85,17 @@ def shuffled(look: Look, config: ShuffleConfig, done: Callable[[], Any] = lambda
     }
 
 
-def searched_cells(look: Look) -> list[tuple[str, nn.Module]]:
-    """Kind and module of every cell that is searched, from the input on."""
-    supernet = look.search.supernet
+def searched_cells(supernet: Supernet) -> list[tuple[str, nn.Module]]:
+    """Return kind and module of every cell that is searched, from the input on."""
     return [(kind, cell) for kind, cell in zip(supernet.kinds, supernet.cells, strict=True) if kind]
 
 
 def exchangeable(look: Look, kind: str) -> list[Pair]:
     """The pairs of edges with the same candidates and the same stride."""
     space = look.search.space
-    [nodes, *_] = [cast(Nodes, cell.nodes) for found, cell in searched_cells(look) if found == kind]
+    [nodes, *_] = [
+        cast(Nodes, cell.nodes) for own, cell in searched_cells(look.search.supernet) if own == kind
+    ]
     sorts = [
         (names, nodes.stride(source))
         for (_, source), names in zip(space.edges, space.candidates(kind), strict=True)
@@ -109,7 +111,7 @@ def exchangeable(look: Look, kind: str) -> list[Pair]:
 
 @contextmanager
 def exchanged(cells: Sequence[nn.Module], pairs: Sequence[Pair]) -> Iterator[None]:
-    """Inside: in every cell the two edges, with their weights in the mixture, have changed places."""
+    """Inside: in every cell, without kernels, the two edges and their weights have changed places."""
     hooks = []
     try:
         for cell, pair in zip(cells, pairs, strict=True):
@@ -129,13 +131,16 @@ def _exchange(cell: nn.Module, pair: Pair) -> None:
 
 
 def _with_rows_exchanged(pair: Pair) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...]]:
-    """The arguments of a cell (before, last, rows, mixture), two rows in each other's place."""
+    """Return the arguments of a cell (before, last, mixture), the rows of two edges in each other's place."""
 
     def hook(cell: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-        before, last, rows, mixture = arguments
-        edges = [*rows.edges]
-        edges[pair[0]], edges[pair[1]] = edges[pair[1]], edges[pair[0]]
-        return before, last, replace(rows, edges=edges), mixture
+        before, last, mixture = arguments
+        order = list(range(len(mixture.active)))
+        order[pair[0]], order[pair[1]] = pair[1], pair[0]
+        active = tuple(mixture.active[edge] for edge in order)
+        edges = None if mixture.edges is None else mixture.edges[order]
+        exchanged = replace(mixture, operations=mixture.operations[order], active=active, edges=edges)
+        return before, last, exchanged
 
     return hook
 

@@ -20,7 +20,7 @@ from dots_zoo.train.model import ModelOptions, build
 from dots_zoo.train.recipe import Recipe
 
 from ..stages.config import TrainingConfig, least
-from ..supernet.supernet import Shape
+from ..supernet import Shape
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from ..stages.config import LogitsConfig, TrainingConfig, check_span
 from ..stages.operation_search import operation_search
 from ..stages.stage import Batch, Figures, Stage, Turn
 from ..stages.steps import bilevel, classify, constant, train_weights, update_logits
-from ..supernet.bn_statistics import still_statistics
+from ..supernet import still_statistics
 
 EPSILON = 0.01  # how far the weights are moved for the finite difference (Sec. 2.3, footnote 2)
 

@@ -40,7 +40,7 @@ from ..stages.operation_search import operation_search
 from ..stages.resting import unmoved
 from ..stages.stage import Figures, Stage, Turn
 from ..stages.steps import backward, classify, update_logits, update_weights
-from ..supernet.mixture import Mixture, active_where
+from ..supernet import Mixture, active_where
 
 Kept = Mapping[str, Tensor]  # name of the logits -> bool (E, O) on the CPU: what a step does not drop
 CPU = torch.device("cpu")

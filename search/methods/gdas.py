@@ -29,7 +29,7 @@ from ..stages.gumbel import check_temperatures, concrete, temperatures
 from ..stages.operation_search import active_operations, open_operations, operation_search, softmax_relaxation
 from ..stages.stage import Drawn, Figures, Logits, Moment, Relaxation, Search, Stage, Turn, Weights
 from ..stages.steps import train_logits, train_weights
-from ..supernet.mixture import Active
+from ..supernet import Active
 from .darts import darts_training
 
 

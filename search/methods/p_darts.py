@@ -44,8 +44,7 @@ from ..stages.operation_search import (
 )
 from ..stages.stage import Moment, Relaxation, Search, Stage, Weights
 from ..stages.steps import bilevel
-from ..supernet.mixed_op import WHOLE
-from ..supernet.mixture import Mixture
+from ..supernet import NO_PARTIAL_CHANNELS, Mixture
 
 
 def p_darts_training() -> TrainingConfig:
@@ -113,7 +112,7 @@ def one_search(config: PDartsConfig, space: SearchSpace, number: int) -> tuple[S
     def left(before: Search | None) -> SearchSpace:
         return best_operations(config.operations[number - 1], before) if before and number else space
 
-    begin = fresh(name, cells, left, operation_choices, WHOLE, config.auxiliary.branch)
+    begin = fresh(name, cells, left, operation_choices, NO_PARTIAL_CHANNELS, config.auxiliary.branch)
     rate = first.learning_rate
     return tuple(
         replace(stage, learning_rate=lambda epoch: rate(epoch - start))

@@ -1,8 +1,8 @@
 """PC-DARTS: Partial Channel Connections for Memory-Efficient Architecture Search (Xu et al., ICLR 2020).
 
 Sec. 3.2: one in K channels goes through the operations of an edge, the others pass by, and a shuffle mixes
-them behind every node (in `search/supernet/mixed_op.py`). Sec. 3.3, edge normalisation: a softmax over the
-edges that enter a node weighs them (Eq. 3), since sampled channels make the operations' weights fluctuate,
+them behind every node (in `mixed.py`). Sec. 3.3, edge normalisation: a softmax over the edges that enter a
+node weighs them (Eq. 3), since sampled channels make the operations' weights fluctuate,
 
     x_j = sum_i gamma_ij * f_ij(x_i),   gamma_ij = exp(beta_ij) / sum_i' exp(beta_i'j),
 
@@ -30,8 +30,7 @@ from ..stages.config import LogitsConfig, TrainingConfig, WeightsConfig, check_s
 from ..stages.operation_search import active_operations, operation_choices, operation_search
 from ..stages.stage import Logits, Moment, Relaxation, Search, Stage, Weights
 from ..stages.steps import bilevel
-from ..supernet.mixed_op import Partial
-from ..supernet.mixture import Mixture
+from ..supernet import Mixture, PartialChannels
 
 
 def pc_darts_training() -> TrainingConfig:
@@ -85,7 +84,7 @@ def stages(config: PcDartsConfig, space: SearchSpace, after: int) -> tuple[Stage
         relax=with_auxiliary(edge_normalisation, config.auxiliary, config.epochs),
         choices=operation_and_edge_choices,
         derive=derive_from_products,
-        partial_channels=Partial(config.share, config.shuffle),
+        partial_channels=PartialChannels(config.share, config.shuffle),
         auxiliary=config.auxiliary.branch,
     )
 

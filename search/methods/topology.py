@@ -31,7 +31,7 @@ from ..stages.operation_search import active_operations, alphas, open_operations
 from ..stages.resting import resting_operations
 from ..stages.stage import Logits, Moment, Relaxation, Search, Stage, Weights
 from ..stages.steps import one_level, train_weights
-from ..supernet.mixture import Active, Mixture
+from ..supernet import Active, Mixture
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,7 @@ from ..space.space import SearchSpace
 from ..stages.checkpoint import Keeper
 from ..stages.loop import run_stages
 from ..stages.stage import Epoch
+from .choose_kernels import resolve_kernels
 from .plots import plot_weights
 from .report import write_story
 
@@ -67,6 +68,7 @@ def search(
     if table is not None and searched.family != "nasbench201":
         raise DotsZooError(f"table: expected the space S6, whose cells it holds, got {space}")
     rows = None if table is None else read_table(table)
+    config = resolve_kernels(config, stages, data, [out])
     settings = {"space": space} if isinstance(space, str) else {}
     settings |= {**data.options, **dataclasses.asdict(derivation), **dataclasses.asdict(config)}
     identity = json.loads(json.dumps({"method": method, **settings}))  # tuples as lists

@@ -20,8 +20,10 @@ from dots_zoo.runtime.atomic_write import write_file
 from dots_zoo.runtime.distributed import processes_of
 from dots_zoo.runtime.run_folder import check_folder, holds, is_empty
 
-from ..methods.registry import Derivation
+from ..methods.registry import Derivation, plan
+from ..space.named import named_space
 from ..space.space import SearchSpace
+from .choose_kernels import resolve_kernels
 from .run import search
 
 
@@ -43,10 +45,12 @@ def search_seeds(
     processes = processes_of(Accelerator(mixed_precision=config.training.precision))
     check = partial(check_folder, out, "search --seeds", resume=options.get("resume", False))
     processes.first_does(partial(check, holds_run=_holds_searches))
+    folders = [out / f"seed{seed}" for seed in seeds]
+    searched = named_space(space) if isinstance(space, str) else space
+    config = resolve_kernels(config, plan(method, config, derivation, searched), data, folders)
     found = []
-    for seed in seeds:
+    for seed, folder in zip(seeds, folders, strict=True):
         training = replace(config.training, seed=seed)
-        folder = out / f"seed{seed}"
         found.append(
             search(method, replace(config, training=training), derivation, space, data, folder, **options)
         )

@@ -11,8 +11,7 @@ from typing import Literal
 
 from dots_zoo.runtime.errors import DotsZooError
 
-from ..supernet.mixture import Mixture
-from ..supernet.supernet import Auxiliary
+from ..supernet import Auxiliary, Mixture
 from .stage import Moment, Relaxation, Search, Weights
 
 

@@ -22,9 +22,8 @@ from dots_zoo.runtime.errors import DotsZooError
 from dots_zoo.runtime.sigterm import STATUS
 
 from ..space.space import CellSpace, Choice, SearchSpace
-from ..supernet.mixed_op import Partial
-from ..supernet.supernet import Shape, Supernet
-from .init_stage import adam, sgd
+from ..supernet import PartialChannels, Shape
+from .init_stage import adam, build_supernet, sgd
 from .stage import Figures, Run, Search
 
 
@@ -160,8 +159,8 @@ def standing_of(saved: Saved, run: Run) -> Standing:
 
 def _search(facts: Mapping[str, Any], tensors: Mapping[str, Tensor], run: Run) -> Search:
     space, choices = _space(facts["space"]), {name: _choice(c) for name, c in facts["choices"].items()}
-    shape = Shape(**{**facts["shape"], "partial": Partial(**facts["shape"]["partial"])})
-    supernet = Supernet(space, shape).to(run.accelerator.device).to(memory_format=torch.channels_last)
+    shape = Shape(**{**facts["shape"], "partial": PartialChannels(**facts["shape"]["partial"])})
+    supernet = build_supernet(space, shape, run)
     supernet.load_state_dict(_under("supernet.", tensors))
     logits = {name: nn.Parameter(tensors[f"logits.{name}"]) for name in choices}
     found = Search(

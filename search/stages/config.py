@@ -9,7 +9,7 @@ from typing import Literal
 from dots_zoo.data.augment import Augmentation
 from dots_zoo.runtime.errors import DotsZooError
 
-from ..supernet.supernet import Memory, Stem
+from ..supernet import Memory, Stem
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,8 @@ class TrainingConfig:
         precision: "bf16" runs the supernet under autocast.
         memory: what a step keeps for its backward pass. fast keeps what is dear to compute again, lean less,
             checkpoint the outputs of the cells only; the results are the same.
+        kernels: on compiles loops that make a step on a CPU several times as fast, off computes as the papers
+            write it, auto compiles where a search is long enough; the results are the same up to rounding.
         weights: SGD for the weights of the supernet.
         logits: Adam for the architecture logits.
     """
@@ -73,6 +75,7 @@ class TrainingConfig:
     stem: Stem = "cifar"
     precision: Literal["no", "bf16"] = "no"
     memory: Memory = "fast"
+    kernels: Literal["auto", "on", "off"] = "auto"
     weights: WeightsConfig = field(default_factory=WeightsConfig)
     logits: LogitsConfig = field(default_factory=LogitsConfig)
 

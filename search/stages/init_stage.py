@@ -15,8 +15,8 @@ from dots_zoo.runtime.seeding import seeded
 
 from ..space.relax import one_group
 from ..space.space import Choice, SearchSpace
-from ..supernet.mixed_op import WHOLE, Partial
-from ..supernet.supernet import Auxiliary, Shape, Supernet
+from ..supernet import NO_PARTIAL_CHANNELS, Auxiliary, PartialChannels, Shape, Supernet
+from ..supernet.install_kernels import install_kernels
 from .config import TrainingConfig
 from .stage import Moment, Run, Search
 
@@ -28,7 +28,7 @@ def fresh(
     cells: int,
     space: Callable[[Search | None], SearchSpace],
     choices: Choices,
-    partial: Partial = WHOLE,
+    partial: PartialChannels = NO_PARTIAL_CHANNELS,
     auxiliary: Auxiliary = "none",
 ) -> Callable[[Run, Search | None, Moment], Search]:
     """Begin with a new supernet, new optimisers, and logits of zero: every alternative weighs the same."""
@@ -47,8 +47,7 @@ def fresh(
             memory=training.memory,
         )
         with seeded(torch.device("cpu"), training.seed, "supernet", name):
-            supernet = Supernet(found, shape)
-        supernet = supernet.to(device).to(memory_format=torch.channels_last)
+            supernet = build_supernet(found, shape, run)
         named = choices(found)
         logits = {k: nn.Parameter(torch.zeros(c.shape, device=device)) for k, c in named.items()}
         return Search(
@@ -62,6 +61,18 @@ def fresh(
         )
 
     return begin
+
+
+def build_supernet(space: SearchSpace, shape: Shape, run: Run) -> Supernet:
+    """Return a supernet on the run's device, channels last, with kernels where they are on.
+
+    Raises:
+        DotsZooError: where they are on and cannot be installed.
+    """
+    supernet = Supernet(space, shape).to(run.accelerator.device).to(memory_format=torch.channels_last)
+    if run.training.kernels == "on":
+        install_kernels(supernet)
+    return supernet
 
 
 def sgd(supernet: Supernet, training: TrainingConfig) -> SGD:

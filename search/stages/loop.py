@@ -53,19 +53,23 @@ def run_stages(
     again that was kept. Raises DotsZooError at once where a part of the images does not fill one batch, the
     processes cannot share it, or what was saved cannot be used, and on the way where a loss is not finite.
     """
-    accelerator = Accelerator(mixed_precision=training.precision)
-    device = accelerator.device
-    run = Run(
-        training=training,
-        data=data.to(device),
-        parts=split(data.labels, training.class_fractions, generator(training.seed, "halves")),
-        accelerator=accelerator,
-        processes=processes_of(accelerator),
-    )
+    run = run_of(training, data)
     steps = [stage.epochs * steps_of(stage, run) for stage in stages]
     standing = None if saved is None else standing_of(saved, run)
     hidden = not (progress and run.processes.first)
     return _epochs(stages, run, standing, keeper, tqdm(total=sum(steps), disable=hidden, unit="step"))
+
+
+def run_of(training: TrainingConfig, data: Data) -> Run:
+    """Return what stays the same from the first step to the last, on the device of this process."""
+    accelerator = Accelerator(mixed_precision=training.precision)
+    return Run(
+        training=training,
+        data=data.to(accelerator.device),
+        parts=split(data.labels, training.class_fractions, generator(training.seed, "halves")),
+        accelerator=accelerator,
+        processes=processes_of(accelerator),
+    )
 
 
 def _epochs(

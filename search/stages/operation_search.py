@@ -17,9 +17,15 @@ from dots_zoo.runtime.to_device import sent
 from ..space.discretise import cells_of, survivors
 from ..space.relax import cosine, group_softmax
 from ..space.space import Choice, SearchSpace, operation_choice
-from ..supernet.mixed_op import WHOLE, Partial
-from ..supernet.mixture import Active, Mixture, active_where
-from ..supernet.supernet import Auxiliary, check_shape
+from ..supernet import (
+    NO_PARTIAL_CHANNELS,
+    Active,
+    Auxiliary,
+    Mixture,
+    PartialChannels,
+    active_where,
+    check_shape,
+)
 from .config import TrainingConfig
 from .init_stage import carry_on, fresh
 from .stage import Figures, Logits, Moment, Relaxation, Search, Stage, Turn, Weights
@@ -127,7 +133,7 @@ def operation_search(
     derive: Callable[[SearchSpace, Weights], Mapping[str, CellGenotype]] = derive_from_operations,
     warm_up_step: Step = train_weights,
     one_level: bool = False,
-    partial_channels: Partial = WHOLE,
+    partial_channels: PartialChannels = NO_PARTIAL_CHANNELS,
     auxiliary: Auxiliary = "none",
 ) -> tuple[Stage, ...]:
     """A fresh supernet: `span.warm_up` epochs of weights alone, then `step` for the rest of `span.epochs`.

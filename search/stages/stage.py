@@ -21,8 +21,7 @@ from dots_zoo.runtime.distributed import ALONE, Processes
 from dots_zoo.runtime.seeding import generator
 
 from ..space.space import Choice, SearchSpace
-from ..supernet.mixture import Active, Mixture
-from ..supernet.supernet import Supernet
+from ..supernet import Active, Mixture, Supernet
 from .config import TrainingConfig
 from .split import Part
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from dots_zoo.runtime.to_device import sent
 
-from ..supernet.mixture import Mixture
+from ..supernet import Mixture
 from .resting import unmoved
 from .stage import Batch, Figures, Turn
 

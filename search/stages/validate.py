@@ -13,9 +13,7 @@ import torch.nn.functional as F
 
 from dots_zoo.runtime.seeding import seeded
 
-from ..supernet.bn_statistics import still_statistics
-from ..supernet.mixture import Mixture
-from ..supernet.supernet import Supernet
+from ..supernet import Mixture, Supernet, still_statistics
 from .stage import Moment, Relaxation, Run, Search
 
 

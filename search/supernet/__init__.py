@@ -1,1 +1,37 @@
-"""The supernet: every candidate operation at once, mixed by weights that are an argument (Eq. 1, Eq. 8)."""
+"""The supernet of the papers: Eq. 1 and Eq. 8 as modules.
+
+Reading order: `mixed_op` (the mixed operation of an edge, Eq. 1), `cell` (a node is the sum of its edges,
+Eq. 8; partial channels), `supernet` (cells one after the other), `mixture` (the weights, which come as an
+argument), `bn_statistics` and `recompute` (what a step moves and keeps). `install_kernels` makes a CPU
+compute the same with fewer passes over memory (`fast_cell`, `sep_conv_blocks`, `kernel_calls`); nothing of it
+is imported before it is called.
+"""
+
+from .bn_statistics import still_statistics
+from .cell import NO_PARTIAL_CHANNELS, Nodes, PartialChannels, SearchCell, SearchCell201
+from .mixed_op import Auxiliary, MixedOp
+from .mixture import Active, CellMixture, Mixture, active_where, everything
+from .supernet import Memory, Shape, Stem, Supernet, cell_kinds, check_shape, without_kernels
+
+__all__ = [
+    "NO_PARTIAL_CHANNELS",
+    "Active",
+    "Auxiliary",
+    "CellMixture",
+    "Memory",
+    "MixedOp",
+    "Mixture",
+    "Nodes",
+    "PartialChannels",
+    "SearchCell",
+    "SearchCell201",
+    "Shape",
+    "Stem",
+    "Supernet",
+    "active_where",
+    "cell_kinds",
+    "check_shape",
+    "everything",
+    "still_statistics",
+    "without_kernels",
+]

@@ -1,91 +1,38 @@
-"""By which statistics a batch norm normalises, and whether they move.
+"""Which statistics a batch norm normalises by, and whether its running ones move.
 
 Source: Ioffe and Szegedy (2015), Sec. 3.1.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, cast
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
-import numpy as np
-import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from dots_zoo.kernels.elementwise import move
-from dots_zoo.kernels.malloc import return_freed_memory
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
-def precisely(device: torch.device) -> AbstractContextManager[Any]:
-    """Outside autocast: statistics and what is made of them are in single precision at least."""
-    if torch.amp.is_autocast_available(device.type):
-        return torch.autocast(device.type, enabled=False)
-    return nullcontext()
+def still_statistics(network: nn.Module) -> AbstractContextManager[None]:
+    """Inside: batch norm by the batch, whatever the mode; the running statistics do not move."""
+    return _replaced_statistics(network, lambda statistic: None)  # without them, the batch's are used
 
 
-def by_batch(norm: nn.BatchNorm2d) -> bool:
-    """Whether it normalises by the statistics of the batch."""
-    return norm.training or norm.running_mean is None
-
-
-def track(norms: Sequence[nn.BatchNorm2d], means: Any, variances: Any, count: int) -> None:
-    """Move the running statistics, where they are kept: means and variances (K, C) of `count` pixels each,
-    tensors or arrays of numpy.
-    """
-    if norms[0].running_mean is None:
-        return
-    rate, unbiased = norms[0].momentum or 0.0, variances * (count / max(1, count - 1))
-    if isinstance(means, Tensor):
-        torch._foreach_lerp_([cast(Tensor, norm.running_mean) for norm in norms], list(means), rate)
-        torch._foreach_lerp_([cast(Tensor, norm.running_var) for norm in norms], list(unbiased), rate)
-        torch._foreach_add_([cast(Tensor, norm.num_batches_tracked) for norm in norms], 1)
-        return
-    kept = [
-        [cast(Tensor, x) for x in (norm.running_mean, norm.running_var, norm.num_batches_tracked)]
-        for norm in norms
-    ]
-    assert all(x.numpy().dtype == means.dtype for row in kept for x in row[:2]), "a loop moves one type"
-    move(np.array([[x.data_ptr() for x in row] for row in kept], np.int64), means, unbiased, rate)
+def frozen_statistics(network: nn.Module) -> AbstractContextManager[None]:
+    """Inside: batch norm as ever, but what it adds to the running statistics is forgotten afterwards."""
+    return _replaced_statistics(network, lambda statistic: None if statistic is None else statistic.clone())
 
 
 @contextmanager
-def still_statistics(network: nn.Module) -> Iterator[None]:
-    """Inside: batch norm by the batch, whatever the mode; the running statistics do not move."""
+def _replaced_statistics(
+    network: nn.Module, replacement: Callable[[Tensor | None], Tensor | None]
+) -> Iterator[None]:
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
-    kept = [(norm, norm.running_mean, norm.running_var) for norm in norms]
-    counts = [norm.num_batches_tracked for norm in norms]
-    for norm in norms:  # without running statistics, batch norm uses those of the batch
-        norm.running_mean = norm.running_var = norm.num_batches_tracked = None
+    kept = [{name: getattr(norm, name) for name in STATISTICS} for norm in norms]
+    for norm, statistics in zip(norms, kept, strict=True):
+        for name, statistic in statistics.items():
+            setattr(norm, name, replacement(statistic))
     try:
         yield
     finally:
-        for (norm, mean, variance), count in zip(kept, counts, strict=True):
-            norm.running_mean, norm.running_var, norm.num_batches_tracked = mean, variance, count
-
-
-def computed_again(
-    network: nn.Module, function: Callable[..., Tensor], *inputs: Any, whole: bool = False
-) -> Tensor:
-    """function(*inputs), of which nothing is kept: the backward pass computes it again, with the running
-    statistics of `network` held still. whole: it is a cell, in which something may be random, and which is
-    large enough to give back to the kernel first what lies free between blocks in use.
-    """
-
-    def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        return first(), again()
-
-    @contextmanager
-    def first() -> Iterator[None]:
-        if whole:
-            return_freed_memory()
-        yield
-
-    @contextmanager
-    def again() -> Iterator[None]:
-        with first(), still_statistics(network):
-            yield
-
-    out: Tensor = checkpoint(
-        function, *inputs, use_reentrant=False, preserve_rng_state=whole, context_fn=contexts
-    )
-    return out
+        for norm, statistics in zip(norms, kept, strict=True):
+            for name, statistic in statistics.items():
+                setattr(norm, name, statistic)

@@ -32,8 +32,8 @@ from torch.autograd.function import once_differentiable
 from dots_zoo.kernels.norm_ops import Norm, channel_pulls, dense, masked_pulls, products, scaled_sum
 from dots_zoo.kernels.per_channel import Numbers, as_parameters, joined, numbers_of, ones
 from dots_zoo.kernels.sep_conv import Behind, OfHalf, Part, Read, convolved, half_gradients
+from dots_zoo.kernels.statistics import by_batch, precisely, track
 
-from .bn_statistics import by_batch, precisely, track
 from .sep_conv import Half, Separable
 
 GROUP = 4  # candidates that are computed together: more of their maps do not stay in the cache

@@ -10,7 +10,7 @@ from dots_zoo.runtime.seeding import generator
 from dots_zoo.search.methods.registry import METHODS
 from dots_zoo.search.stages.split import split
 from dots_zoo.search.stages.stage import Moment, Run, Stage, Turn
-from dots_zoo.search.supernet import mixed_op as mixed
+from dots_zoo.search.supernet import MixedOp
 from helpers.toy_search import PLANTED_SPACE, toy_config, toy_data
 
 
@@ -56,22 +56,16 @@ def values(turn):
 
 
 def computed(turn, act):
-    """The candidates with weights that a forward pass computes while `act` runs: (cell, edge, column)."""
-    seen, hooks, separable = [], [], {}
-    for number, cell in enumerate(turn.search.supernet.cells):
-        for edge, candidates in enumerate(cell.nodes.edges):
-            for column, operation in zip(candidates.columns, candidates.operations, strict=True):
-                place = (number, edge, column)
-                separable[operation] = place
-                hooks.append(operation.register_forward_hook(lambda *_, place=place: seen.append(place)))
+    """The candidates but `none` that a forward pass computes while `act` runs: (cell, edge, column)."""
+    seen, places, compute = [], {}, MixedOp.candidate
+    for cell, module in enumerate(turn.search.supernet.cells):
+        for edge, mixed_op in enumerate(module.nodes.edges):
+            places[mixed_op] = cell, edge
 
-    def sum_of_separable(candidates, *rest):  # which does not call them
-        seen.extend(separable[one] for one in candidates)
-        return compute(candidates, *rest)
+    def candidate(mixed_op, column, inputs):
+        seen.append((*places[mixed_op], column))
+        return compute(mixed_op, column, inputs)
 
-    compute = mixed.sum_of_separable
-    with patch.object(mixed, "sum_of_separable", sum_of_separable):
+    with patch.object(MixedOp, "candidate", candidate):
         act()
-    for hook in hooks:
-        hook.remove()
     return seen

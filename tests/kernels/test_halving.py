@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dots_zoo.ops import FactorizedReduce
-from dots_zoo.search.supernet.candidates import candidate
-from dots_zoo.search.supernet.factorized_reduce import Halving, every_other, halves
+from dots_zoo.search.supernet.factorized_reduce import every_other, halves
+from dots_zoo.search.supernet.fast_cell import fast_candidate, preprocess
 
 LAST = torch.channels_last
 
@@ -43,13 +43,12 @@ def test_pixels_can_be_differentiated_twice(function):
 
 @pytest.mark.parametrize("size", [(2, 4, 6, 8), (1, 4, 7, 5)])
 def test_halves_are_what_a_factorized_reduce_reads(size):
-    """As a candidate, and in front of the nodes of a cell, where the ReLU is that of the cell before."""
+    """As a candidate, and in front of the nodes of a cell."""
     torch.manual_seed(0)
-    read, ours = candidate("skip_connect", 4, 2)
-    assert read == "halves"
-    ours = ours.double().eval()
-    plain = FactorizedReduce(4, 4, affine=False).double().eval()
-    plain.load_state_dict(dict(zip(plain.state_dict(), ours.state_dict().values(), strict=True)))
+    reduce = FactorizedReduce(4, 4, affine=False).double().eval()
     x = torch.randn(size).double()
-    for found in (ours.norm(ours(F.relu(torch.cat(halves(x), dim=1)))), Halving(plain)(F.relu(x))):
-        torch.testing.assert_close(found, plain(x), rtol=1e-12, atol=1e-12)
+    candidate = fast_candidate(reduce)
+    assert candidate.reads == "even_odd"
+    even_odd = F.relu(torch.cat(halves(x), dim=1))
+    for found in (candidate.norm(candidate.body(even_odd)), preprocess(reduce, F.relu(x))):
+        torch.testing.assert_close(found, reduce(x), rtol=1e-12, atol=1e-12)

@@ -30,7 +30,7 @@ from dots_zoo.search.stages.loop import batches
 from dots_zoo.search.stages.split import split
 from dots_zoo.search.stages.stage import Batch, Moment, Run, Turn
 from dots_zoo.search.stages.steps import classify, update_logits, update_weights
-from dots_zoo.search.supernet.mixture import Mixture
+from dots_zoo.search.supernet import Mixture
 from dots_zoo.train.run import train
 from helpers.paths import ROOT
 from helpers.quiet_search import quiet_stages

@@ -24,13 +24,17 @@ from dots_zoo.search.space.named import darts_space, named_space
 from dots_zoo.search.space.space import CellSpace, SearchSpace
 from dots_zoo.search.stages.stage import Moment
 from dots_zoo.search.stages.validate import validate
-from dots_zoo.search.supernet.bn_statistics import still_statistics
-from dots_zoo.search.supernet.mixed_op import Partial
-from dots_zoo.search.supernet.mixture import Mixture, everything
-from dots_zoo.search.supernet.reference import plain
-from dots_zoo.search.supernet.supernet import Shape, Supernet
+from dots_zoo.search.supernet import (
+    Mixture,
+    PartialChannels,
+    Shape,
+    Supernet,
+    everything,
+    still_statistics,
+    without_kernels,
+)
+from dots_zoo.search.supernet.install_kernels import install_kernels
 from helpers.begun_search import begun
-from helpers.reference_supernet import ReferenceSupernet, module_pairs
 from helpers.toy_search import toy_derivation, toy_training
 
 QUIET = darts_space(("skip_connect", "sep_conv_3x3"), 2)  # nothing in it draws
@@ -51,36 +55,22 @@ def look_at(space, **changes):
     return Look(run, stages[-1], search, Moment(0, 0))
 
 
-def reference_of(look):
-    """The plain supernet with the same weights, in double precision."""
-    ours = copy.deepcopy(look.search.supernet).double()
-    reference = ReferenceSupernet(look.search.space, ours.shape).double()
-    for mine, theirs in module_pairs(ours, reference):
-        for parameter, target in zip(mine.parameters(), theirs.parameters(), strict=True):
-            target.data.copy_(parameter.data)
-    return reference
-
-
 def half_b(look):
     chosen = look.run.parts["b"]
     return look.run.data.plain_batch(chosen).double(), look.run.data.labels[chosen]
 
 
-def whole_edges(look):
-    count = len(look.search.space.edges)
-    return {kind: torch.ones(count, dtype=torch.float64) for kind in look.search.space.kinds}
-
-
 def test_the_spectrum_is_that_of_the_dense_hessian():
     look = look_at(darts_space(("skip_connect", "sep_conv_3x3"), 1))
-    reference, (images, labels) = reference_of(look), half_b(look)
+    supernet, (images, labels) = copy.deepcopy(look.search.supernet).double(), half_b(look)
     kinds = look.search.space.kinds
+    active = {kind: everything(look.search.space, kind) for kind in kinds}
     point = torch.cat([look.search.logits[f"alpha.{kind}"].detach().double().flatten() for kind in kinds])
 
     def loss(alpha):
         tables = [part.view(2, 2).softmax(1) for part in alpha.split(4)]
-        mixture = dict(zip(kinds, tables, strict=True))
-        return F.cross_entropy(reference(images, mixture, whole_edges(look)), labels)
+        mixture = Mixture(dict(zip(kinds, tables, strict=True)), active)
+        return F.cross_entropy(supernet(images, mixture), labels)
 
     values = torch.linalg.eigvalsh(torch.autograd.functional.hessian(loss, point)).tolist()
     found = spectrum(look, HessianConfig(iterations=300, tolerance=1e-6))
@@ -99,13 +89,14 @@ EVERYTHING = darts_space(intermediate=2)
     ("space", "changes"),
     [
         (EVERYTHING, {"auxiliary": "skip", "memory": "checkpoint"}),
-        (EVERYTHING, {"auxiliary": "projection", "partial": Partial(2), "stem": "imagenet"}),
+        (EVERYTHING, {"auxiliary": "projection", "partial": PartialChannels(2), "stem": "imagenet"}),
         (named_space("S6"), {"auxiliary": "skip", "memory": "lean"}),
     ],
 )
-def test_the_plain_supernet_computes_the_same(space, changes):
+def test_without_kernels_a_supernet_computes_the_same(space, changes):
     shape = Shape(channels=4, cells=3, classes=5, in_chans=1, **changes)
     supernet = Supernet(space, shape).double()
+    install_kernels(supernet)
     draws = torch.Generator().manual_seed(0)
     tables = {
         kind: torch.rand(len(space.edges), len(space.candidates(kind)[0]), generator=draws).double()
@@ -115,7 +106,8 @@ def test_the_plain_supernet_computes_the_same(space, changes):
     active = {kind: everything(space, kind) for kind in space.kinds}
     mixture = Mixture(tables, active, edges=edges, auxiliary=0.7)
     images = torch.randn(3, 1, 32, 32, generator=draws).double()
-    same = plain(supernet)
+    same = without_kernels(supernet)
+    assert all(getattr(cell, "kernels", None) is None for cell in same.cells)
     with torch.no_grad(), still_statistics(supernet), still_statistics(same):
         expected, found = supernet(images, mixture), same(images, mixture)
     assert (found - expected).abs().max() < 1e-9 < expected.std()
@@ -169,7 +161,8 @@ def test_every_candidate_can_be_differentiated_twice():
     """The product with the Hessian over the weights of all operations is that of differences of gradients."""
     torch.manual_seed(0)
     supernet = Supernet(EVERYTHING, Shape(channels=16, cells=3, classes=5, in_chans=1)).double()
-    twice, images = plain(supernet), torch.randn(3, 1, 16, 16).double()
+    install_kernels(supernet)
+    twice, images = without_kernels(supernet), torch.randn(3, 1, 16, 16).double()
     shape = {kind: (len(EVERYTHING.edges), len(EVERYTHING.candidates(kind)[0])) for kind in EVERYTHING.kinds}
     point, way = ([torch.rand(size).double() for size in shape.values()] for _ in range(2))
     active = {kind: everything(EVERYTHING, kind) for kind in shape}
@@ -207,20 +200,20 @@ def test_the_gap_is_skip_less_the_mean_convolution_of_edges_that_have_both():
         gaps([{**lines[0], "weights": {"alpha.normal": {"2<-0": {"noise": 1.0}}}}], "here")
 
 
-def test_exchanged_edges_compute_what_the_plain_supernet_does_with_them_exchanged():
+def test_exchanged_edges_compute_what_a_supernet_does_with_their_modules_exchanged():
     look = look_at(QUIET)
     (images, _), mixture = half_b(look), look.mixture()
     supernet = look.search.supernet.double()
     double = Mixture({k: table.double() for k, table in mixture.operations.items()}, mixture.active)
-    reference, before = reference_of(look), supernet(images, double)
-    _, first = searched_cells(look)[0]
+    reference, before = copy.deepcopy(supernet), supernet(images, double)
+    _, first = searched_cells(supernet)[0]
     with exchanged([first], [(1, 4)]):
         after = supernet(images, double)
-    edges = reference.cells[0].edges
+    edges = reference.cells[0].nodes.edges
     edges[1], edges[4] = edges[4], edges[1]
     table = double.operations["normal"].clone()
     table[[1, 4]] = table[[4, 1]]  # the only normal cell of three
-    expected = reference(images, {**double.operations, "normal": table}, whole_edges(look))
+    expected = reference(images, replace(double, operations={**double.operations, "normal": table}))
     assert (after - expected).abs().max() < 1e-9 < (after - before).abs().max()
     assert torch.equal(supernet(images, double), before)
 
@@ -246,14 +239,15 @@ def test_the_maps_are_those_of_the_operations_alone():
     place = place_of(look.search, EdgeConfig(node=3, input=2))
     maps = maps_of(look, place, FeaturesConfig(images=16))
     assert list(maps) == ["skip_connect", "sep_conv_3x3", "avg_pool_3x3"]  # none has no maps
-    reference, (images, _) = reference_of(look), half_b(look)
-    tables = {kind: look.weights()[f"alpha.{kind}"].double() for kind in look.search.space.kinds}
+    supernet, (images, _) = copy.deepcopy(look.search.supernet).double(), half_b(look)
     seen = []
-    edge = reference.cells[0].edges[4]
-    edge.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0]))
-    reference(images, tables, whole_edges(look))
-    for column, found in zip((1, 2, 3), maps.values(), strict=True):
-        expected = edge.operations[column](seen[0])
+    edge = supernet.cells[0].nodes.edges[4]
+    edge.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0].x))
+    supernet(images, look.mixture())
+    pooled = F.avg_pool2d(seen[0], 3, 1, padding=1, count_include_pad=False)
+    normalised = F.batch_norm(pooled, None, None, training=True)
+    outputs = seen[0], edge.operations["2"](seen[0]), normalised
+    for expected, found in zip(outputs, maps.values(), strict=True):
         assert found.shape == expected.shape and found.std() > 0.1
         ordered = sorted(found.double().flatten(1).sum(1).tolist())  # the images come in random order
         assert ordered == pytest.approx(sorted(expected.flatten(1).sum(1).tolist()), rel=1e-3, abs=1e-3)

@@ -135,9 +135,9 @@ def weights_of(turn, kept, wanted):
     """The weights of the operations that are kept, or of those that are dropped."""
     found = []
     for kind, cell in zip(turn.search.supernet.kinds, turn.search.supernet.cells, strict=True):
-        for edge, candidates in enumerate(cell.nodes.edges):
-            for column, operation in zip(candidates.columns, candidates.operations, strict=True):
-                if bool(kept[f"alpha.{kind}"][edge, column]) == wanted:
+        for edge, mixed_op in enumerate(cell.nodes.edges):
+            for column, operation in mixed_op.operations.items():
+                if bool(kept[f"alpha.{kind}"][edge, int(column)]) == wanted:
                     found += list(operation.parameters())
     return found
 

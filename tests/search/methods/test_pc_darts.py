@@ -56,8 +56,8 @@ def test_the_cell_is_derived_by_the_products():
 @pytest.mark.parametrize("share", [1, 2, 4])
 def test_one_in_k_channels_goes_through_the_operations(share):
     supernet = first_turn("pc_darts", TWO, share=share).turn.search.supernet
-    through = supernet.cells[0].nodes.edges[0].operations[1]
-    assert through.parts[-1].pointwise.in_channels == 4 // share
+    sep_conv = supernet.cells[0].nodes.edges[0].operations["1"]
+    assert sep_conv[-2].in_channels == 4 // share
 
 
 def test_the_shuffle_is_an_option():

@@ -4,7 +4,7 @@ import torch
 from dots_zoo.runtime.errors import DotsZooError
 from dots_zoo.search.stages.auxiliary_skip import AuxiliaryConfig, auxiliary_weight, with_auxiliary
 from dots_zoo.search.stages.stage import Moment, Relaxation
-from dots_zoo.search.supernet.mixture import Mixture
+from dots_zoo.search.supernet import Mixture
 
 HALF = 0.5**0.5
 

@@ -8,7 +8,8 @@ from dots_zoo.search.methods.registry import Derivation, plan
 from dots_zoo.search.space.named import darts_space
 from dots_zoo.search.stages.split import split
 from dots_zoo.search.stages.stage import Moment, Run
-from dots_zoo.search.stages.validate import measure, still_statistics, validate
+from dots_zoo.search.stages.validate import measure, validate
+from dots_zoo.search.supernet import still_statistics
 from helpers.toy_search import PLANTED_SPACE, search_toy, toy_config, toy_data, toy_training
 
 QUIET = darts_space(("skip_connect", "sep_conv_3x3"), 1)  # nothing in it draws

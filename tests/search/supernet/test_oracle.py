@@ -1,4 +1,4 @@
-"""What a step computes in every stage of every method, against the obvious reference, in double precision."""
+"""What a step computes in every stage of every method, with kernels and without, in double precision."""
 
 import copy
 from collections import defaultdict
@@ -15,7 +15,7 @@ from dots_zoo.search.space.named import darts_space
 from dots_zoo.search.space.space import CellSpace, SearchSpace
 from dots_zoo.search.stages.init_stage import sgd
 from dots_zoo.search.stages.stage import Moment, Run, Turn
-from helpers.reference_supernet import ReferenceSupernet, module_pairs
+from dots_zoo.search.supernet.install_kernels import install_kernels
 from helpers.toy_search import toy_config, toy_data, toy_training
 
 SPACE = darts_space(("none", "max_pool_3x3", "skip_connect", "sep_conv_3x3", "dil_conv_5x5"), 2)
@@ -33,25 +33,6 @@ def in_double(search):
         for name, value in search.logits.items()
     }
     return replace(search, supernet=copy.deepcopy(search.supernet).double(), logits=logits)
-
-
-def reference_of(search):
-    reference = ReferenceSupernet(search.space, search.supernet.shape).double()
-    for mine, theirs in module_pairs(search.supernet, reference):
-        theirs.load_state_dict(dict(zip(theirs.state_dict(), mine.state_dict().values(), strict=True)))
-    return reference
-
-
-def tables(mixture, space):
-    """What the reference multiplies with: every operation that is left out weighs nothing."""
-    found = {}
-    for kind, weights in mixture.operations.items():
-        mask = torch.zeros(weights.shape, dtype=torch.bool)
-        for edge, columns in enumerate(mixture.active[kind]):
-            mask[edge, list(columns)] = True
-        found[kind] = weights.where(mask, 0.0)
-    ones = {kind: torch.ones(len(space.edges), dtype=torch.double) for kind in space.kinds}
-    return found, mixture.edges or ones, mixture.auxiliary
 
 
 def near(ours, theirs):
@@ -75,33 +56,19 @@ def leaves(tables):
 
 
 def compare(search, mixture, inputs):
-    """Logits, all gradients and running statistics; what is left out moves no statistics."""
-    ours, reference = search.supernet, reference_of(search)
-    before = copy.deepcopy(ours)
-    logits = ours(IMAGES, mixture), reference(IMAGES, *tables(mixture, search.space))
-    assert near(*logits)
-    pairs = module_pairs(ours, reference)
-    same = [[p for pair in pairs for p in pair[side].parameters()] for side in (0, 1)]
-    found = [
-        torch.autograd.grad(
-            nn.functional.cross_entropy(out, LABELS),
-            [*weights, *inputs],
-            allow_unused=True,
-            retain_graph=True,
-        )
-        for out, weights in zip(logits, same, strict=True)
-    ]
-    assert all(map(near, *found)) and any(gradient is not None for gradient in found[0])
-    left_out = any(
-        len(columns) < len(names)
-        for kind, active in mixture.active.items()
-        for columns, names in zip(active, search.space.candidates(kind), strict=True)
-    )
-    learns = {id(p) for p, gradient in zip(same[0], found[0], strict=False) if gradient is not None}
-    for (mine, theirs), (unmoved, _) in zip(pairs, module_pairs(before, reference), strict=True):
-        idle = left_out and learns.isdisjoint(map(id, mine.parameters()))
-        for buffer, target, old in zip(mine.buffers(), theirs.buffers(), unmoved.buffers(), strict=True):
-            assert near(buffer, target) or (idle and torch.equal(buffer, old))
+    """Logits, all gradients and running statistics; what is left out moves no statistics in either."""
+    plain, fast = copy.deepcopy(search.supernet), copy.deepcopy(search.supernet)
+    install_kernels(fast)
+    gradients = []
+    logits = [supernet(IMAGES, mixture) for supernet in (plain, fast)]
+    for supernet, out in zip((plain, fast), logits, strict=True):
+        loss = nn.functional.cross_entropy(out, LABELS)
+        leaves = [*supernet.parameters(), *inputs]
+        gradients.append(torch.autograd.grad(loss, leaves, allow_unused=True, retain_graph=True))
+    assert near(*logits) and all(map(near, *gradients))
+    assert any(gradient is not None for gradient in gradients[0])
+    for one, other in zip(plain.named_buffers(), fast.named_buffers(), strict=True):
+        assert one[0] == other[0] and near(one[1], other[1])
 
 
 def every_stage(method, space, derivation):
@@ -124,13 +91,13 @@ def every_stage(method, space, derivation):
 
 
 @pytest.mark.parametrize("method", [name for name in METHODS if name != "dots"])  # it has to have a topology
-def test_every_method_computes_what_the_reference_does(method):
+def test_every_method_computes_the_same_with_kernels(method):
     every_stage(method, SPACE, Derivation())
 
 
 @pytest.mark.parametrize("topology", TOPOLOGIES)
 @pytest.mark.parametrize("method", ["darts", "dots"])
-def test_every_topology_search_computes_what_the_reference_does(method, topology):
+def test_every_topology_search_computes_the_same_with_kernels(method, topology):
     warm = TopologyConfig(2, 3, temperature_end=1.0, operation_temperature=1.0)  # else gradients vanish
     every_stage(method, SPACE, Derivation(topology, topology_search=warm))
 

@@ -1,46 +1,27 @@
+"""The supernet of the papers: numbers made by hand, and what it leaves out."""
+
 import copy
 from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
+from dots_zoo.ops import OPS
 from dots_zoo.runtime.errors import DotsZooError
 from dots_zoo.search.space.named import darts_space, named_space
 from dots_zoo.search.space.space import CellSpace, SearchSpace
-from dots_zoo.search.stages.validate import still_statistics
-from dots_zoo.search.supernet import sep_conv_sum as separable_sum
-from dots_zoo.search.supernet.mixed_op import Partial
-from dots_zoo.search.supernet.mixture import Mixture, everything
-from dots_zoo.search.supernet.supernet import Shape, Supernet, cell_kinds
-from helpers.reference_supernet import ReferenceSupernet, module_pairs
-
-OPERATION_STAGE = darts_space()
-TOPOLOGY_STAGE = SearchSpace(  # two survivors an edge, other ones on every edge, `none` among them
-    2,
-    (
-        CellSpace(
-            "normal",
-            (
-                ("skip_connect", "sep_conv_3x3"),
-                ("none", "dil_conv_5x5"),
-                ("max_pool_3x3", "sep_conv_5x5"),
-                ("avg_pool_3x3", "dil_conv_3x3"),
-                ("max_pool_3x3", "dil_conv_3x3"),
-            ),
-        ),
-        CellSpace(
-            "reduce",
-            (
-                ("skip_connect", "dil_conv_5x5"),
-                ("max_pool_3x3", "sep_conv_3x3"),
-                ("none", "sep_conv_5x5"),
-                ("skip_connect", "dil_conv_3x3"),
-                ("avg_pool_3x3", "sep_conv_3x3"),
-            ),
-        ),
-    ),
+from dots_zoo.search.supernet import (
+    Mixture,
+    PartialChannels,
+    Supernet,
+    cell_kinds,
+    everything,
+    still_statistics,
 )
+from helpers.supernets import OPERATION_STAGE, mixture_for, near, shape
+
 RAGGED = SearchSpace(
     1,
     (
@@ -48,91 +29,96 @@ RAGGED = SearchSpace(
         CellSpace("reduce", (("skip_connect",),) * 2),
     ),
 )
-
-
 NASBENCH201 = named_space("S6")
-SKIPS = darts_space(("none", "skip_connect", "skip_connect", "dil_conv_3x3"), 2)  # as in 3-skip
 
 
-def shape(channels=4, cells=5, classes=5, in_chans=3, **changes):
-    return Shape(channels=channels, cells=cells, classes=classes, in_chans=in_chans, **changes)
+def of_batch(x):
+    """Batch norm by the batch, written out."""
+    mean, variance = x.mean((0, 2, 3), keepdim=True), x.var((0, 2, 3), keepdim=True, unbiased=False)
+    return (x - mean) / (variance + 1e-5).sqrt()
 
 
-def weights_for(space, dtype):
-    draws = torch.Generator().manual_seed(3)
-    shapes = {kind: (len(space.edges), max(map(len, space.candidates(kind)))) for kind in space.kinds}
-    return {
-        kind: torch.rand(shape, generator=draws, dtype=dtype).requires_grad_()
-        for kind, shape in shapes.items()
-    }
+def depthwise_separable(x, depthwise, pointwise, dilation=1, stride=1):
+    padding = dilation * (depthwise.shape[-1] // 2)
+    x = F.conv2d(x.relu(), depthwise, None, stride, padding, dilation, groups=len(depthwise))
+    return of_batch(torch.einsum("nchw,dc->ndhw", x, pointwise[:, :, 0, 0]))
 
 
-def mixture_for(space, dtype=torch.float32, **changes):
-    return Mixture(weights_for(space, dtype), {k: everything(space, k) for k in space.kinds}, **changes)
+def first_cell(operations, reduce=False, **changes):
+    """A cell with one node, its two preprocessed inputs, and the weights of its two edges."""
+    torch.manual_seed(0)
+    supernet = Supernet(darts_space(operations, 1), shape(cells=3, **changes)).double()
+    cell = supernet.cells[1 if reduce else 0]
+    states = [torch.randn(2, supernet.shape.channels * (1 + reduce), 6, 6).double() for _ in range(2)]
+    weights = torch.tensor([[0.1, 0.2, 0.3, 0.4], [-1.0, 2.0, 0.5, 0.7]]).double()[:, : len(operations)]
+    return cell, states, weights
 
 
-def pair(space, **changes):
-    ours = Supernet(space, shape(**changes)).double()
-    reference = ReferenceSupernet(space, shape(**changes)).double()
-    for mine, theirs in module_pairs(ours, reference):
-        for parameter, target in zip(mine.parameters(), theirs.parameters(), strict=True):
-            target.data.copy_(parameter.data)
-    return ours, reference
+def node_of(cell, states, weights, **changes):
+    mixture = Mixture({"cell": weights}, {"cell": (frozenset(range(weights.shape[1])),) * 2}, **changes)
+    return cell.nodes(states, mixture.of_cell("cell"))[2]
 
 
-@pytest.mark.parametrize(
-    ("space", "size", "changes"),
-    [
-        (OPERATION_STAGE, (8, 8), {}),
-        (OPERATION_STAGE, (9, 7), {"in_chans": 1}),
-        (TOPOLOGY_STAGE, (9, 11), {}),
-        (TOPOLOGY_STAGE, (8, 8), {"in_chans": 1, "cells": 3}),
-        (SKIPS, (9, 7), {"cells": 3}),
-        (SKIPS, (37, 43), {"stem": "imagenet"}),
-        (NASBENCH201, (9, 7), {"cells": 6}),
-        (OPERATION_STAGE, (9, 7), {"cells": 3, "partial": Partial(4), "edges": True}),
-        (TOPOLOGY_STAGE, (8, 8), {"partial": Partial(2, shuffle=False), "edges": True}),
-        (NASBENCH201, (8, 8), {"cells": 3, "partial": Partial(2), "edges": True, "beta": 0.5,
-                               "auxiliary": "skip"}),
-        (TOPOLOGY_STAGE, (9, 7), {"beta": 0.7, "auxiliary": "skip"}),
-        (TOPOLOGY_STAGE, (8, 8), {"beta": 0.3, "auxiliary": "projection", "partial": Partial(2),
-                                  "edges": True}),
-    ],
-)  # fmt: skip
-def test_the_supernet_is_the_reference_in_logits_gradients_and_running_statistics(space, size, changes):
-    changes = {"cells": 5, "in_chans": 3, **changes}
-    beta, weighed = changes.pop("beta", 0.0), changes.pop("edges", False)
-    ours, reference = pair(space, **changes)
-    draws = torch.Generator().manual_seed(1)
-    images = torch.randn(3, changes["in_chans"], *size, dtype=torch.double, generator=draws)
-    edges = [
-        {k: torch.linspace(0.5, 1.5, len(space.edges)).double().requires_grad_() for k in space.kinds}
-        for _ in range(2)
-    ]
-    mixture = mixture_for(space, torch.double, auxiliary=beta, edges=edges[0] if weighed else None)
-    other = weights_for(space, torch.double)
-    ones = {kind: torch.ones(len(space.edges)).double() for kind in space.kinds}
-    logits = ours(images, mixture), reference(images, other, edges[1] if weighed else ones, beta)
-    assert near(*logits)
-    for found in logits:
-        nn.functional.cross_entropy(found, torch.tensor([0, 3, 4])).backward()
-    for kind in space.kinds:
-        assert mixture.operations[kind].grad.abs().max() > 1e-3
-        assert near(mixture.operations[kind].grad, other[kind].grad)
-        if weighed:
-            assert edges[0][kind].grad.abs().min() > 0 and near(edges[0][kind].grad, edges[1][kind].grad)
-    paired = set()
-    for mine, theirs in module_pairs(ours, reference):
-        for parameter, target in zip(mine.parameters(), theirs.parameters(), strict=True):
-            assert parameter.grad.abs().max() > 0 and near(parameter.grad, target.grad)
-            paired.add(parameter)
-        for buffer, target in zip(mine.buffers(), theirs.buffers(), strict=True):
-            assert near(buffer, target)
-    assert paired == set(ours.parameters())
+def test_a_node_is_the_sum_of_its_edges_and_an_edge_the_weighted_sum_of_its_candidates():
+    """Eq. 1 and Eq. 8, written out; the running mean of a pooling moves once for both of its edges."""
+    cell, states, weights = first_cell(("none", "skip_connect", "sep_conv_3x3", "avg_pool_3x3"))
+    expected = 0
+    for x, edge, w in zip(states, cell.nodes.edges, weights, strict=True):
+        _, dw1, pw1, _, _, dw2, pw2, _ = edge.operations["2"]
+        sep = depthwise_separable(x, dw1.weight, pw1.weight)
+        sep = depthwise_separable(sep, dw2.weight, pw2.weight)
+        pooled = of_batch(F.avg_pool2d(x, 3, 1, 1, count_include_pad=False))
+        expected = expected + w[1] * x + w[2] * sep + w[3] * pooled
+    assert near(node_of(cell, states, weights), expected)
+    norm = cell.nodes.pools[0]["avg_pool_3x3"][1]
+    mean = F.avg_pool2d(states[0], 3, 1, 1, count_include_pad=False).mean((0, 2, 3))
+    assert near(norm.running_mean, 0.1 * mean) and norm.num_batches_tracked == 1
 
 
-def near(ours, reference):
-    return (ours - reference).abs().max().item() <= 1e-9
+def test_where_the_resolution_halves_candidates_have_stride_2():
+    cell, states, weights = first_cell(("max_pool_3x3", "skip_connect", "dil_conv_5x5"), reduce=True)
+    expected = 0
+    for x, edge, w in zip(states, cell.nodes.edges, weights, strict=True):
+        reduce, (_, depthwise, pointwise, _) = edge.operations["1"], edge.operations["2"]
+        halves = [
+            torch.einsum("nchw,dc->ndhw", pixels.relu(), conv.weight[:, :, 0, 0])
+            for pixels, conv in ((x[:, :, ::2, ::2], reduce.conv1), (x[:, :, 1::2, 1::2], reduce.conv2))
+        ]
+        dilated = depthwise_separable(x, depthwise.weight, pointwise.weight, dilation=2, stride=2)
+        pooled = of_batch(F.max_pool2d(x, 3, 2, 1))
+        expected = expected + w[0] * pooled + w[1] * of_batch(torch.cat(halves, 1)) + w[2] * dilated
+    assert near(node_of(cell, states, weights), expected)
+
+
+def test_the_output_of_a_cell_is_its_nodes_of_its_preprocessed_inputs():
+    cell, _, weights = first_cell(("skip_connect",))
+    inputs = [torch.randn(2, 12, 5, 5).double() for _ in range(2)]
+    mixture = Mixture({"normal": weights}, {"normal": (frozenset({0}),) * 2}).of_cell("normal")
+    expected = sum(
+        w * of_batch(torch.einsum("nchw,dc->ndhw", x.relu(), part[1].weight[:, :, 0, 0]))
+        for w, x, part in zip(weights[:, 0], inputs, cell.preprocess, strict=True)
+    )
+    assert near(cell(*inputs, mixture), expected)
+
+
+def test_partial_channels_bypass_the_candidates_and_are_shuffled():
+    """Channels 0 and 1 of 4 go through, 2 and 3 bypass; then they stand 0, 2, 1, 3 (PC-DARTS, Sec. 3.2)."""
+    cell, (a, b), weights = first_cell(("skip_connect",), partial=PartialChannels(2))
+    edges = {"cell": torch.tensor([0.25, 0.75]).double()}
+    node = node_of(cell, [a, b], weights, edges=edges)
+    through = 0.1 * a[:, :2] - b[:, :2]
+    bypass = 0.25 * a[:, 2:] + 0.75 * b[:, 2:]
+    assert near(node, torch.stack([through[:, 0], bypass[:, 0], through[:, 1], bypass[:, 1]], 1))
+
+
+def test_the_auxiliary_skip_is_beta_times_the_weight_of_its_edge():
+    """Eq. 4 of DARTS-; the projection starts as the identity."""
+    for auxiliary in ("skip", "projection"):
+        cell, (a, b), weights = first_cell(("skip_connect",), auxiliary=auxiliary)
+        assert near(node_of(cell, [a, b], weights, auxiliary=0.5), 0.6 * a - 0.5 * b)
+        edges = {"cell": torch.tensor([0.25, 0.75]).double()}
+        assert near(node_of(cell, [a, b], weights, edges=edges, auxiliary=0.5), 0.225 * a - 0.625 * b)
+        assert near(node_of(cell, [a, b], weights), 0.1 * a - b)
 
 
 def test_pooling_is_shared_per_source_and_convolutions_are_not():
@@ -141,15 +127,6 @@ def test_pooling_is_shared_per_source_and_convolutions_are_not():
     assert len(pools) == 2 * 5  # two kinds, five nodes that are read
     depthwise = [m for m in cell.modules() if isinstance(m, nn.Conv2d) and m.groups == 4]
     assert len(depthwise) == 14 * (2 + 2 + 1 + 1)
-
-
-def test_the_cells_that_read_an_output_share_its_relu_and_the_classifier_reads_it_as_it_is():
-    supernet, seen = Supernet(OPERATION_STAGE, shape(cells=4)), []
-    for cell in supernet.cells:
-        assert not [module for module in cell.preprocess.modules() if isinstance(module, nn.ReLU)]
-        cell.register_forward_hook(lambda module, given, out: seen.append(out.min().item()))
-    supernet(torch.randn(2, 3, 16, 16), mixture_for(OPERATION_STAGE))
-    assert seen[:3] == [0, 0, 0] and seen[3] < 0
 
 
 def test_no_batch_norm_of_a_cell_has_weights_of_its_own():
@@ -168,7 +145,7 @@ def test_none_adds_nothing_and_rows_may_differ_in_length():
     assert gradient[1, 0] == 0 and gradient[1, 1:].all()  # none
 
 
-@pytest.mark.parametrize("partial", [Partial(1), Partial(2)])
+@pytest.mark.parametrize("partial", [PartialChannels(1), PartialChannels(2)])
 def test_what_is_not_active_is_not_computed_and_counts_as_a_weight_of_zero(partial):
     torch.manual_seed(0)
     space = darts_space(("max_pool_3x3", "sep_conv_3x3", "dil_conv_3x3"), 2)
@@ -185,7 +162,7 @@ def test_what_is_not_active_is_not_computed_and_counts_as_a_weight_of_zero(parti
     found = supernet(images, replace(mixture, active={k: active for k in space.kinds}))
     assert near(found, supernet(images, replace(mixture, operations=zeroed)))
     found.sum().backward()
-    skipped = supernet.cells[0].nodes.edges[0].operations[2]
+    skipped = supernet.cells[0].nodes.edges[0].operations["2"]
     assert all(parameter.grad is None for parameter in skipped.parameters())
     assert not mixture.operations["normal"].grad[0, [0, 2]].any()
 
@@ -193,7 +170,7 @@ def test_what_is_not_active_is_not_computed_and_counts_as_a_weight_of_zero(parti
 def test_a_closed_edge_lets_nothing_pass_by():
     torch.manual_seed(0)
     space = darts_space(("skip_connect",), 1)
-    supernet = Supernet(space, shape(cells=3, partial=Partial(2), in_chans=1)).double()
+    supernet = Supernet(space, shape(cells=3, partial=PartialChannels(2), in_chans=1)).double()
     images = torch.randn(2, 1, 8, 8).double()
     edges = {k: torch.tensor([1.0, 0.0]).double() for k in space.kinds}
     ones = {k: torch.tensor([[1.0], [0.0]]).double() for k in space.kinds}
@@ -252,7 +229,7 @@ def test_fewer_than_three_cells_are_refused():
 
 def test_channels_that_partial_channels_do_not_divide_are_refused():
     with pytest.raises(DotsZooError, match="divisible by the share of partial channels, 4, got 6"):
-        Supernet(OPERATION_STAGE, shape(channels=6, partial=Partial(4)))
+        Supernet(OPERATION_STAGE, shape(channels=6, partial=PartialChannels(4)))
 
 
 @pytest.mark.parametrize("changes", [{"cells": 4}, {"cells": 3, "stem": "imagenet"}])
@@ -261,63 +238,27 @@ def test_a_nas_bench_201_supernet_has_three_equal_stages_and_the_cifar_stem(chan
         Supernet(NASBENCH201, shape(**changes))
 
 
-@pytest.mark.parametrize("memory", ["lean", "checkpoint"])
-def test_what_is_computed_again_changes_nothing(memory):
-    """Neither the logits, nor a gradient, nor the running statistics: those move once."""
-    space, images = darts_space(("max_pool_3x3", "skip_connect", "sep_conv_3x3", "dil_conv_5x5"), 2), None
-    found = []
-    for kept in ("fast", memory):
-        torch.manual_seed(0)
-        supernet = Supernet(space, shape(cells=3, memory=kept)).double()
-        images = torch.randn(2, 3, 9, 7).double() if images is None else images
-        mixture = mixture_for(space, torch.double)
-        logits = supernet(images, mixture)
-        logits.square().sum().backward()
-        gradients = [p.grad for p in (*supernet.parameters(), *mixture.operations.values())]
-        found.append([logits, *gradients, *(buffer.double() for buffer in supernet.buffers())])
-    for fast, again in zip(*found, strict=True):
-        assert torch.equal(fast, again)
+def test_an_operation_needs_neither_a_relu_nor_a_norm(monkeypatch):
+    monkeypatch.setitem(
+        OPS, "noise", lambda channels, stride, affine: nn.Conv2d(channels, channels, 1, stride)
+    )
+    cell, (a, b), weights = first_cell(("noise",))
+    one, other = (edge.operations["0"] for edge in cell.nodes.edges)
+    assert near(node_of(cell, [a, b], weights), 0.1 * one(a) - other(b))
 
 
-@pytest.mark.parametrize("group", [1, 3, 100])
-def test_how_many_are_computed_together_changes_nothing(group, monkeypatch):
-    """16 channels: the compiled loops take several maps in one call."""
-    found, images = [], torch.randn(2, 3, 9, 7, generator=torch.Generator().manual_seed(1)).double()
-    for size in (separable_sum.GROUP, group):
-        monkeypatch.setattr(separable_sum, "GROUP", size)
-        torch.manual_seed(0)
-        supernet = Supernet(OPERATION_STAGE, shape(channels=16, cells=3)).double()
-        mixture = mixture_for(OPERATION_STAGE, torch.double)
-        logits = supernet(images, mixture)
-        logits.square().sum().backward()
-        gradients = [p.grad for p in (*supernet.parameters(), *mixture.operations.values())]
-        found.append([logits, *gradients, *(buffer.double() for buffer in supernet.buffers())])
-    for four, others in zip(*found, strict=True):
-        torch.testing.assert_close(others, four, rtol=1e-9, atol=1e-9)
-
-
-@pytest.mark.parametrize("cells", [3, 6])
-def test_the_weights_of_a_node_become_a_vector_once_for_all_cells(cells, monkeypatch):
-    """One for separable convolutions and one for the rest, at two nodes of two kinds of cell."""
-    space, stack, made = darts_space(("sep_conv_3x3", "max_pool_3x3", "skip_connect"), 2), torch.stack, []
-
-    def noted(tensors, *rest, **options):
-        made.append(tensors)
-        return stack(tensors, *rest, **options)
-
-    monkeypatch.setattr(torch, "stack", noted)
-    Supernet(space, shape(cells=cells))(torch.randn(2, 3, 16, 16), mixture_for(space))
-    assert sum(tensors[0].dim() == 0 for tensors in made) == 2 * 2 * 2
-
-
-def test_less_is_kept_where_memory_is_lean_or_checkpointed():
-    space, sizes = darts_space(("sep_conv_3x3", "dil_conv_3x3"), 2), {}
-    for memory in ("fast", "lean", "checkpoint"):
-        supernet, seen = Supernet(space, shape(cells=3, memory=memory)), {}
-        with torch.autograd.graph.saved_tensors_hooks(
-            lambda t, seen=seen: seen.setdefault(t.data_ptr(), t), lambda t: t
-        ):
-            supernet(torch.randn(2, 3, 16, 16), mixture_for(space))
-        sizes[memory] = sum(t.numel() for t in seen.values())
-    assert sizes["lean"] < 0.4 * sizes["fast"]
-    assert sizes["checkpoint"] < 0.6 * sizes["lean"]
+def test_a_step_of_the_supernet_compiles_each_cell_as_one_graph():
+    torch.manual_seed(0)
+    space = darts_space(("none", "max_pool_3x3", "skip_connect", "sep_conv_3x3", "dil_conv_5x5"), 2)
+    eager = Supernet(space, shape(cells=3, partial=PartialChannels(2), auxiliary="skip")).double()
+    compiled, outs = copy.deepcopy(eager), []
+    compiled.cells = nn.ModuleList(
+        [torch.compile(cell, backend="aot_eager", fullgraph=True) for cell in compiled.cells]
+    )
+    images = torch.randn(2, 3, 8, 8).double()
+    for supernet in (eager, compiled):
+        mixture = mixture_for(space, torch.double, auxiliary=0.5)
+        loss = F.cross_entropy(supernet(images, mixture), torch.tensor([0, 4]))
+        leaves = [*supernet.parameters(), *mixture.operations.values()]
+        outs.append([loss, *torch.autograd.grad(loss, leaves), *supernet.buffers()])
+    assert all(map(near, *outs))

@@ -1,0 +1,94 @@
+"""Whether the kernels of a CPU pay for their compilation in a search: `--training.kernels auto`."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import yaml  # type: ignore[import-untyped]
+from torch import Tensor, nn
+
+from dots_zoo.data.datasets import Data
+from dots_zoo.macs import count
+
+from ..stages.loop import run_of, steps_of
+from ..stages.stage import Moment, Run, Stage, Turn
+from ..supernet import Mixture, Supernet
+from ..supernet.install_kernels import can_install, check_can_install
+
+COMPILE_SECONDS = 30.0  # on a machine that has compiled none of them yet
+SAVED_SECONDS = 0.1  # of a step, for every 10^9 MACs of a forward pass (docs/performance.md)
+
+
+def resolve_kernels(config: Any, stages: Sequence[Stage], data: Data, folders: Sequence[Path]) -> Any:
+    """Return the configuration of a method with kernels on or off, and print why where it was auto.
+
+    Args:
+        config: of the method.
+        stages: of one search.
+        data: that it searches on.
+        folders: of all searches that share the decision; one that was begun before has taken it.
+
+    Raises:
+        DotsZooError: where the kernels are to be on and cannot be installed.
+    """
+    training = config.training
+    kernels = training.kernels
+    if kernels == "off":
+        return config
+    run = run_of(training, data)
+    if kernels == "auto":
+        kernels, reason = _decide(stages, run, folders)
+        if run.processes.first:
+            print(f"kernels: {kernels}, {reason}")
+    if kernels == "on":
+        check_can_install(run.accelerator.device)
+    return replace(config, training=replace(training, kernels=kernels))
+
+
+def _decide(stages: Sequence[Stage], run: Run, folders: Sequence[Path]) -> tuple[Literal["on", "off"], str]:
+    for folder in folders:
+        before = _decision_of(folder / "config.yaml")
+        if before is not None:
+            return before, f"as in {folder / 'config.yaml'}"
+    if run.accelerator.device.type != "cpu":
+        return "off", f"there are none for the device {run.accelerator.device}"
+    if not can_install(run.accelerator.device):
+        return "off", "numba, which compiles them, is not installed"
+    steps = len(folders) * sum(stage.epochs * steps_of(stage, run) for stage in stages)
+    saved = steps * SAVED_SECONDS * _macs_of_a_step(stages[0], run) / 1e9 if steps else 0.0
+    pays = saved > COMPILE_SECONDS
+    reason = f"which save about {saved:.0f} s in {steps} steps and take {COMPILE_SECONDS:.0f} s to compile"
+    return "on" if pays else "off", reason
+
+
+def _decision_of(path: Path) -> Literal["on", "off"] | None:
+    """Return what a config.yaml says, None where there is none, or none that can be read."""
+    try:
+        kernels = yaml.safe_load(path.read_text("utf-8"))["training"]["kernels"]
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+        return None
+    return cast(Literal["on", "off"], kernels) if kernels in ("on", "off") else None
+
+
+class _Mixed(nn.Module):
+    """A supernet with its mixture."""
+
+    def __init__(self, supernet: Supernet, mixture: Mixture) -> None:
+        super().__init__()
+        self.supernet, self.mixture = supernet, mixture
+
+    def forward(self, images: Tensor) -> Tensor:
+        out: Tensor = self.supernet(images, self.mixture)
+        return out
+
+
+def _macs_of_a_step(first: Stage, run: Run) -> int:
+    """Return the MACs of a forward pass of the first stage's first step, of a whole batch."""
+    search, moment = first.begin(run, None, Moment(run.training.seed, 0)), Moment(run.training.seed, 0)
+    relaxation = first.relax(search)
+    drawn = relaxation.drawn(search.logits, moment)
+    batch = run.data.labels[:0], run.data.labels[:0]  # no step is taken
+    turn = Turn(run, search, relaxation, moment, batch, None, drawn)
+    size = run.data.in_chans, run.data.size, run.data.size
+    return count(_Mixed(search.supernet, turn.mixture()), size, first.batch_size).macs

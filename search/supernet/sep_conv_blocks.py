@@ -1,0 +1,59 @@
+"""Which operations the kernels of separable convolutions compute, found by their layers."""
+
+from typing import TypeGuard
+
+from torch import nn
+
+from dots_zoo.kernels.batch_norm import is_moving_norm
+from dots_zoo.kernels.depthwise import is_square_depthwise, skips_odd
+
+from .kernel_calls import SepConvBlock
+
+BLOCK = 4  # layers: ReLU, depthwise convolution, pointwise convolution, batch norm
+
+
+def sep_conv_blocks(operation: nn.Module) -> tuple[SepConvBlock, ...]:
+    """Return the one or two blocks of a separable convolution, none of any other operation."""
+    layers = [*operation] if isinstance(operation, nn.Sequential) else []
+    if len(layers) not in (BLOCK, 2 * BLOCK):
+        return ()
+    parts = [_block(*layers[start : start + BLOCK]) for start in range(0, len(layers), BLOCK)]
+    blocks = tuple(block for block in parts if block is not None)
+    if len(blocks) < len(parts) or len({block.depthwise.in_channels for block in blocks}) > 1:
+        return ()
+    first, last = blocks[0], blocks[-1]
+    if len(blocks) == 1:  # the kernels sum outputs of blocks that are fed maps of one size
+        return blocks if first.even or first.depthwise.stride[0] == 1 else ()
+    return blocks if not first.even and last.depthwise.stride[0] == 1 else ()
+
+
+def has_fast_norm(module: nn.Module) -> TypeGuard[nn.BatchNorm2d]:
+    """Return True for a batch norm without affine, with torch's default eps and momentum."""
+    default = nn.BatchNorm2d(1)
+    return (
+        is_moving_norm(module)
+        and not module.affine
+        and (module.eps, module.momentum) == (default.eps, default.momentum)
+    )
+
+
+def _block(
+    relu: nn.Module, depthwise: nn.Module, pointwise: nn.Module, norm: nn.Module
+) -> SepConvBlock | None:
+    """Return the block of four layers, None where they are not one that keeps or halves the resolution."""
+    if not (
+        isinstance(relu, nn.ReLU)
+        and is_square_depthwise(depthwise)
+        and type(pointwise) is nn.Conv2d
+        and pointwise.kernel_size == pointwise.stride == (1, 1)
+        and pointwise.groups == 1
+        and pointwise.padding == (0, 0)
+        and pointwise.bias is None
+        and pointwise.in_channels == pointwise.out_channels == depthwise.in_channels
+        and has_fast_norm(norm)
+    ):
+        return None
+    taps, dilation = depthwise.kernel_size[0], depthwise.dilation[0]
+    if taps % 2 == 0 or depthwise.padding[0] != dilation * (taps // 2):
+        return None
+    return SepConvBlock(depthwise, pointwise, norm, even=skips_odd(depthwise))
