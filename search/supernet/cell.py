@@ -91,7 +91,8 @@ class Nodes(nn.Module):
 
     def forward(self, states: list[Tensor], mixture: CellMixture) -> list[Tensor]:
         """Return the cell's inputs and its nodes, each (N, C, H', W'); states: its inputs."""
-        states, inputs = [*states], list[SharedInputs]()
+        states = [*states]
+        inputs: list[SharedInputs] = []
         weights, auxiliary = mixture.operations.unbind(), mixture.auxiliary_weights()
         for incoming in self.incoming:
             for source in range(len(inputs), len(states)):

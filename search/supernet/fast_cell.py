@@ -208,7 +208,8 @@ class FastCell:
 
     def _nodes(self, nodes: Nodes, states: list[Tensor], mixture: CellMixture) -> list[Tensor]:
         """As `Nodes.forward`."""
-        states, inputs = [*states], list[FastInputs]()
+        states = [*states]
+        inputs: list[FastInputs] = []
         weights = [row.unbind() for row in mixture.operations.unbind()]
         auxiliary = mixture.auxiliary_weights()
         for incoming in nodes.incoming:
