@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from search_step import machine
 from search_turns import Setting, in_processes, peak_of_this_process, step_of, timed, turns
-from torch import Tensor, nn
+from torch import Tensor
 
 from dots_zoo.kernels import batch_norm as quick_norm
 from dots_zoo.kernels import depthwise
@@ -29,49 +29,32 @@ from dots_zoo.kernels import per_channel as channel_numbers
 from dots_zoo.kernels import sep_conv as half_passes
 from dots_zoo.kernels.malloc import keep_freed_memory
 from dots_zoo.kernels.simd import WIDE
-from dots_zoo.search import candidates, mixed
 from dots_zoo.search.stages.steps import classify
-from dots_zoo.search.supernet import max_pool as pooling
+from dots_zoo.search.supernet import fast_cell, kernel_calls, sep_conv_blocks
 from dots_zoo.search.supernet import sep_conv_sum as separable_sum
-from dots_zoo.search.supernet.factorized_reduce import halves
+from dots_zoo.search.supernet.mixed_op import SharedInputs
 
 Patch = Callable[[], Any]
 
 
-def source_for_every_edge(nodes: Any, states: list[Tensor], rows: Any, mixture: Any) -> list[Tensor]:
-    """`Nodes.forward`, where every edge computes for itself what it reads."""
-    for incoming in nodes.incoming:
-        node = mixed.Summands(nodes.lean, rows.together)
-        for number, source in incoming:
-            edge = nodes.edges[number]
-            row = rows.edges[number]
-            reads = edge.read(row.active, mixture.auxiliary != 0)
-            edge(nodes.sources[source](nodes._through(states[source]), reads), row, mixture, node)
-        total = node.total()
-        states = [*states, nodes._nothing(states, incoming) if total is None else total]
-    return states
+ADD_CANDIDATES: Any = fast_cell.FastCell._add_candidates
 
 
-class Halving(nn.Module):
-    def forward(self, relu: Tensor) -> Tensor:
-        return torch.cat(halves(relu), dim=1)
-
-
-def unshared_candidate(build: Any, name: str, channels: int, stride: int) -> tuple[str, nn.Module]:
-    """`candidate`, where the layers that halve the resolution take out their pixels themselves."""
-    with patch.object(candidates, "skips_odd", lambda conv: False):
-        read, module = build(name, channels, stride)
-    if read == "halves":
-        return "relu", candidates.Normed(nn.Sequential(Halving(), module.body), module.norm)
-    return read, module
+def unshared(cell: Any, node: Any, nodes: Any, edge: int, inputs: Any, *rest: Any) -> None:
+    """`FastCell._add_candidates`, where every edge computes for itself what it reads."""
+    shared = SharedInputs(inputs.shared.x, inputs.shared.pools)
+    ADD_CANDIDATES(cell, node, nodes, edge, fast_cell.FastInputs(shared), *rest)
 
 
 def by_modules(members: Sequence[Any], weights: Tensor, maps: Sequence[Tensor], _: bool) -> Tensor:
-    """`sum_of_separable`, an operation at a time, but with the norm that is fast behind a concatenation."""
+    """`sep_conv_sum`, an operation at a time, but with the norm that is fast behind a concatenation."""
     terms, ones = [], maps[0].new_ones(maps[0].shape[1])
-    for one, weight, x in zip(members, weights, maps, strict=True):
-        for half in one.parts:
-            x = quick_norm.normalise(half.pointwise(half.depthwise(F.relu(x))), half.norm, ones)
+    for blocks, weight, x in zip(members, weights, maps, strict=True):
+        for block in blocks:
+            conv, by = block.depthwise, 2 if block.even else 1
+            sizes = (size[0] // by for size in (conv.stride, conv.padding, conv.dilation))
+            y = block.pointwise(depthwise.depthwise(F.relu(x), conv.weight, *sizes))
+            x = quick_norm.normalise(y, block.norm, ones)
         terms.append(weight * x)
     return sum(terms)
 
@@ -98,15 +81,13 @@ UNREAD = "no gradient that nobody reads"  # of a pair: what is without it is the
 
 PARTS: dict[str, Patch] = {
     "all": without(),
-    "shared by the edges that leave a node": without((mixed.Nodes, "forward", source_for_every_edge)),
-    "every other pixel taken out once": without(
-        (mixed, "candidate", partial(unshared_candidate, candidates.candidate))
-    ),
+    "shared by the edges that leave a node": without((fast_cell.FastCell, "_add_candidates", unshared)),
+    "every other pixel taken out once": without((sep_conv_blocks, "skips_odd", lambda conv: False)),
     "separable convolutions by hand, the weight their scale": without(
-        (mixed, "sum_of_separable", by_modules)
+        (fast_cell, "sep_conv_sum", by_modules)
     ),
     "one pass over memory: compiled loops": without(
-        *((module, "has_loops", lambda x: False) for module in (channel_numbers, passes)),
+        *((module, "has_loops", lambda x: False) for module in (channel_numbers, passes, kernel_calls)),
         (half_passes, "has_loop", lambda x, taps: False),
     ),
     "the backward pass of a half in one loop": without((half_passes, "tiles", lambda x, matrix: False)),
@@ -115,8 +96,8 @@ PARTS: dict[str, Patch] = {
         (depthwise_gradient, "WIDE", not WIDE),
     ),
     "four separable convolutions together": without((separable_sum, "GROUP", 1)),
-    "a node's sum in one pass": without((mixed, "weighted_sum", sum_of_products)),
-    "max pooling without indices": without((pooling, "has_loops", lambda x: False)),
+    "a node's sum in one pass": without((fast_cell, "weighted_sum", sum_of_products)),
+    "max pooling without indices": without((kernel_calls, "has_loops", lambda x: False)),
     "depthwise convolutions of our own": without((depthwise, "COMPILES", False)),
     UNREAD: without(),
 }

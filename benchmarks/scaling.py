@@ -47,7 +47,7 @@ AXES = {"cells": (5, 8, 14), "channels": (4, 8, 16), "batch": (8, 16, 32), "imag
 def turn(setting: Setting) -> Turn:
     """The first pair of steps of a search on random images."""
     draws = torch.Generator().manual_seed(0)
-    training = TrainingConfig(batch_size=setting.batch, channels=setting.channels)
+    training = TrainingConfig(batch_size=setting.batch, channels=setting.channels, kernels="on")
     pixels = torch.zeros(1, 3, setting.image, setting.image, dtype=torch.uint8)
     labels = torch.zeros(1, dtype=torch.int64)
     data = ImageData("random", pixels, labels, pixels, labels, 10, (0.5,) * 3, (0.25,) * 3, False, {})

@@ -56,7 +56,9 @@ def turns(step: str, setting: Setting) -> tuple[Turn, Turn]:
     """
     torch.manual_seed(0)
     draws = torch.Generator().manual_seed(1)
-    training = TrainingConfig(channels=setting.channels, batch_size=setting.batch, memory=setting.memory)
+    training = TrainingConfig(
+        channels=setting.channels, batch_size=setting.batch, memory=setting.memory, kernels="on"
+    )
     images = torch.randint(256, (8, 3, 32, 32), generator=draws).to(torch.uint8)
     labels = torch.arange(8) % 10
     data = ImageData("random", images, labels, images, labels, 10, (0.5,) * 3, (0.25,) * 3, False, {})

@@ -128,7 +128,7 @@ def _run(out: Path, seed: int, settings: Settings, search_options: Sequence[str]
     random_file, found_file = save_genotype(control, out / "random.json"), out / "search/genotype.json"
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         training = pool.submit(retrain, random_file, None, seed, settings)
-        line = "1/4 search with DOTS, whose first step compiles once; a random cell is trained beside it"
+        line = "1/4 search with DOTS; a random cell is trained beside it"
         with clock.step("search", line):
             found = search(chosen.method, chosen.config, chosen.derivation, chosen.space, data, chosen.out)
             attempt(str(out / "cell.svg"), partial(draw, found, out / "cell.svg"))

@@ -1,8 +1,8 @@
 """PC-DARTS: Partial Channel Connections for Memory-Efficient Architecture Search (Xu et al., ICLR 2020).
 
 Sec. 3.2: one in K channels goes through the operations of an edge, the others pass by, and a shuffle mixes
-them behind every node (in `mixed.py`). Sec. 3.3, edge normalisation: a softmax over the edges that enter a
-node weighs them (Eq. 3), since sampled channels make the operations' weights fluctuate,
+them behind every node (`supernet/cell.py`). Sec. 3.3, edge normalisation: a softmax over the edges that
+enter a node weighs them (Eq. 3), since sampled channels make the operations' weights fluctuate,
 
     x_j = sum_i gamma_ij * f_ij(x_i),   gamma_ij = exp(beta_ij) / sum_i' exp(beta_i'j),
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
+import torch
 import yaml  # type: ignore[import-untyped]
 from torch import Tensor, nn
 
@@ -90,5 +91,7 @@ def _macs_of_a_step(first: Stage, run: Run) -> int:
     drawn = relaxation.drawn(search.logits, moment)
     batch = run.data.labels[:0], run.data.labels[:0]  # no step is taken
     turn = Turn(run, search, relaxation, moment, batch, None, drawn)
+    with torch.no_grad():
+        mixed = _Mixed(search.supernet, turn.mixture())
     size = run.data.in_chans, run.data.size, run.data.size
-    return count(_Mixed(search.supernet, turn.mixture()), size, first.batch_size).macs
+    return count(mixed, size, first.batch_size).macs

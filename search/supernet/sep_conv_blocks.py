@@ -21,10 +21,9 @@ def sep_conv_blocks(operation: nn.Module) -> tuple[SepConvBlock, ...]:
     blocks = tuple(block for block in parts if block is not None)
     if len(blocks) < len(parts) or len({block.depthwise.in_channels for block in blocks}) > 1:
         return ()
-    first, last = blocks[0], blocks[-1]
-    if len(blocks) == 1:  # the kernels sum outputs of blocks that are fed maps of one size
-        return blocks if first.even or first.depthwise.stride[0] == 1 else ()
-    return blocks if not first.even and last.depthwise.stride[0] == 1 else ()
+    if len(blocks) == 2 and blocks[1].depthwise.stride[0] > 1:  # what first blocks give has to be of one size
+        return ()
+    return blocks
 
 
 def has_fast_norm(module: nn.Module) -> TypeGuard[nn.BatchNorm2d]:
