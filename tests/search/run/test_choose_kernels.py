@@ -2,7 +2,6 @@
 
 import pytest
 import yaml
-from helpers.toy_search import PLANTED_SPACE, toy_config, toy_data, toy_training
 
 from dots_zoo.runtime.errors import DotsZooError
 from dots_zoo.search.methods.registry import Derivation
@@ -10,6 +9,7 @@ from dots_zoo.search.run import choose_kernels
 from dots_zoo.search.run.run import search
 from dots_zoo.search.run.seeds import search_seeds
 from dots_zoo.search.supernet import install_kernels
+from helpers.toy_search import PLANTED_SPACE, toy_config, toy_data, toy_training
 
 EPOCHS = 2  # of 4 steps: 128 images, half of them in batches of 16
 
