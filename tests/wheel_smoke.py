@@ -7,6 +7,7 @@ from pathlib import Path
 import timm
 
 import dots_zoo
+from dots_zoo.drawing.html import page_environment
 
 assert not list(Path.cwd().iterdir()), "run this in an empty folder"
 assert timm.create_model("dots_imagenet").num_features == 768
@@ -24,4 +25,14 @@ for config in (
     "bisenetv1_dots_imagenet_4xb4-160k_cityscapes-1024x1024",
 ):
     assert f"{config}.py" in shipped, config
+for package, page in (
+    ("dots_zoo.commands", "demo.html.j2"),
+    ("dots_zoo.export.bench", "report.html.j2"),
+    ("dots_zoo.export.tables", "tables.html.j2"),
+    ("dots_zoo.search.run", "report.html.j2"),
+):
+    pages = page_environment(package)
+    assert page in pages.list_templates(), f"{package} has no {page}"
+    for name in pages.list_templates(extensions=["j2", "css", "js"]):
+        pages.get_template(name)
 print(f"wheel: dots_zoo {dots_zoo.__version__} imports from an empty folder, dots_imagenet builds")

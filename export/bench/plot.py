@@ -7,11 +7,11 @@ table has them whole, and a pointer over a mark shows its row.
 import io
 import re
 from collections.abc import Callable, Sequence
-from html import escape
 from itertools import product
 from typing import Any, Literal, NamedTuple
 
 import matplotlib
+from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -57,7 +57,7 @@ def front(marks: Sequence[Mark]) -> list[Mark]:
     return best
 
 
-def pareto_svg(marks: Sequence[Mark], x_label: str, y_label: str) -> str:
+def pareto_svg(marks: Sequence[Mark], x_label: str, y_label: str) -> Markup:
     """Marks on two logarithmic axes; those of the front filled and joined, the others hollow."""
 
     def draw(axes: Axes) -> None:
@@ -84,7 +84,7 @@ def pareto_svg(marks: Sequence[Mark], x_label: str, y_label: str) -> str:
     return _svg(draw, 3.4, titles)
 
 
-def batch_svg(lines: Sequence[Sequence[Mark]], limits: tuple[float, float]) -> str:
+def batch_svg(lines: Sequence[Sequence[Mark]], limits: tuple[float, float]) -> Markup:
     """One line a network: x is the batch, y milliseconds for the whole of it, within `limits`."""
 
     def draw(axes: Axes) -> None:
@@ -109,7 +109,7 @@ def batch_svg(lines: Sequence[Sequence[Mark]], limits: tuple[float, float]) -> s
     return _svg(draw, 3.4, titles)
 
 
-def percentile_svg(rows: Sequence[Row], limits: tuple[float, float]) -> str:
+def percentile_svg(rows: Sequence[Row], limits: tuple[float, float]) -> Markup:
     """One line a row, top to bottom: a dot at p50, a bar to p95, a hair to p99, on an axis within `limits`.
 
     The dot of a noisy row is hollow.
@@ -138,7 +138,7 @@ def percentile_svg(rows: Sequence[Row], limits: tuple[float, float]) -> str:
     return _svg(draw, 0.7 + 0.24 * len(rows), titles)
 
 
-def _svg(draw: Callable[[Axes], None], height: float, titles: Sequence[str]) -> str:
+def _svg(draw: Callable[[Axes], None], height: float, titles: Sequence[str]) -> Markup:
     style: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "dots_zoo", "font.size": 10}
     inked = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
     with matplotlib.rc_context(style | dict.fromkeys(inked, INK)):
@@ -151,8 +151,8 @@ def _svg(draw: Callable[[Axes], None], height: float, titles: Sequence[str]) -> 
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
-    return re.sub(
-        r'<g id="mark(\d+)">', lambda found: f"<g><title>{escape(titles[int(found[1])])}</title>", svg
+    return Markup(
+        re.sub(r'<g id="mark(\d+)">', lambda mark: f"<g><title>{escape(titles[int(mark[1])])}</title>", svg)
     )
 
 

@@ -9,7 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dots_zoo.drawing import html as webpage
+from markupsafe import Markup
+
+from dots_zoo.drawing.html import render_page
 from dots_zoo.runtime.atomic_write import check_output, write_file
 from dots_zoo.runtime.best_effort import attempt
 from dots_zoo.runtime.errors import DotsZooError
@@ -94,9 +96,15 @@ def write_report(benches: Sequence[Path | Mapping[str, Any]], out: Path) -> tupl
 
 
 def to_html(benches: Sequence[Bench]) -> str:
-    """One page with nothing from outside; its only script sorts tables."""
-    body = "\n".join([f"<p>{NOTES}</p>", *map(_section, benches)])
-    return webpage.document("Latency report", body, sortable=True)
+    """Return one page that loads nothing from outside; its only script sorts tables."""
+    return render_page(
+        "dots_zoo.export.bench",
+        "report.html.j2",
+        notes=NOTES,
+        columns=COLUMNS,
+        wide=COLUMNS.index("check"),
+        benches=[_section(bench) for bench in benches],
+    )
 
 
 def to_markdown(benches: Sequence[Bench]) -> str:
@@ -124,22 +132,21 @@ def _verdict(row: Row) -> str:
     return "noisy" if row.resident.noisy or row.end_to_end.noisy else "ok"
 
 
-def _section(bench: Bench) -> str:
-    refused = sum(bool(row.failures) for row in bench.rows)
-    said = f"<p><strong>{refused} of {len(bench.rows)} rows are refused</strong>; the table says why.</p>"
-    table = webpage.sortable_table(
-        COLUMNS, [cells(row) for row in bench.rows], marked=[bool(row.failures) for row in bench.rows], wide=6
-    )
-    return (
-        f"<h2>{html.escape(bench.created)}</h2>{webpage.facts(_facts(bench))}\n"
-        + (said if refused else "")
-        + "\n".join(_plots([row for row in bench.rows if not row.failures]))
-        + f"<h3>All rows</h3>{table}"
-    )
+def _section(bench: Bench) -> dict[str, Any]:
+    """Return what the page shows of one benchmark; refused rows have no part in the plots."""
+    marked = [bool(row.failures) for row in bench.rows]
+    return {
+        "created": bench.created,
+        "facts": _facts(bench),
+        "refused": sum(marked),
+        "marked": marked,
+        "plots": list(_plots([row for row in bench.rows if not row.failures])),
+        "rows": [cells(row) for row in bench.rows],
+    }
 
 
-def _plots(rows: Sequence[Row]) -> Iterator[str]:
-    """For every device and number of threads: latency against cost, against the batch, and percentiles."""
+def _plots(rows: Sequence[Row]) -> Iterator[tuple[str, list[tuple[str, Markup]]]]:
+    """Yield a title and plots for every device and number of threads: by cost, by batch, and percentiles."""
     groups: dict[tuple[str, int], list[Row]] = {}
     for row in rows:
         device = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}  # those of PyTorch
@@ -148,16 +155,11 @@ def _plots(rows: Sequence[Row]) -> Iterator[str]:
         title = f"{provider}, {threads} thread{'' if threads == 1 else 's'}"
         plots = (_costs(members), _batches(members), _percentiles(members))
         what = f"latency report, plots of {title}"
-        drawings = [attempt(what, partial(list[tuple[str, str]], plot)) or [] for plot in plots]
-        figures = [figure for drawing in drawings for figure in drawing]
-        drawn = "\n".join(
-            f"<figure><figcaption>{html.escape(caption)}</figcaption>{svg}</figure>"
-            for caption, svg in figures
-        )
-        yield f'<h3>{html.escape(title)}</h3><div class="plots">{drawn}</div>'
+        drawings = [attempt(what, partial(list[tuple[str, Markup]], plot)) or [] for plot in plots]
+        yield title, [figure for drawing in drawings for figure in drawing]
 
 
-def _costs(rows: Sequence[Row]) -> Iterator[tuple[str, str]]:
+def _costs(rows: Sequence[Row]) -> Iterator[tuple[str, Markup]]:
     batch = min(row.batch for row in rows)
     found = [row for row in rows if row.batch == batch]
     if len(found) < 2:
@@ -181,7 +183,7 @@ def _mega_params(row: Row) -> float:
     return row.params / 1e6
 
 
-def _batches(rows: Sequence[Row]) -> Iterator[tuple[str, str]]:
+def _batches(rows: Sequence[Row]) -> Iterator[tuple[str, Markup]]:
     lines: dict[str, list[Mark]] = {}
     for row, name in zip(rows, names(rows), strict=True):
         lines.setdefault(name, []).append(Mark(row.batch, row.resident.p50_ms, name))
@@ -193,7 +195,7 @@ def _batches(rows: Sequence[Row]) -> Iterator[tuple[str, str]]:
         yield f"Latency against the batch{_part(i, plots)}", batch_svg(several[i::plots], limits)
 
 
-def _percentiles(rows: Sequence[Row]) -> Iterator[tuple[str, str]]:
+def _percentiles(rows: Sequence[Row]) -> Iterator[tuple[str, Markup]]:
     plots = -(-len(rows) // BARS)
     limits = _limits(time for row in rows for time in (row.resident.p50_ms, row.resident.p99_ms))
     for i in range(plots):

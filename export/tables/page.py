@@ -4,11 +4,12 @@ from collections.abc import Callable, Iterator, Mapping
 from html import escape
 from typing import Any
 
-from dots_zoo.drawing import html as webpage
+from dots_zoo.drawing.html import render_page
 
 Row = Mapping[str, Any]
 Cell = tuple[str, float | str]  # text, and what it sorts by
 
+TITLE = "Costs: the paper's, ours, and latency"
 NOTE = (
     "Figures whose heading says paper are the paper's own and were not measured here. Ours count "
     "multiply-adds of convolutions and linear layers; tools differ, and the paper counts batch norm as well. "
@@ -38,19 +39,29 @@ def columns(table: Mapping[str, Any]) -> dict[str, Callable[[Row], Cell]]:
 
 
 def to_html(document: Mapping[str, Any]) -> str:
-    """One page with nothing from outside."""
-    parts = [f"<p>{escape(NOTE)}</p>", webpage.facts(_facts(document))]
-    for table in document["tables"]:
-        shown = columns(table)
-        rows = [[cell(row) for cell in shown.values()] for row in table["rows"]]
-        parts.append(f"<h2>{escape(table['title'])}</h2><p>{escape(table['note'])}</p>")
-        parts.append(webpage.sortable_table(shown, rows, wide=list(shown).index("remarks")))
-    return webpage.document("Costs: the paper's, ours, and latency", "\n".join(parts), sortable=True)
+    """Return one page that loads nothing from outside; its only script sorts tables."""
+    return render_page(
+        "dots_zoo.export.tables",
+        "tables.html.j2",
+        title=TITLE,
+        note=NOTE,
+        facts=list(_facts(document)),
+        tables=[_sortable(table) for table in document["tables"]],
+    )
+
+
+def _sortable(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a table's headings and cells, and the index of the column whose text may take several lines."""
+    cells = columns(table)
+    rows = [[cell(row) for cell in cells.values()] for row in table["rows"]]
+    headings = list(cells)
+    return {"title": table["title"], "note": table["note"], "columns": headings, "rows": rows,
+            "wide": headings.index("remarks")}  # fmt: skip
 
 
 def to_markdown(document: Mapping[str, Any]) -> str:
     """The same tables."""
-    lines = ["# Costs: the paper's, ours, and latency", "", NOTE, ""]
+    lines = [f"# {TITLE}", "", NOTE, ""]
     lines += [f"- {key}: {value}" for key, value in _facts(document)]
     for table in document["tables"]:
         shown = columns(table)

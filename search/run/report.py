@@ -7,7 +7,6 @@ import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from dots_zoo.drawing import html as webpage
 from dots_zoo.drawing.draw import draw
+from dots_zoo.drawing.html import render_page
 from dots_zoo.genotype import CellGenotype, Genotype, load_genotype, to_text
 from dots_zoo.runtime.atomic_write import write_file
 from dots_zoo.runtime.best_effort import attempt
@@ -95,27 +94,16 @@ def write_story(out: Path) -> Path:
 
 def _page(out: Path, found: Genotype, lines: Sequence[Line], pictures: Sequence[Path]) -> str:
     run = json.loads((out / "run.json").read_text("utf-8"))
-    weights = sorted((out / "plots").glob("[ab]*a.*.png"))  # alpha and beta
-    last = [(name, f"{value:.4g}") for name, value in lines[-1].items() if isinstance(value, float)]
-    facts = [(name, value) for name, value in run.items() if not isinstance(value, dict)]
-    versions = list(run["versions"].items())
-    cell = [path for path in pictures if path.stem == "cell"]
-    course = [path for path in pictures if path not in cell]
-    return webpage.document(
-        f"Search {found.name}",
-        "\n".join(
-            [
-                *(webpage.picture(path, "the cells that were found", scroll=True) for path in cell),
-                f"<pre>{escape(to_text(found))}</pre><h2>How it went</h2>",
-                *(webpage.picture(path, _caption(path), scroll=True) for path in course),
-                "<h2>Weights of the alternatives</h2>",
-                *(webpage.picture(path, path.stem, scroll=True) for path in weights),
-                "<h2>At the end</h2>",
-                webpage.facts(last),
-                "<h2>What, where and when</h2>",
-                webpage.facts([*facts, *versions]),
-            ]
-        ),
+    return render_page(
+        "dots_zoo.search.run",
+        "report.html.j2",
+        name=found.name,
+        cells=[path for path in pictures if path.stem == "cell"],
+        genotype=to_text(found),
+        curves=[(path, _caption(path)) for path in pictures if path.stem != "cell"],
+        weights=sorted((out / "plots").glob("[ab]*a.*.png")),  # alpha and beta
+        last=[(name, f"{value:.4g}") for name, value in lines[-1].items() if isinstance(value, float)],
+        facts=[item for item in run.items() if not isinstance(item[1], dict)] + list(run["versions"].items()),
     )
 
 
