@@ -22,7 +22,8 @@ from PIL import Image
 import dots_zoo
 from dots_zoo.data.datasets import DataOptions
 from dots_zoo.data.load import load_data
-from dots_zoo.export.convert.to_onnx import Lowering, export_onnx
+from dots_zoo.export.convert.options import ExportOptions, Lowering
+from dots_zoo.export.convert.to_onnx import export_onnx
 from dots_zoo.export.ort_session import open_session
 
 CALIBRATION = 64
@@ -38,7 +39,7 @@ def main(root: str) -> int:
             Image.fromarray(data.images[i].permute(1, 2, 0).numpy()).save(Path(folder) / f"{i:03}.png")
         lowering = Lowering(precision="int8", calibration=Path(folder))
         path = Path(folder) / "int8.onnx"
-        done = export_onnx(network, path, lowering=lowering, exporter="torchscript")
+        done = export_onnx(network, path, ExportOptions(lowering=lowering, exporter="torchscript"))
         session = open_session(path.read_bytes(), "cpu", 1, "int8")
     began = time.process_time()
     same = right = right_in_float = 0

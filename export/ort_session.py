@@ -60,12 +60,12 @@ class Gpu:
 
 
 def provider_options(
-    provider: Provider, gpu: Gpu, image: str = "", shape: Sequence[int] = ()
+    provider: Provider, gpu: Gpu, open_input: tuple[str, Sequence[int]] | None = None
 ) -> list[tuple[str, dict[str, str]]]:
-    """The providers of a session, the one that was asked for first, each with its options.
+    """Return the providers of a session, the requested one first, each with its options.
 
-    image, shape: name and shape of an input with dynamic sizes: TensorRT builds its engine for just that.
-    What TensorRT does not take goes to CUDA: on the CPU it would be a fallback.
+    open_input: (name, shape) of an input whose sizes are left open: TensorRT builds its engine for that
+    shape. What TensorRT does not take goes to CUDA: on the CPU it would be a fallback.
     """
     cuda = {
         "cudnn_conv_algo_search": gpu.cudnn_search.upper(),
@@ -77,8 +77,9 @@ def provider_options(
     if provider == "cuda":
         return [(PROVIDERS["cuda"], cuda)]
     tensorrt = {"trt_cuda_graph_enable": str(gpu.cuda_graph)}
-    if shape:
-        profile = f"{image}:{'x'.join(map(str, shape))}"
+    if open_input is not None:
+        name, shape = open_input
+        profile = f"{name}:{'x'.join(map(str, shape))}"
         tensorrt |= {f"trt_profile_{which}_shapes": profile for which in ("min", "opt", "max")}
     if gpu.engine_cache is not None:
         folder = str(gpu.engine_cache)
@@ -95,15 +96,14 @@ def open_session(
     *,
     gpu: Gpu | None = None,
     optimisation: Optimisation = "all",
-    image: str = "",
-    shape: Sequence[int] = (),
+    open_input: tuple[str, Sequence[int]] | None = None,
     profile: Path | None = None,
 ) -> ort.InferenceSession:
     """A session of the ONNX file `content` on `provider`; threads: within one operator, 0 for one a core.
 
     onnxruntime-gpu lists CUDA and TensorRT on machines without a GPU and then falls back to the CPU with no
     more than a line on stderr: here what the session reports is compared. Single nodes may still fall back;
-    placement() counts them. gpu, image, shape: as for provider_options. profile: prefix of the file into
+    placement() counts them. gpu, open_input: as for provider_options. profile: prefix of the file into
     which runs are recorded. Raises DotsZooError where the provider does not start or cannot run the file.
     """
     if provider not in PROVIDERS:
@@ -127,7 +127,7 @@ def open_session(
     if profile is not None:
         options.enable_profiling = True
         options.profile_file_prefix = str(profile)
-    providers = provider_options(provider, gpu or Gpu(), image, shape)
+    providers = provider_options(provider, gpu or Gpu(), open_input)
     try:
         session = ort.InferenceSession(content, options, providers=providers, enable_fallback=0)
     except ORT_ERRORS as error:

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, fx, nn
 
 import dots_zoo
+from dots_zoo.export.convert.options import ExportOptions
 from dots_zoo.export.convert.to_onnx import export_onnx
 from dots_zoo.genotype import to_text
 from dots_zoo.ops import FactorizedReduce
@@ -236,7 +237,9 @@ def test_torch_export(name: str) -> None:
 
 @every_name
 def test_onnx(name: str, tmp_path: Path) -> None:
-    exported = export_onnx(build(name), tmp_path / "m.onnx", input_size=size_of(name), exporter="torchscript")
+    exported = export_onnx(
+        build(name), tmp_path / "m.onnx", ExportOptions(input_size=size_of(name), exporter="torchscript")
+    )
     assert exported.parity.error <= 1e-3 and exported.parity.batches == (1, 3)
     assert exported.metadata["genotype"] == to_text(build(name).genotype)
 
@@ -246,9 +249,7 @@ def test_onnx_features(name: str, tmp_path: Path) -> None:
     exported = export_onnx(
         build(name, features_only=True),
         tmp_path / "m.onnx",
-        task="features",
-        input_size=size_of(name),
-        exporter="torchscript",
+        ExportOptions(task="features", input_size=size_of(name), exporter="torchscript"),
     )
     strides = (2, 4, 8, 16, 32) if is_mobile(name) else (1, 2, 4)
     assert exported.outputs == tuple(f"feature_{stride}" for stride in strides)

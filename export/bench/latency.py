@@ -28,7 +28,7 @@ from ..ort_session import (
 from .checks import WAIVERS, failures
 from .machine import gpu_state, machine, versions
 from .memory import peak_memory
-from .onnx_file import Subject, read_subject
+from .onnx_file import OnnxFile, read_onnx_file
 from .rows import Bench, Row
 from .runners import Engine, Runner, Setting, graph_runner, onnx_runner, torch_runner
 from .timing import no_gc, repeat, summarise
@@ -90,7 +90,7 @@ class Plan:
 class _Case:
     """One row as it is measured."""
 
-    subject: Subject
+    onnx_file: OnnxFile
     setting: Setting
     runner: Runner
     warmup: int = 0
@@ -102,7 +102,7 @@ class _Case:
         """For a line of progress."""
         graph = " with a CUDA graph" if self.setting.gpu.cuda_graph else ""
         return (
-            f"{self.subject.path.name}, {self.setting.engine}{graph}, {self.setting.provider}, batch "
+            f"{self.onnx_file.path.name}, {self.setting.engine}{graph}, {self.setting.provider}, batch "
             f"{self.setting.batch}, {self.setting.threads} threads"
         )
 
@@ -124,20 +124,20 @@ def bench(
         raise DotsZooError("bench: expected an ONNX file or more")
     if not plan.gpu.tf32:
         forbid_tf32()
-    subjects = [read_subject(path, plan.batches, plan.input_size) for path in paths]
+    onnx_files = [read_onnx_file(path, plan.batches, plan.input_size) for path in paths]
     on_gpu = any(provider != "cpu" for provider in plan.providers)
     cases = []
-    for case in _cases(subjects, plan):
+    for case in _cases(onnx_files, plan):
         progress(f"ready: {case.name}, after {case.runner.build_seconds:.1f} s")
         cases.append(case)
     facts = machine() | ({"gpu_before": gpu_state()} if on_gpu else {})
     for case in cases:
-        with _explained(case.subject, case.setting):
+        with _explained(case.onnx_file, case.setting):
             _warm_up(case)
     for turn in range(plan.rounds):
         progress(f"round {turn + 1} of {plan.rounds}: {len(cases)} rows")
         for case in cases if turn % 2 == 0 else reversed(cases):
-            with _explained(case.subject, case.setting):
+            with _explained(case.onnx_file, case.setting):
                 _take_turn(case, plan)
     facts |= {"gpu_after": gpu_state()} if on_gpu else {}
     rows = tuple(_row(case, plan) for case in cases)
@@ -145,37 +145,37 @@ def bench(
     return Bench(created, facts, versions(), _settings(plan), rows).as_dict()
 
 
-def _cases(subjects: Sequence[Subject], plan: Plan) -> Iterator[_Case]:
-    for subject in subjects:
+def _cases(onnx_files: Sequence[OnnxFile], plan: Plan) -> Iterator[_Case]:
+    for onnx_file in onnx_files:
         for provider in plan.providers:
             for threads in plan.threads:
                 for batch in plan.batches:
                     setting = Setting(
                         provider=provider, threads=threads, batch=batch, optimisation=plan.optimisation
                     )
-                    yield from _variants(subject, setting, plan)
+                    yield from _variants(onnx_file, setting, plan)
 
 
-def _variants(subject: Subject, setting: Setting, plan: Plan) -> Iterator[_Case]:
+def _variants(onnx_file: OnnxFile, setting: Setting, plan: Plan) -> Iterator[_Case]:
     """The file in ONNX Runtime, with a CUDA graph, and the network in PyTorch, as far as asked for."""
-    plain = replace(setting, gpu=_gpu(subject, setting, plan.gpu, cuda_graph=False))
-    case = _open(subject, plain, lambda: onnx_runner(subject, plain))
+    plain = replace(setting, gpu=_gpu(onnx_file, setting, plan.gpu, cuda_graph=False))
+    case = _open(onnx_file, plain, lambda: onnx_runner(onnx_file, plain))
     yield case
     if plan.gpu.cuda_graph and setting.provider != "cpu":
-        graph = replace(setting, gpu=_gpu(subject, setting, plan.gpu, cuda_graph=True))
-        yield _open(subject, graph, lambda: graph_runner(subject, graph, case.runner.nodes))
+        graph = replace(setting, gpu=_gpu(onnx_file, setting, plan.gpu, cuda_graph=True))
+        yield _open(onnx_file, graph, lambda: graph_runner(onnx_file, graph, case.runner.nodes))
     for mode in plan.torch if setting.provider != "tensorrt" else ():
         engine: Engine = "torch" if mode == "eager" else "torch compiled"
         own = replace(setting, engine=engine)
-        yield _open(subject, own, lambda own=own: torch_runner(subject, own))  # type: ignore[misc]
+        yield _open(onnx_file, own, lambda own=own: torch_runner(onnx_file, own))  # type: ignore[misc]
 
 
-def _gpu(subject: Subject, setting: Setting, gpu: Gpu, cuda_graph: bool) -> Gpu:
+def _gpu(onnx_file: OnnxFile, setting: Setting, gpu: Gpu, cuda_graph: bool) -> Gpu:
     """With a folder of its own in the engine cache, so that finding an engine there means this engine."""
     folder = gpu.engine_cache
     if folder is not None and setting.provider == "tensorrt":
-        size = "x".join(map(str, (setting.batch, *subject.size)))
-        folder = folder / f"{subject.sha256[:16]}-{size}{'-graph' if cuda_graph else ''}"
+        size = "x".join(map(str, (setting.batch, *onnx_file.size)))
+        folder = folder / f"{onnx_file.sha256[:16]}-{size}{'-graph' if cuda_graph else ''}"
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -183,19 +183,19 @@ def _gpu(subject: Subject, setting: Setting, gpu: Gpu, cuda_graph: bool) -> Gpu:
     return replace(gpu, cuda_graph=cuda_graph, engine_cache=folder)
 
 
-def _open(subject: Subject, setting: Setting, make: Callable[[], Runner]) -> _Case:
-    with _explained(subject, setting):
-        return _Case(subject, setting, make())
+def _open(onnx_file: OnnxFile, setting: Setting, make: Callable[[], Runner]) -> _Case:
+    with _explained(onnx_file, setting):
+        return _Case(onnx_file, setting, make())
 
 
 @contextmanager
-def _explained(subject: Subject, setting: Setting) -> Iterator[None]:
+def _explained(onnx_file: OnnxFile, setting: Setting) -> Iterator[None]:
     """What ONNX Runtime or PyTorch does not run, as a sentence."""
     try:
         yield
     except ORT_ERRORS as error:
         reason = str(error).partition("\n")[0]
-        raise DotsZooError(f"{subject.path}: cannot run a batch of {setting.batch}: {reason}") from error
+        raise DotsZooError(f"{onnx_file.path}: cannot run a batch of {setting.batch}: {reason}") from error
 
 
 def _warm_up(case: _Case) -> None:
@@ -216,15 +216,15 @@ def _take_turn(case: _Case, plan: Plan) -> None:
 
 
 def _row(case: _Case, plan: Plan) -> Row:
-    subject, setting, runner = case.subject, case.setting, case.runner
-    error, tolerance = subject.parity()
+    onnx_file, setting, runner = case.onnx_file, case.setting, case.runner
+    error, tolerance = onnx_file.parity()
     is_onnx = setting.engine == "onnxruntime"
     memory = _memory(case) if plan.memory and is_onnx else {"host": None, "gpu": None}
     row = Row(
-        model=subject.model,
-        file=subject.path.name,
-        sha256=subject.sha256,
-        precision=subject.precision if is_onnx else "fp32",
+        model=onnx_file.model,
+        file=onnx_file.path.name,
+        sha256=onnx_file.sha256,
+        precision=onnx_file.precision if is_onnx else "fp32",
         engine=setting.engine,
         provider_asked=PROVIDERS[setting.provider] if is_onnx else setting.device,
         provider_used=runner.provider,
@@ -234,10 +234,10 @@ def _row(case: _Case, plan: Plan) -> Row:
         threads=setting.threads,
         graph_optimisation=setting.optimisation if is_onnx else "none",
         batch=setting.batch,
-        input_shape=[setting.batch, *subject.size],
-        params=subject.params,
-        macs=subject.macs,
-        flops=2 * subject.macs,
+        input_shape=[setting.batch, *onnx_file.size],
+        params=onnx_file.params,
+        macs=onnx_file.macs,
+        flops=2 * onnx_file.macs,
         build_seconds=runner.build_seconds,
         engine_cached=runner.engine_cached,
         warmup_iterations=case.warmup,
@@ -256,19 +256,18 @@ def _row(case: _Case, plan: Plan) -> Row:
 
 def _memory(case: _Case) -> dict[str, int | None]:
     """TensorRT without an engine cache would build its engine again: there it is left open."""
-    subject, setting = case.subject, case.setting
+    onnx_file, setting = case.onnx_file, case.setting
     if setting.provider == "tensorrt" and setting.gpu.engine_cache is None:
         return {"host": None, "gpu": None}
-    images = subject.images(setting.batch)
+    images = onnx_file.images(setting.batch)
     plain = replace(setting.gpu, cuda_graph=False)
-    shape = images.shape if subject.dynamic else ()
     return peak_memory(
         {
-            "file": str(subject.path),
-            "providers": provider_options(setting.provider, plain, subject.image, shape),
+            "file": str(onnx_file.path),
+            "providers": provider_options(setting.provider, plain, onnx_file.open_input(setting.batch)),
             "threads": setting.threads,
             "optimisation": int(OPTIMISATIONS[setting.optimisation]),
-            "feeds": {subject.image: [images.shape, str(images.dtype)]},
+            "feeds": {onnx_file.input_name: [images.shape, str(images.dtype)]},
         }
     )
 

@@ -29,7 +29,7 @@ WEIGHED = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 
 
 @dataclass(frozen=True)
-class Subject:
+class OnnxFile:
     """One ONNX file at one image size.
 
     image: name of its input, of NumPy's `dtype`; size: (C, H, W); dynamic: whether any size of it is. macs:
@@ -39,7 +39,7 @@ class Subject:
     path: Path
     content: bytes
     model: str
-    image: str
+    input_name: str
     dtype: str
     size: tuple[int, int, int]
     dynamic: bool
@@ -63,6 +63,10 @@ class Subject:
             return noise.integers(0, 256, shape, dtype=np.uint8)
         return noise.standard_normal(shape, dtype=np.float32).astype(self.dtype)
 
+    def open_input(self, batch: int) -> tuple[str, tuple[int, ...]] | None:
+        """Return (name, shape) of the input at a batch, None where the graph leaves no size open."""
+        return (self.input_name, (batch, *self.size)) if self.dynamic else None
+
     def parity(self) -> tuple[float | None, float | None]:
         """(error, tolerance) of the comparison with torch that the file records, in movements of outputs."""
         try:
@@ -72,7 +76,7 @@ class Subject:
             return None, None
 
 
-def read_subject(path: Path, batches: Sequence[int], size: tuple[int, int] | None = None) -> Subject:
+def read_onnx_file(path: Path, batches: Sequence[int], size: tuple[int, int] | None = None) -> OnnxFile:
     """Read an ONNX file. size: (height, width) of the images, for a graph that leaves them open.
 
     Raises DotsZooError for a file that is not a whole, self-contained ONNX model of images, and for a batch
@@ -103,11 +107,11 @@ def read_subject(path: Path, batches: Sequence[int], size: tuple[int, int] | Non
             f"be measured: expected positive sizes and at most {MAX_VALUES:,} values"
         )
     metadata = {entry.key: entry.value for entry in model.metadata_props}
-    return Subject(
+    return OnnxFile(
         path=path,
         content=content,
         model=metadata.get("model", path.stem),
-        image=value.name,
+        input_name=value.name,
         dtype=dtype,
         size=fixed,
         dynamic=None in shape,

@@ -16,7 +16,7 @@ from torch import nn
 from dots_zoo.runtime.errors import DotsZooError
 
 from ..ort_session import Gpu, Optimisation, Provider, open_session, placement, provider_options
-from .onnx_file import Subject
+from .onnx_file import OnnxFile
 
 Engine = Literal["onnxruntime", "torch", "torch compiled"]
 
@@ -56,60 +56,58 @@ class Runner:
     engine_cached: bool | None = None
 
 
-def onnx_runner(subject: Subject, setting: Setting) -> Runner:
+def onnx_runner(onnx_file: OnnxFile, setting: Setting) -> Runner:
     """The file in ONNX Runtime.
 
     Raises DotsZooError as session.open_session does, and ONNX Runtime's errors where it does not run.
     """
-    images, cached = subject.images(setting.batch), _engine_cached(setting.gpu)
-    shape = images.shape if subject.dynamic else ()
-    where = str(subject.path)
+    images, cached = onnx_file.images(setting.batch), _engine_cached(setting.gpu)
+    open_input = onnx_file.open_input(setting.batch)
+    where = str(onnx_file.path)
 
     def open_profiled(profile: Path | None) -> ort.InferenceSession:
         return open_session(
-            *(subject.content, setting.provider, setting.threads, where),
+            *(onnx_file.content, setting.provider, setting.threads, where),
             gpu=setting.gpu,
             optimisation=setting.optimisation,
-            image=subject.image,
-            shape=shape,
+            open_input=open_input,
             profile=profile,
         )
 
     began = time.perf_counter()
-    session, nodes = placement(open_profiled, lambda new: new.run(None, {subject.image: images}))
+    session, nodes = placement(open_profiled, lambda new: new.run(None, {onnx_file.input_name: images}))
     build_seconds = time.perf_counter() - began
-    resident = _bound(session, subject, images, setting.device)
+    resident = _bound(session, onnx_file, images, setting.device)
     return Runner(
         resident=resident,
-        end_to_end=lambda: session.run(None, {subject.image: images}),
+        end_to_end=lambda: session.run(None, {onnx_file.input_name: images}),
         provider=session.get_providers()[0],
         nodes=nodes,
-        options=provider_options(setting.provider, setting.gpu, subject.image, shape)[0][1],
+        options=provider_options(setting.provider, setting.gpu, open_input)[0][1],
         build_seconds=build_seconds,
         engine_cached=cached if setting.provider == "tensorrt" else None,
     )
 
 
-def graph_runner(subject: Subject, setting: Setting, nodes: dict[str, int]) -> Runner:
+def graph_runner(onnx_file: OnnxFile, setting: Setting, nodes: dict[str, int]) -> Runner:
     """The file in ONNX Runtime with its launches captured as a CUDA graph, which wants fixed addresses.
 
     nodes: of the same file in the same setting without the capture, which no recording may disturb.
     """
-    images, cached = subject.images(setting.batch), _engine_cached(setting.gpu)
-    shape = images.shape if subject.dynamic else ()
-    options = provider_options(setting.provider, setting.gpu, subject.image, shape)
+    images, cached = onnx_file.images(setting.batch), _engine_cached(setting.gpu)
+    open_input = onnx_file.open_input(setting.batch)
+    options = provider_options(setting.provider, setting.gpu, open_input)
     began = time.perf_counter()
     session = open_session(
-        *(subject.content, setting.provider, setting.threads, str(subject.path)),
+        *(onnx_file.content, setting.provider, setting.threads, str(onnx_file.path)),
         gpu=setting.gpu,
         optimisation=setting.optimisation,
-        image=subject.image,
-        shape=shape,
+        open_input=open_input,
     )
     binding = session.io_binding()
     feed = ort.OrtValue.ortvalue_from_numpy(images, setting.device, 0)
-    binding.bind_ortvalue_input(subject.image, feed)
-    for name, array in zip(subject.outputs, _outputs(subject, images), strict=True):
+    binding.bind_ortvalue_input(onnx_file.input_name, feed)
+    for name, array in zip(onnx_file.outputs, _outputs(onnx_file, images), strict=True):
         value = ort.OrtValue.ortvalue_from_shape_and_type(array.shape, array.dtype, setting.device, 0)
         binding.bind_ortvalue_output(name, value)
 
@@ -134,18 +132,18 @@ def graph_runner(subject: Subject, setting: Setting, nodes: dict[str, int]) -> R
     )
 
 
-def torch_runner(subject: Subject, setting: Setting) -> Runner:
+def torch_runner(onnx_file: OnnxFile, setting: Setting) -> Runner:
     """The network that the file was exported from, in PyTorch, with weights of its own.
 
     Raises DotsZooError where the file does not tell which network of timm it holds.
     """
     device = torch.device(setting.device)
     began = time.perf_counter()
-    model = rebuild(subject).to(device)
+    model = rebuild(onnx_file).to(device)
     torch.set_num_threads(setting.threads)
     if setting.engine == "torch compiled":
         model = torch.compile(model, dynamic=False)  # type: ignore[assignment]
-    host = torch.from_numpy(subject.images(setting.batch))
+    host = torch.from_numpy(onnx_file.images(setting.batch))
     images = host.to(device)
     synchronise = torch.cuda.synchronize if setting.device == "cuda" else _nothing
 
@@ -170,36 +168,36 @@ def torch_runner(subject: Subject, setting: Setting) -> Runner:
     )
 
 
-def rebuild(subject: Subject) -> nn.Module:
+def rebuild(onnx_file: OnnxFile) -> nn.Module:
     """The timm model that a file names in its metadata, in evaluation mode, with as many parameters."""
-    said = subject.metadata
-    where, name, task = subject.path, said.get("model", ""), said.get("task")
-    if not timm.is_model(name) or task not in ("classify", "features") or subject.dtype != "float32":
+    said = onnx_file.metadata
+    where, name, task = onnx_file.path, said.get("model", ""), said.get("task")
+    if not timm.is_model(name) or task not in ("classify", "features") or onnx_file.dtype != "float32":
         raise DotsZooError(
             f"{where}: no PyTorch row: expected a float32 file of dots-zoo export with a model of timm and "
-            f"the task classify or features, got model {name!r}, task {task!r}, {subject.dtype}"
+            f"the task classify or features, got model {name!r}, task {task!r}, {onnx_file.dtype}"
         )
-    arguments: dict[str, Any] = {"in_chans": subject.size[0], "features_only": task == "features"}
+    arguments: dict[str, Any] = {"in_chans": onnx_file.size[0], "features_only": task == "features"}
     if name.startswith("cell_"):
         arguments["genotype"] = said["genotype"]
-    if subject.classes is not None:
-        arguments["num_classes"] = subject.classes
+    if onnx_file.classes is not None:
+        arguments["num_classes"] = onnx_file.classes
     model: nn.Module = timm.create_model(name, **arguments).eval()
     params = sum(p.numel() for p in model.parameters())
-    if params != subject.params:
+    if params != onnx_file.params:
         raise DotsZooError(
             f"{where}: no PyTorch row: {name} as timm builds it has {params:,} parameters and the file's has "
-            f"{subject.params:,}: it was built with other arguments"
+            f"{onnx_file.params:,}: it was built with other arguments"
         )
     return model
 
 
 def _bound(
-    session: ort.InferenceSession, subject: Subject, images: np.ndarray[Any, Any], device: str
+    session: ort.InferenceSession, onnx_file: OnnxFile, images: np.ndarray[Any, Any], device: str
 ) -> Callable[[], None]:
     """One run with input and outputs on `device`, over when the device is."""
     binding = session.io_binding()
-    binding.bind_ortvalue_input(subject.image, ort.OrtValue.ortvalue_from_numpy(images, device, 0))
+    binding.bind_ortvalue_input(onnx_file.input_name, ort.OrtValue.ortvalue_from_numpy(images, device, 0))
     for output in session.get_outputs():
         binding.bind_output(output.name, device)
     binding.synchronize_inputs()
@@ -215,10 +213,12 @@ def _nothing() -> None:
     """The CPU is over when its call is."""
 
 
-def _outputs(subject: Subject, images: np.ndarray[Any, Any]) -> Sequence[np.ndarray[Any, Any]]:
+def _outputs(onnx_file: OnnxFile, images: np.ndarray[Any, Any]) -> Sequence[np.ndarray[Any, Any]]:
     """What the CPU gives: for the shapes and types of the outputs."""
-    session = open_session(subject.content, "cpu", 0, str(subject.path))
-    found: Sequence[np.ndarray[Any, Any]] = session.run(list(subject.outputs), {subject.image: images})
+    session = open_session(onnx_file.content, "cpu", 0, str(onnx_file.path))
+    found: Sequence[np.ndarray[Any, Any]] = session.run(
+        list(onnx_file.outputs), {onnx_file.input_name: images}
+    )
     return found
 
 

@@ -53,18 +53,18 @@ def export_model(
     name, macro, channels, layers: as for dots_zoo.reference.resolve; a training's weights are taken without
     being asked for. genotype: for the names that build any cell, and for configs. checkpoint: safetensors or
     a torch file, loaded strictly. pretrained: the weights that come with a timm name. input_size: (height,
-    width), None for the network's own. image and logits: see ends.Surface. The others as for
-    to_onnx.export_onnx and its Lowering. Raises DotsZooError for what cannot be built, loaded or exported,
+    width), None for the network's own. image and logits: see options.IOSpec. The others as for
+    options.ExportOptions and its Lowering. Raises DotsZooError for what cannot be built, loaded or exported,
     and ParityError for an unproven graph.
     """
     _require("onnx", "onnxruntime", "onnxscript")
     from .mm_model import TOOLBOXES, build_network
-    from .pre_post import Surface
-    from .to_onnx import Lowering, export_onnx
+    from .options import ExportOptions, IOSpec, Lowering
+    from .to_onnx import export_onnx
 
     check_output(output)
     lowering = Lowering(precision, target, half_io, calibration)  # type: ignore[arg-type]
-    surface = Surface(image, logits)  # type: ignore[arg-type]
+    io = IOSpec(image, logits)  # type: ignore[arg-type]
     shape = {"macro": macro, "channels": channels, "layers": layers}
     if task in TOOLBOXES:
         if pretrained or num_classes is not None or any(value is not None for value in shape.values()):
@@ -88,18 +88,17 @@ def export_model(
     config: Any = model.pretrained_cfg
     in_chans = (config["input_size"] or (3,))[0]
     size = None if input_size is None else (in_chans, *input_size)
-    done = export_onnx(
-        model,
-        output,
+    options = ExportOptions(
         task=task,
         input_size=size,
         dynamic=dynamic,
         lowering=lowering,
-        surface=surface,
+        io=io,
         fuse=fuse,
         opset=opset,
         exporter=exporter,
     )
+    done = export_onnx(model, output, options)
     print("\n".join([*_lines(name, done), f"written: {done.path} ({done.path.stat().st_size / 1e6:.1f} MB)"]))
     return done
 

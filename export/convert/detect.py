@@ -16,8 +16,9 @@ from torchvision.ops import box_iou
 
 from dots_zoo.runtime.errors import DotsZooError
 
+from .options import IMAGE_TYPES, IOSpec
 from .parity import ParityError, run_onnx
-from .pre_post import IMAGES, Surface, append, bytes_in_front, feeds, join
+from .pre_post import append, bytes_in_front, feeds, join
 from .precision import Precision
 from .retinanet_decode import Decode, Maps, head_of
 from .trace import trace_parts
@@ -119,7 +120,7 @@ def pairs(got: Found, expected: Found, overlap: float, score: float) -> list[tup
 class Detector:
     """The ends of task detect."""
 
-    surface: Surface
+    io: IOSpec
     outputs: tuple[str, ...] = ("boxes", "scores", "labels")
 
     def metadata(
@@ -140,7 +141,7 @@ class Detector:
             "box_format": "x1, y1, x2, y2 in pixels of the input, clipped to it",
             "padding": f"{PADDING} in boxes, scores and labels behind the boxes found",
         }
-        return {"image": IMAGES[self.surface.image], **{k: _text(v) for k, v in entries.items()}}
+        return {"image": IMAGE_TYPES[self.io.image], **{k: _text(v) for k, v in entries.items()}}
 
     def attach(
         self,
@@ -176,12 +177,12 @@ class Detector:
         whole = append(
             join(append(graph, LIMITS.format(opset=opset), "size"), decoded, "decode"), tail, "nms"
         )
-        return bytes_in_front(whole, model) if self.surface.image == "uint8" else whole
+        return bytes_in_front(whole, model) if self.io.image == "uint8" else whole
 
-    def tells(self, model: nn.Module, batches: Sequence[Tensor]) -> bool:
+    def is_informative(self, model: nn.Module, batches: Sequence[Tensor]) -> bool:
         return sum(len(found.scores) for batch in batches for found in reference(model, batch)) >= ENOUGH
 
-    def enliven(self, model: nn.Module, images: Tensor) -> None:
+    def perturb_classifier(self, model: nn.Module, images: Tensor) -> None:
         """Scale and shift the classifier so that a score passes the threshold here and there."""
         classifier = _classifier(model)
         with torch.no_grad():
@@ -200,7 +201,7 @@ class Detector:
         overlap, score, least = PAIRED[precision]
         ours = theirs = both = 0
         box_difference = score_difference = 0.0
-        fed = [feeds(batch, model, self.surface.image) for batch in batches]
+        fed = [feeds(batch, model, self.io.image) for batch in batches]
         _, outputs = run_onnx(content, [images for images, _ in fed], where)
         for answers, (_, images) in zip(outputs, fed, strict=True):
             for got, expected in zip(unpadded(answers), reference(model, images), strict=True):

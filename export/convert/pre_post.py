@@ -5,17 +5,16 @@ behind, which are proven as a whole; detect.py and segment.py have theirs, class
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import onnx
 import torch
 from onnx import TensorProto, compose, helper, parser
 from torch import Tensor, nn
 
-from dots_zoo.runtime.errors import DotsZooError
-
+from .options import ImageType
 from .precision import Precision
 from .trace import INPUT
 
@@ -32,26 +31,7 @@ class Wrapped:
     metadata: dict[str, str]
 
 
-Image = Literal["float32", "uint8"]
-IMAGES: Mapping[Image, str] = {
-    "float32": "float32 RGB, normalised: (pixel / 255 - mean) / std",
-    "uint8": "uint8 RGB, 0 to 255; normalised inside",
-}
-
-
-@dataclass(frozen=True)
-class Surface:
-    """How images come in, and whether a segmenter gives the score of every class in place of labels."""
-
-    image: Image = "float32"
-    logits: bool = False
-
-    def __post_init__(self) -> None:
-        if self.image not in IMAGES:
-            raise DotsZooError(f"unknown image type {self.image!r}: expected {' or '.join(IMAGES)}")
-
-
-class Ends(Protocol):
+class TaskAdapter(Protocol):
     """What a task puts around its graph. `model` is the network that is exported or a fitted copy of it."""
 
     @property
@@ -74,10 +54,10 @@ class Ends(Protocol):
     ) -> onnx.ModelProto:
         """The whole graph."""
 
-    def tells(self, model: nn.Module, batches: Sequence[Tensor]) -> bool:
+    def is_informative(self, model: nn.Module, batches: Sequence[Tensor]) -> bool:
         """Whether the answers for these images can tell a right graph from a wrong one."""
 
-    def enliven(self, model: nn.Module, images: Tensor) -> None:
+    def perturb_classifier(self, model: nn.Module, images: Tensor) -> None:
         """Change the last layer of a copy so that they can."""
 
     def check(
@@ -117,7 +97,7 @@ def normalised(pixels: Tensor, model: nn.Module) -> Tensor:
     return (pixels.float() - mean[:, None, None]) / std[:, None, None]
 
 
-def feeds(images: Tensor, model: nn.Module, image: Image) -> tuple[Tensor, Tensor]:
+def feeds(images: Tensor, model: nn.Module, image: ImageType) -> tuple[Tensor, Tensor]:
     """(what the file is fed, the same normalised) of normalised test images."""
     if image == "float32":
         return images, images

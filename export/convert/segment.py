@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from dots_zoo.runtime.errors import DotsZooError
 
 from .detect import resize_rule
+from .options import IMAGE_TYPES, IOSpec
 from .parity import ParityError, run_onnx
-from .pre_post import IMAGES, Surface, Wrapped, append, bytes_in_front, classes, feeds, normalisation
+from .pre_post import Wrapped, append, bytes_in_front, classes, feeds, normalisation
 from .precision import Precision
 
 # The share of pixels with the same label at least. A pixel between two classes may fall on either side.
@@ -79,11 +80,11 @@ def reference(model: Any, images: Tensor) -> Tensor:
 class Segmenter:
     """The ends of task segment."""
 
-    surface: Surface
+    io: IOSpec
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        return ("logits",) if self.surface.logits else ("labels",)
+        return ("logits",) if self.io.logits else ("labels",)
 
     def metadata(
         self, model: nn.Module, size: tuple[int, int, int], dynamic: Sequence[str]
@@ -92,7 +93,7 @@ class Segmenter:
         rule = resize_rule(model.cfg, None if open_size else (size[1], size[2]))
         corners: Any = model.align_corners
         return {
-            "image": IMAGES[self.surface.image],
+            "image": IMAGE_TYPES[self.io.image],
             "resize": json.dumps(rule),
             "align_corners": json.dumps(bool(corners)),  # of scores that are scaled to another size
         }
@@ -106,17 +107,17 @@ class Segmenter:
         dynamic: Sequence[str],
         opset: int,
     ) -> onnx.ModelProto:
-        if not self.surface.logits:
+        if not self.io.logits:
             fixed = dict(zip(("batch", "height", "width"), (1, *size[1:]), strict=True))
             sizes = ", ".join(axis if axis in dynamic else str(number) for axis, number in fixed.items())
             graph = append(graph, LARGEST.format(opset=opset, sizes=sizes), "labels")
-        return bytes_in_front(graph, model) if self.surface.image == "uint8" else graph
+        return bytes_in_front(graph, model) if self.io.image == "uint8" else graph
 
-    def tells(self, model: nn.Module, batches: Sequence[Tensor]) -> bool:
+    def is_informative(self, model: nn.Module, batches: Sequence[Tensor]) -> bool:
         """Whether more than one class is the largest somewhere."""
         return any(len(reference(model, batch).argmax(1).unique()) > 1 for batch in batches)
 
-    def enliven(self, model: nn.Module, images: Tensor) -> None:
+    def perturb_classifier(self, model: nn.Module, images: Tensor) -> None:
         """Shift the classifier so that every class has the same mean score, and none covers all."""
         classifier: Any = model.decode_head.conv_seg  # type: ignore[union-attr]
         with torch.no_grad():
@@ -125,11 +126,11 @@ class Segmenter:
     def check(
         self, content: bytes, model: nn.Module, batches: Sequence[Tensor], precision: Precision, where: str
     ) -> dict[str, Any]:
-        fed = [feeds(batch, model, self.surface.image) for batch in batches]
+        fed = [feeds(batch, model, self.io.image) for batch in batches]
         _, outputs = run_onnx(content, [images for images, _ in fed], where)
         same = total = 0
         for [got], (_, images) in zip(outputs, fed, strict=True):
-            labels = got.argmax(1) if self.surface.logits else got
+            labels = got.argmax(1) if self.io.logits else got
             expected = reference(model, images).argmax(1)
             if labels.shape != expected.shape:
                 raise ParityError(

@@ -16,7 +16,8 @@ from dots_zoo.network import CellNet
 from dots_zoo.runtime.errors import DotsZooError
 
 from .detect import Detector
-from .pre_post import Ends, Surface, Wrapped, classes
+from .options import ExportOptions, IOSpec
+from .pre_post import TaskAdapter, Wrapped, classes
 from .retinanet_decode import detect_maps
 from .segment import Segmenter, segment_logits
 
@@ -57,7 +58,7 @@ TASKS: dict[str, Callable[[nn.Module], Wrapped]] = {
     "detect": detect_maps,
     "segment": segment_logits,
 }
-ENDS: dict[str, Callable[[Surface], Ends]] = {"detect": Detector, "segment": Segmenter}
+ADAPTERS: dict[str, Callable[[IOSpec], TaskAdapter]] = {"detect": Detector, "segment": Segmenter}
 
 
 def wrap(model: nn.Module, task: str) -> Wrapped:
@@ -67,20 +68,26 @@ def wrap(model: nn.Module, task: str) -> Wrapped:
     return TASKS[task](model)
 
 
-def ends_of(task: str, surface: Surface) -> Ends | None:
-    """What the file has around the network, None for tasks that are the network alone."""
-    if surface.logits and task != "segment":
+def adapter_of(options: ExportOptions) -> TaskAdapter | None:
+    """Return what the file has around the network, None for tasks that are the network alone.
+
+    Raises DotsZooError for an input or output that the task does not have.
+    """
+    task, io = options.task, options.io
+    if io.logits and task != "segment":
         raise DotsZooError(f"logits in place of labels are for task segment, got {task}")
-    if task in ENDS:
-        return ENDS[task](surface)
-    if surface.image != "float32":
-        raise DotsZooError(f"{surface.image} images are for the tasks {' and '.join(ENDS)}, got {task}")
-    return None
+    if task not in ADAPTERS:
+        if io.image != "float32":
+            raise DotsZooError(f"{io.image} images are for the tasks {' and '.join(ADAPTERS)}, got {task}")
+        return None
+    if options.lowering.half_io:
+        raise DotsZooError(f"float16 inputs and outputs are for the tasks classify and features, got {task}")
+    return ADAPTERS[task](io)
 
 
 def fused(model: nn.Module, task: str, rewrites: Sequence[str]) -> nn.Module:
     """A copy with fewer operations: the network itself, or the backbone of a detector or segmenter."""
-    if task not in ENDS:
+    if task not in ADAPTERS:
         return fuse(model, rewrites)
     twin = copy.deepcopy(model)
     bodies = _bodies(twin)
@@ -95,7 +102,7 @@ def fused(model: nn.Module, task: str, rewrites: Sequence[str]) -> nn.Module:
 
 def is_fusible(model: nn.Module, task: str) -> bool:
     """Whether `fused` takes it: all that it would rewrite are networks of dots_zoo."""
-    parts: list[Any] = [part.body for part in _bodies(model)] if task in ENDS else [model]
+    parts: list[Any] = [part.body for part in _bodies(model)] if task in ADAPTERS else [model]
     return bool(parts) and all(isinstance(getattr(part, "model", part), CellNet) for part in parts)
 
 

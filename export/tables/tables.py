@@ -29,6 +29,7 @@ from ..bench.latency import Plan, bench
 from ..bench.machine import machine, versions
 from ..bench.rows import Row
 from ..bench.schema import read_bench
+from ..convert.options import ExportOptions
 from ..convert.to_onnx import export_onnx
 from ..convert.trace import Exporter
 from .paper_tables import TABLES, Line, Network, Size, Table
@@ -153,7 +154,8 @@ def _folder() -> Iterator[Path]:
 def _export(item: Item, folder: Path, exporter: Exporter) -> str:
     """In a process of its own."""
     torch.set_num_threads(1)
-    export_onnx(build(item), folder / item.file, task=item.task, input_size=item.size, exporter=exporter)
+    options = ExportOptions(task=item.task, input_size=item.size, exporter=exporter)
+    export_onnx(build(item), folder / item.file, options)
     return item.file
 
 

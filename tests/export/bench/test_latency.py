@@ -14,8 +14,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from dots_zoo.export.bench import latency, runners
 from dots_zoo.export.bench.latency import Plan, bench
-from dots_zoo.export.bench.onnx_file import read_subject
+from dots_zoo.export.bench.onnx_file import read_onnx_file
 from dots_zoo.export.bench.schema import dump, read_bench
+from dots_zoo.export.convert.options import ExportOptions
 from dots_zoo.export.convert.to_onnx import export_onnx
 from dots_zoo.export.ort_session import Gpu as Options
 from dots_zoo.runtime.errors import DotsZooError
@@ -56,7 +57,7 @@ def test_files_batches_and_threads_in_one_run(path: Path, quick: None):
         assert row.warmup_iterations == 2 * latency.WARMUP_ITERS + 2 * 2  # and one a turn, of either kind
         assert row.build_seconds > 0 and row.engine_cached is None and row.failures == {}
         assert row.peak_memory_bytes > 0 and row.gpu_memory_bytes is None
-    assert rows[0].sha256 == read_subject(path, [1]).sha256 != rows[4].sha256
+    assert rows[0].sha256 == read_onnx_file(path, [1]).sha256 != rows[4].sha256
     assert document["settings"]["min_seconds"] == 0.02 and document["machine"]["cpu"]
     assert sum(line.startswith("ready: ") for line in said) == 8
     assert said[-1] == "round 2 of 2: 8 rows"
@@ -89,7 +90,7 @@ def test_a_graph_that_leaves_its_size_open(tmp_path: Path, quick: None):
 
 
 def test_precision_is_read_off_the_graph(tmp_path: Path, quick: None):
-    half = read_subject(save(tmp_path / "half.onnx", dtype=TensorProto.FLOAT16), [1])
+    half = read_onnx_file(save(tmp_path / "half.onnx", dtype=TensorProto.FLOAT16), [1])
     assert (half.precision, half.images(2).dtype, half.macs) == ("fp16", np.float16, 360)
     quantised = onnx.load(save(tmp_path / "int8.onnx"))
     node, graph = quantised.graph.node[0], quantised.graph
@@ -241,7 +242,7 @@ def test_tf32_off_reaches_session_and_libraries(path: Path, quick: None, monkeyp
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = fitted(timm.create_model("test_byobnet", num_classes=7), (3, 32, 32))
     path = tmp_path_factory.mktemp("exported") / "m.onnx"
-    export_onnx(model, path, input_size=(3, 32, 32), exporter="torchscript")
+    export_onnx(model, path, ExportOptions(input_size=(3, 32, 32), exporter="torchscript"))
     return path
 
 
@@ -263,7 +264,7 @@ def test_pytorch_rows_are_of_the_same_network(exported: Path, quick: None, monke
     )
     assert all(row["failures"] == {} and row["nodes_by_provider"] == {} for row in rows[1:])
     assert compiled == [{"dynamic": False}]
-    model = runners.rebuild(read_subject(exported, [1]))
+    model = runners.rebuild(read_onnx_file(exported, [1]))
     assert not model.training and model(torch.zeros(2, 3, 32, 32)).shape == (2, 7)
 
 
@@ -276,9 +277,9 @@ def test_pytorch_on_a_gpu_is_synchronised(exported: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(torch.Tensor, "to", lambda self, device: (log.append(f"to {device}"), self)[1])
     monkeypatch.setattr(torch.Tensor, "cpu", lambda self: log.append("to host"))
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: log.append("synchronise"))
-    monkeypatch.setattr(runners, "rebuild", lambda subject: torch.nn.Identity())
+    monkeypatch.setattr(runners, "rebuild", lambda onnx_file: torch.nn.Identity())
     setting = runners.Setting(provider="cuda", threads=1, batch=2, engine="torch")
-    runner = runners.torch_runner(read_subject(exported, [2]), setting)
+    runner = runners.torch_runner(read_onnx_file(exported, [2]), setting)
     assert log == ["model to cuda", "to cuda", "synchronise"]
     log.clear()
     runner.resident()
@@ -396,5 +397,5 @@ def test_images_of_bytes(tmp_path: Path, quick: None):
     path.write_bytes(proto.SerializeToString())
     [row] = bench([path], QUICK)["rows"]
     assert row["macs"] == 360
-    images = read_subject(path, [1]).images(50)
+    images = read_onnx_file(path, [1]).images(50)
     assert images.dtype == np.uint8 and (images.min(), images.max()) == (0, 255)

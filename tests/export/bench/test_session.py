@@ -61,7 +61,7 @@ def test_what_a_session_is_told():
     assert provider_options("cuda", Options()) == [(CUDA, cuda)]
     told = Options(cudnn_search="heuristic", tf32=False, cuda_graph=True)
     other = {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0", "enable_cuda_graph": "1"}
-    assert provider_options("cuda", told, "image", (2, 3, 4, 5)) == [(CUDA, other)]
+    assert provider_options("cuda", told, ("image", (2, 3, 4, 5))) == [(CUDA, other)]
 
 
 def test_what_tensorrt_is_told():
@@ -69,7 +69,7 @@ def test_what_tensorrt_is_told():
     assert (first, second) == (TENSORRT, CUDA)
     assert options == {"trt_cuda_graph_enable": "True"} and cuda["enable_cuda_graph"] == "0"
     [(_, options), _] = provider_options(
-        "tensorrt", Options(engine_cache=Path("engines")), "image", (8, 3, 4, 5)
+        "tensorrt", Options(engine_cache=Path("engines")), ("image", (8, 3, 4, 5))
     )
     assert options == {
         "trt_cuda_graph_enable": "False",

@@ -16,9 +16,10 @@ from dots_zoo.export.bench.schema import read_bench
 from dots_zoo.export.convert import detect, segment
 from dots_zoo.export.convert import retinanet_decode as decode
 from dots_zoo.export.convert.inspect_file import inspect
+from dots_zoo.export.convert.options import ExportOptions, IOSpec, Lowering
 from dots_zoo.export.convert.parity import ParityError, fitted_copy, probe_images
-from dots_zoo.export.convert.pre_post import Surface, normalised
-from dots_zoo.export.convert.to_onnx import Exported, Lowering, export_onnx
+from dots_zoo.export.convert.pre_post import normalised
+from dots_zoo.export.convert.to_onnx import Exported, export_onnx
 from dots_zoo.openmm.progress import quiet
 from dots_zoo.runtime.errors import DotsZooError
 
@@ -36,10 +37,10 @@ def build(task: str, folder: Path) -> Any:
     with quiet():
         model: Any = build_model(write_config(folder / f"{task}.py", task, 1), task)
     model.pretrained_cfg = {"architecture": task, "input_size": SIZE}
-    twin: Any = fitted_copy(model, SIZE, 0)
-    ends = detect.Detector(Surface()) if task == "det" else segment.Segmenter(Surface())
-    ends.enliven(twin, probe_images(2, SIZE, 1))
-    return twin
+    fitted: Any = fitted_copy(model, SIZE, 0)
+    adapter = detect.Detector(IOSpec()) if task == "det" else segment.Segmenter(IOSpec())
+    adapter.perturb_classifier(fitted, probe_images(2, SIZE, 1))
+    return fitted
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +57,7 @@ def segmenter(tmp_path_factory: pytest.TempPathFactory) -> Any:
 def detected(detector: Any, tmp_path_factory: pytest.TempPathFactory) -> Exported:
     path = tmp_path_factory.mktemp("out") / "d.onnx"
     return export_onnx(
-        detector, path, task="detect", dynamic=OPEN, surface=Surface("uint8"), exporter="torchscript"
+        detector, path, ExportOptions(task="detect", dynamic=OPEN, io=IOSpec("uint8"), exporter="torchscript")
     )
 
 
@@ -73,7 +74,9 @@ def run(done: Exported, images: Tensor) -> list[Tensor]:
 
 def test_the_newer_exporter_leaves_the_size_open_too(detector: Any, tmp_path: Path) -> None:
     """Traced at a square: what is equal there must not be taken for the same size."""
-    done = export_onnx(detector, tmp_path / "d.onnx", task="detect", dynamic=OPEN, exporter="dynamo")
+    done = export_onnx(
+        detector, tmp_path / "d.onnx", ExportOptions(task="detect", dynamic=OPEN, exporter="dynamo")
+    )
     assert done.answers["matched"] >= 0.99 and done.shape == (None, 3, None, None)
 
 
@@ -99,7 +102,9 @@ def test_boxes_are_those_of_mmdet_in_the_same_order(
 def test_half_precision_at_a_fixed_size(detector: Any, tmp_path: Path) -> None:
     """The older exporter names sizes alike that differ from level to level; float16 keeps the names."""
     done = export_onnx(
-        detector, tmp_path / "d.onnx", task="detect", lowering=Lowering("fp16"), exporter="torchscript"
+        detector,
+        tmp_path / "d.onnx",
+        ExportOptions(task="detect", lowering=Lowering("fp16"), exporter="torchscript"),
     )
     assert done.answers["matched"] >= 0.9 and done.answers["boxes"] >= 10
     named = [
@@ -114,7 +119,7 @@ def test_an_image_without_boxes_gives_padding(detector: Any, tmp_path: Path) -> 
     quiet_one = build("det", tmp_path)
     with torch.no_grad():
         detect._classifier(quiet_one).bias.fill_(-50)
-    done = export_onnx(quiet_one, tmp_path / "d.onnx", task="detect", exporter="torchscript")
+    done = export_onnx(quiet_one, tmp_path / "d.onnx", ExportOptions(task="detect", exporter="torchscript"))
     assert done.answers["boxes"] >= 10 and done.answers["matched"] >= 0.99  # of the copy that finds some
     assert all(bool((y == -1).all()) for y in run(done, probe_images(1, SIZE, seed=5)))
 
@@ -130,7 +135,9 @@ def test_the_file_says_how_to_use_it(detected: Exported) -> None:
 
 def test_a_gpu_has_a_kernel_for_every_operator(detected: Exported, segmenter: Any, tmp_path: Path) -> None:
     """Suppression, sorting, scattering and the largest class included: nothing goes back to the CPU."""
-    labels = export_onnx(segmenter, tmp_path / "s.onnx", task="segment", exporter="torchscript")
+    labels = export_onnx(
+        segmenter, tmp_path / "s.onnx", ExportOptions(task="segment", exporter="torchscript")
+    )
     found = inspect(detected.path), inspect(labels.path)
     assert found[0].costs.nodes.keys() >= {"NonMaxSuppression", "TopK", "GatherND", "ScatterND", "Where"}
     assert found[1].costs.nodes.keys() >= {"ArgMax", "Resize"}
@@ -142,7 +149,9 @@ def test_a_detector_and_a_segmenter_are_measured(
 ) -> None:
     """How many boxes suppression leaves is known only after a run; the rows are as any others."""
     monkeypatch.setattr(latency, "WARMUP_SECONDS", 0.0)
-    labels = export_onnx(segmenter, tmp_path / "s.onnx", task="segment", dynamic=OPEN, exporter="torchscript")
+    labels = export_onnx(
+        segmenter, tmp_path / "s.onnx", ExportOptions(task="segment", dynamic=OPEN, exporter="torchscript")
+    )
     quick = ["--seconds", "0", "--iterations", "2", "--rounds", "2", "--max-spread", "9999%", "--no-memory"]
     words = [str(detected.path), str(labels.path), "--input", "64x96", "--batch", "1", "2", *quick]
     assert main(["bench", *words, "-o", str(tmp_path / "b.json")]) == 0
@@ -191,20 +200,17 @@ def test_a_wrong_ending_leaves_no_file(
             lambda self, anchors, deltas: right(self, anchors, deltas * torch.tensor([1.0, 1.0, 0.0, 0.0])),
         )
     with pytest.raises(ParityError, match="are matched, 99% at least are needed: the graph is wrong"):
-        export_onnx(detector, tmp_path / "d.onnx", task="detect", exporter="torchscript")
+        export_onnx(detector, tmp_path / "d.onnx", ExportOptions(task="detect", exporter="torchscript"))
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("logits", [False, True], ids=["labels", "logits"])
 def test_labels_are_those_of_mmseg(segmenter: Any, tmp_path: Path, logits: bool) -> None:
-    surface = Surface("uint8", logits)
+    io = IOSpec("uint8", logits)
     done = export_onnx(
         segmenter,
         tmp_path / "s.onnx",
-        task="segment",
-        dynamic=OPEN,
-        surface=surface,
-        exporter="torchscript",
+        ExportOptions(task="segment", dynamic=OPEN, io=io, exporter="torchscript"),
     )
     images = pixels(2, 48, 70)
     [got] = run(done, images)
@@ -222,10 +228,10 @@ def test_what_does_not_fit_the_task(detector: Any, segmenter: Any, tmp_path: Pat
         (segmenter, {"task": "detect"}, "task detect exports RetinaNet and its like"),
         (detector, {"task": "segment"}, "task segment exports segmenters"),
         (detector, {"task": "detect", "dynamic": ("batch", "height")}, "open together or not at all"),
-        (detector, {"task": "detect", "surface": Surface(logits=True)}, "are for task segment, got detect"),
-        (detector, {"task": "classify", "surface": Surface("uint8")}, "uint8 images are for the tasks"),
+        (detector, {"task": "detect", "io": IOSpec(logits=True)}, "are for task segment, got detect"),
+        (detector, {"task": "classify", "io": IOSpec("uint8")}, "uint8 images are for the tasks"),
     ]
     for model, options, message in refused:
         with pytest.raises(DotsZooError, match=message):
-            export_onnx(model, tmp_path / "m.onnx", exporter="torchscript", **options)
+            export_onnx(model, tmp_path / "m.onnx", ExportOptions(exporter="torchscript", **options))
     assert not list(tmp_path.iterdir())

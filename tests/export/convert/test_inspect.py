@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from dots_zoo import macs
 from dots_zoo.commands.cli import main
 from dots_zoo.export.convert.inspect_file import CUDA, inspect, lines
+from dots_zoo.export.convert.options import ExportOptions
 from dots_zoo.export.convert.to_onnx import export_onnx
 from dots_zoo.runtime.errors import DotsZooError
 
@@ -25,7 +26,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = timm.create_model("cell_cifar", genotype="dots_imagenet", channels=4, layers=3, num_classes=7)
     file = tmp_path_factory.mktemp("inspect") / "m.onnx"
     axes = ("batch", "height", "width")
-    export_onnx(model, file, input_size=SIZE, exporter="torchscript", dynamic=axes, fuse=True)
+    export_onnx(model, file, ExportOptions(input_size=SIZE, exporter="torchscript", dynamic=axes, fuse=True))
     return file
 
 

@@ -14,8 +14,9 @@ from torch import nn
 
 from dots_zoo.export.convert import precision, to_onnx
 from dots_zoo.export.convert.calibration import read_images
+from dots_zoo.export.convert.options import ExportOptions, Lowering
 from dots_zoo.export.convert.parity import ParityError
-from dots_zoo.export.convert.to_onnx import Exported, Lowering, export_onnx
+from dots_zoo.export.convert.to_onnx import Exported, export_onnx
 from dots_zoo.export.ort_session import open_session
 from dots_zoo.fuse.fuse import DEFAULT
 from dots_zoo.runtime.errors import DotsZooError
@@ -46,8 +47,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def export(model: nn.Module, path: Path, fuse: bool = True, **lowering: object) -> Exported:
-    options = {"input_size": SIZE, "exporter": "torchscript"}
-    return export_onnx(model, path, lowering=Lowering(**lowering), fuse=fuse, **options)
+    options = ExportOptions(input_size=SIZE, exporter="torchscript", lowering=Lowering(**lowering), fuse=fuse)
+    return export_onnx(model, path, options)
 
 
 @pytest.fixture(scope="module")
@@ -152,8 +153,8 @@ def test_int8_of_weights_that_were_never_fitted(folder: Path, tmp_path: Path):
     small = {"genotype": "dots_imagenet", "channels": 4, "layers": 3, "num_classes": 7}
     fresh = timm.create_model("cell_cifar", **small)
     lowering = Lowering(precision="int8", calibration=folder)
-    options = {"input_size": SIZE, "exporter": "torchscript"}
-    done = export_onnx(fresh, tmp_path / "m.onnx", lowering=lowering, **options)
+    options = ExportOptions(input_size=SIZE, exporter="torchscript", lowering=lowering)
+    done = export_onnx(fresh, tmp_path / "m.onnx", options)
     assert done.fitted_for_check and done.path.exists()
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 import dots_zoo
 from dots_zoo.export.convert import tasks, to_onnx, trace
+from dots_zoo.export.convert.options import ExportOptions
 from dots_zoo.export.convert.parity import (
     MIN_MOVEMENT,
     ParityError,
@@ -47,7 +48,7 @@ def model() -> nn.Module:
 @pytest.fixture(scope="module")
 def done(model: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Exported:
     path = tmp_path_factory.mktemp("export") / "m.onnx"
-    return export_onnx(model, path, input_size=SIZE, exporter="torchscript")
+    return export_onnx(model, path, ExportOptions(input_size=SIZE, exporter="torchscript"))
 
 
 def run(content: bytes, images: Tensor) -> list[np.ndarray]:
@@ -107,7 +108,7 @@ def test_the_model_is_left_as_it_was(model: nn.Module, tmp_path: Path, change):
     model = change(copy.deepcopy(model))
     flags = [module.training for module in model.modules()]
     before = {key: (value.clone(), value.stride()) for key, value in model.state_dict().items()}
-    export_onnx(model, tmp_path / "m.onnx", input_size=SIZE, exporter="torchscript")
+    export_onnx(model, tmp_path / "m.onnx", ExportOptions(input_size=SIZE, exporter="torchscript"))
     assert [module.training for module in model.modules()] == flags
     after = model.state_dict()
     assert all(torch.equal(after[k], v) and after[k].stride() == stride for k, (v, stride) in before.items())
@@ -115,7 +116,9 @@ def test_the_model_is_left_as_it_was(model: nn.Module, tmp_path: Path, change):
 
 def test_features_by_stride(tmp_path: Path):
     model = fitted(cell_net(features_only=True), SIZE)
-    done = export_onnx(model, tmp_path / "f.onnx", task="features", input_size=SIZE, exporter="torchscript")
+    done = export_onnx(
+        model, tmp_path / "f.onnx", ExportOptions(task="features", input_size=SIZE, exporter="torchscript")
+    )
     assert done.outputs == ("feature_2", "feature_4", "feature_8", "feature_16", "feature_32")
     images = probe_images(2, SIZE, seed=9)
     with torch.no_grad():
@@ -131,7 +134,7 @@ def test_feature_maps_of_one_stride_have_names_of_their_own():
 
 def test_dynamo_with_a_dynamic_batch_in_one_file_without_folder_names(tmp_path: Path):
     model = fitted(timm.create_model("test_byobnet", num_classes=5), SIZE)
-    done = export_onnx(model, tmp_path / "m.onnx", input_size=SIZE)
+    done = export_onnx(model, tmp_path / "m.onnx", ExportOptions(input_size=SIZE))
     assert done.metadata["exporter"] == "dynamo" and done.parity.batches == (1, 3)
     assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]
     content = done.path.read_bytes()
@@ -143,7 +146,9 @@ def test_dynamo_with_a_dynamic_batch_in_one_file_without_folder_names(tmp_path: 
 def test_open_height_and_width_are_compared_at_other_sizes(model: nn.Module, tmp_path: Path, fuse: bool):
     axes = ("batch", "height", "width")
     done = export_onnx(
-        model, tmp_path / "m.onnx", input_size=SIZE, exporter="torchscript", dynamic=axes, fuse=fuse
+        model,
+        tmp_path / "m.onnx",
+        ExportOptions(input_size=SIZE, exporter="torchscript", dynamic=axes, fuse=fuse),
     )
     assert done.shape == (None, 3, None, None)
     assert done.parity.batches == (1, 3) * 3
@@ -167,15 +172,15 @@ def test_a_graph_that_knows_one_size_only_leaves_no_file(
         export_onnx(
             model,
             tmp_path / "m.onnx",
-            input_size=SIZE,
-            exporter="torchscript",
-            dynamic=("batch", "height"),
+            ExportOptions(input_size=SIZE, exporter="torchscript", dynamic=("batch", "height")),
         )
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_fused_file_is_compared_with_the_model_as_it_was_given(model: nn.Module, tmp_path: Path):
-    done = export_onnx(model, tmp_path / "m.onnx", input_size=SIZE, exporter="torchscript", fuse=True)
+    done = export_onnx(
+        model, tmp_path / "m.onnx", ExportOptions(input_size=SIZE, exporter="torchscript", fuse=True)
+    )
     assert done.metadata["fused"] == "true" and done.metadata["weights_sha256"] == weights_sha256(model)
     types = [node.op_type for node in onnx.load(done.path).graph.node]
     assert types.count("Conv") < 102 and "BatchNormalization" not in types  # 102 in the plain graph
@@ -190,7 +195,9 @@ def test_a_wrong_rewrite_leaves_no_file(model: nn.Module, tmp_path: Path, monkey
 
     monkeypatch.setattr(tasks, "fuse", wrong)
     with pytest.raises(ParityError, match="differs from torch"):
-        export_onnx(model, tmp_path / "m.onnx", input_size=SIZE, exporter="torchscript", fuse=True)
+        export_onnx(
+            model, tmp_path / "m.onnx", ExportOptions(input_size=SIZE, exporter="torchscript", fuse=True)
+        )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -210,7 +217,9 @@ def test_parity_figures_by_hand():
 
 
 def test_a_fixed_batch(model: nn.Module, tmp_path: Path):
-    done = export_onnx(model, tmp_path / "m.onnx", input_size=SIZE, exporter="torchscript", dynamic=())
+    done = export_onnx(
+        model, tmp_path / "m.onnx", ExportOptions(input_size=SIZE, exporter="torchscript", dynamic=())
+    )
     assert (done.shape, done.parity.batches) == ((1, *SIZE), (1, 1, 1, 1))
     assert onnx.load(done.path).graph.input[0].type.tensor_type.shape.dim[0].dim_value == 1
 
@@ -218,7 +227,7 @@ def test_a_fixed_batch(model: nn.Module, tmp_path: Path):
 def test_weights_that_were_never_fitted_are_checked_on_a_fitted_copy(tmp_path: Path):
     fresh = cell_net()
     assert is_unfitted(fresh)
-    done = export_onnx(fresh, tmp_path / "m.onnx", input_size=SIZE, exporter="torchscript")
+    done = export_onnx(fresh, tmp_path / "m.onnx", ExportOptions(input_size=SIZE, exporter="torchscript"))
     assert done.fitted_for_check and json.loads(done.metadata["parity"])["fitted_for_check"] is True
     assert done.metadata["weights_sha256"] == weights_sha256(fresh)
     images = probe_images(3, SIZE, seed=9)
@@ -368,7 +377,7 @@ def export_wrongly(monkeypatch: pytest.MonkeyPatch, wrong_call: int) -> None:
 def test_a_wrong_graph_leaves_no_file(model: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     export_wrongly(monkeypatch, 0)
     with pytest.raises(ParityError, match="^cell_mobile: output logits differs from torch") as error:
-        export_onnx(model, tmp_path / "m.onnx", input_size=SIZE, exporter="torchscript")
+        export_onnx(model, tmp_path / "m.onnx", ExportOptions(input_size=SIZE, exporter="torchscript"))
     assert error.value.exit_code == 1
     assert list(tmp_path.iterdir()) == []
 
@@ -381,7 +390,7 @@ def test_a_wrong_graph_of_unfitted_weights_leaves_no_file(
 ):
     export_wrongly(monkeypatch, wrong_call)
     with pytest.raises(ParityError, match=message):
-        export_onnx(cell_net(), tmp_path / "m.onnx", input_size=SIZE, exporter="torchscript")
+        export_onnx(cell_net(), tmp_path / "m.onnx", ExportOptions(input_size=SIZE, exporter="torchscript"))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -396,7 +405,7 @@ def test_unfitted_weights_that_go_astray_are_found(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(to_onnx, "trace", astray)
     with pytest.raises(ParityError, match="where its largest value is .* the graph is wrong"):
-        export_onnx(cell_net(), tmp_path / "m.onnx", input_size=SIZE, exporter="torchscript")
+        export_onnx(cell_net(), tmp_path / "m.onnx", ExportOptions(input_size=SIZE, exporter="torchscript"))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -405,7 +414,7 @@ def test_broken_weights(model: nn.Module, tmp_path: Path):
     with torch.no_grad():
         model.get_classifier().weight[0, 0] = torch.nan
     with pytest.raises(ParityError, match="not finite numbers: the weights are broken"):
-        export_onnx(model, tmp_path / "m.onnx", input_size=SIZE, exporter="torchscript")
+        export_onnx(model, tmp_path / "m.onnx", ExportOptions(input_size=SIZE, exporter="torchscript"))
 
 
 def test_noise_is_refused_with_the_reason(tmp_path: Path):
@@ -443,7 +452,7 @@ def test_noise_is_refused_with_the_reason(tmp_path: Path):
 )
 def test_what_cannot_be_exported(make, options: dict, message: str, tmp_path: Path):
     with pytest.raises(DotsZooError, match=message):
-        export_onnx(make(), tmp_path / "m.onnx", **options)
+        export_onnx(make(), tmp_path / "m.onnx", ExportOptions(**options))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -472,7 +481,7 @@ def test_an_invalid_graph_leaves_no_file(
     invalid = onnx.load(done.path)
     invalid.graph.node[0].op_type = "NoSuchOperator"
     monkeypatch.setattr(to_onnx, "trace", lambda *args, **kwargs: invalid)
-    monkeypatch.setattr(to_onnx, "_prove", lambda *args: done.parity)
+    monkeypatch.setattr(to_onnx, "prove_graph", lambda *args: done.parity)
     with pytest.raises(ParityError, match="^cell_mobile: the exported graph is not valid ONNX: "):
-        export_onnx(model, tmp_path / "m.onnx", input_size=SIZE, exporter="torchscript")
+        export_onnx(model, tmp_path / "m.onnx", ExportOptions(input_size=SIZE, exporter="torchscript"))
     assert list(tmp_path.iterdir()) == []

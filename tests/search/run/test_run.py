@@ -76,7 +76,7 @@ def test_a_search_without_pictures_and_without_git_has_its_cell_and_its_page(tmp
     facts = json.loads((out / "run.json").read_text())
     assert facts["git_commit"] is None and facts["config_sha256"] == found.provenance["config_sha256"]
     page = (out / "report.html").read_text()
-    assert escape(to_text(found)) in page and "<img " not in page and not list((out / "plots").iterdir())
+    assert to_text(found) in unescape(page) and "<img " not in page and not list((out / "plots").iterdir())
     commit, weights, *pictures = caplog.messages
     assert commit.startswith("git_commit of run.json: left out (FileNotFoundError: ") and "git" in commit
     assert weights == f"{out / 'plots'}: pictures of the weights: left out (RuntimeError: no font)"
