@@ -1,1 +1,1 @@
-"""From a timm model to an ONNX file that is proven and a report that is measured."""
+"""Export a timm model to an ONNX file that is proven, and report its measured latency."""

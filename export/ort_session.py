@@ -1,4 +1,4 @@
-"""ONNX Runtime sessions that run where they were told to, or say where they ran instead."""
+"""ONNX Runtime sessions that run on the requested provider, or report where they ran instead."""
 
 import json
 import os
@@ -46,9 +46,9 @@ ORT_ERRORS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Gpu:
-    """What a GPU's session is told; ONNX Runtime's own defaults, and no engine cache.
+    """The options of a session on a GPU: ONNX Runtime's own defaults, and no engine cache.
 
-    cudnn_search: how cuDNN chooses the algorithm of a convolution. tf32: whether float32 products may be
+    cudnn_search: how cuDNN chooses the algorithm of a convolution. tf32: float32 products may be
     rounded to TF32. cuda_graph: capture the launches of one run and replay them. engine_cache: folder of
     TensorRT's engines and timings.
     """
@@ -99,7 +99,7 @@ def open_session(
     open_input: tuple[str, Sequence[int]] | None = None,
     profile: Path | None = None,
 ) -> ort.InferenceSession:
-    """A session of the ONNX file `content` on `provider`; threads: within one operator, 0 for one a core.
+    """Open a session of the ONNX file `content`; threads: within one operator, 0 for one a core.
 
     onnxruntime-gpu lists CUDA and TensorRT on machines without a GPU and then falls back to the CPU with no
     more than a line on stderr: here what the session reports is compared. Single nodes may still fall back;
@@ -108,21 +108,21 @@ def open_session(
     """
     if provider not in PROVIDERS:
         raise DotsZooError(f"unknown provider {provider!r}: expected one of {', '.join(PROVIDERS)}")
-    wanted = PROVIDERS[provider]
+    requested = PROVIDERS[provider]
     failure = f"{where}: ONNX Runtime cannot run this file"
     if provider != "cpu":
         advice = "install the GPU's driver and libraries (see dots-zoo doctor) or ask for --provider cpu"
-        failure = f"{where}: {wanted} does not start on this machine; {advice}"
+        failure = f"{where}: {requested} does not start on this machine; {advice}"
         if hasattr(ort, "preload_dlls"):  # finds the CUDA libraries that pip installed beside torch
             ort.preload_dlls()
-    if wanted not in ort.get_available_providers():
-        raise DotsZooError(f"{failure}: this build of ONNX Runtime has no {wanted}")
+    if requested not in ort.get_available_providers():
+        raise DotsZooError(f"{failure}: this build of ONNX Runtime has no {requested}")
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     # Threads that wait for the next run of one session would take the processors from all others.
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    options.log_severity_level = 4  # fatal: an error is raised, and told by whoever catches it
+    options.log_severity_level = 4  # fatal: an error is raised, and reported by whoever catches it
     options.graph_optimization_level = OPTIMISATIONS[optimisation]
     if profile is not None:
         options.enable_profiling = True
@@ -132,15 +132,15 @@ def open_session(
         session = ort.InferenceSession(content, options, providers=providers, enable_fallback=0)
     except ORT_ERRORS as error:
         raise DotsZooError(f"{failure}: {str(error).partition(chr(10))[0]}") from error
-    if session.get_providers()[0] != wanted:
+    if session.get_providers()[0] != requested:
         raise DotsZooError(f"{failure}: the session got {', '.join(session.get_providers())}")
     return session
 
 
 def placement(open_profiled: Callable[[Path], Any], run: Callable[[Any], None]) -> tuple[Any, dict[str, int]]:
-    """(the session, nodes of its optimised graph by the provider that ran them), from one recorded run.
+    """Return (session, nodes of its optimised graph by the provider that ran them), from one recorded run.
 
-    open_profiled: makes the session, given the prefix of the recording. The recording ends here: later runs
+    open_profiled: opens the session, given the prefix of the recording. The recording ends here: later runs
     are as fast as without it. Raises DotsZooError where there is no space for it.
     """
     with tempfile.TemporaryDirectory() as folder:
@@ -157,7 +157,7 @@ def placement(open_profiled: Callable[[Path], Any], run: Callable[[Any], None]) 
 
 
 def nodes_by_provider(events: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    """Provider -> nodes, in ONNX Runtime's recording of one run; each node counts once."""
+    """Count nodes by provider in ONNX Runtime's recording of one run; each node counts once."""
     ran = {
         (event["name"], event["args"].get("node_index")): event["args"]["provider"]
         for event in events
@@ -167,5 +167,5 @@ def nodes_by_provider(events: Sequence[Mapping[str, Any]]) -> dict[str, int]:
 
 
 def forbid_tf32() -> None:
-    """For this process, before the CUDA libraries are loaded: cuDNN's own graphs do not heed use_tf32."""
+    """Forbid TF32 in this process, before CUDA is loaded: cuDNN's own graphs do not heed use_tf32."""
     os.environ["NVIDIA_TF32_OVERRIDE"] = "0"

@@ -10,12 +10,23 @@ from pathlib import Path
 import pytest
 
 from helpers.paths import ROOT
-from helpers.source_tree import CONFIGS, PACKAGES, arrows, circles, imports, module_name, sources
+from helpers.source_tree import CONFIGS, PACKAGES, arrows, circles, imports, module_name, parameters, sources
 
 COMPOSITION = "commands"  # may import search and export inside the function that runs a command
 MOST_MODULES, MOST_LINES, MOST_FUNCTION_LINES, MOST_PARAMETERS = 16, 300, 60, 8
 UNLIMITED = {"search/methods"}  # one record a file
 FILES = sources(*PACKAGES, *CONFIGS)
+
+# Rooms whose functions take at most MOST_PARAMETERS, and the functions that may take more, with the reason.
+PARAMETER_ROOMS = (
+    "export",
+    *(f"dots_zoo/{room}" for room in ("commands", "data", "drawing", "fuse", "genotype", "openmm")),
+    *(f"dots_zoo/{room}" for room in ("runtime", "train")),
+)
+MANY_PARAMETERS = {
+    "export/convert/command.py export_model": "stands for the command `export`: its options",
+    "dots_zoo/openmm/backbone.py __init__": "built from a config of mmengine: its entries",
+}
 
 
 def layer(name: str) -> str:
@@ -108,6 +119,16 @@ def test_files_and_functions_can_be_read_at_once() -> None:
                 if lines > MOST_FUNCTION_LINES:
                     long.append(f"{path}:{node.lineno} {node.name}: {lines} lines")
     assert long == []
+
+
+def test_functions_take_few_parameters() -> None:
+    many = {
+        f"{path.relative_to(ROOT).as_posix()} {node.name}"
+        for path in sources(*PARAMETER_ROOMS)
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.FunctionDef) and len(parameters(node)) > MOST_PARAMETERS
+    }
+    assert many == set(MANY_PARAMETERS)
 
 
 def test_the_wheel_holds_every_room() -> None:

@@ -1,3 +1,3 @@
-"""Cells as pictures (`layout` places, `render` inks, `draw` writes) and pages from templates (`html`)."""
+"""Draw cells (`layout` computes positions, `render` draws, `draw` writes), render HTML pages (`html`)."""
 
 from .draw import draw as draw

@@ -1,4 +1,4 @@
-"""Cells as pictures: normal and reduction side by side, as SVG or PNG; only `render` needs matplotlib."""
+"""Draw cells: normal and reduction side by side, as SVG or PNG; only `render` needs matplotlib."""
 
 import os
 from pathlib import Path

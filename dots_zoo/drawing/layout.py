@@ -1,4 +1,4 @@
-"""Where the parts of a drawn cell are.
+"""Compute the layout of a drawn cell: positions only.
 
 Every edge has a row of its own, ordered by the node it enters, and the nodes step down to the right like
 stairs: a row passes below the nodes before its own, and what leaves a node to the right passes above the
@@ -13,7 +13,7 @@ from ..genotype import CellGenotype
 ROW = 0.34  # from one edge to the next of its node
 STEP = 0.1  # more than that from one node to the next
 LABEL_WIDTH, LABEL_HEIGHT = 0.68, 0.24
-END_WIDTH = 0.48  # of the cell's inputs and of its output
+END_WIDTH = 0.48  # of the boxes of the cell's inputs and output
 NODE_WIDTH = 0.36
 PORT = 0.1  # between two lines that leave a node
 GAP = 0.2  # room for a turn or an arrow
@@ -30,12 +30,13 @@ class Box:
 
     @property
     def middle(self) -> tuple[float, float]:
+        """The centre (x, y)."""
         return (self.left + self.right) / 2, (self.top + self.bottom) / 2
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the parts of a cell are; (0, 0) is its upper left corner, the output is at the right.
+    """The positions of a cell's parts; (0, 0) is its upper left corner, the output is at the right.
 
     `labels` and `starts` follow `cell.edges`. An edge starts on the right side of its box if that is an input
     of the cell, else on the bottom, and enters its node on the left, in the row of its label.
@@ -48,7 +49,7 @@ class Layout:
 
 
 def lay_out(cell: CellGenotype) -> Layout:
-    """The stairs of a cell. An edge from an input of the cell has its label there, others near their node."""
+    """Lay a cell out as stairs; labels are beside the cell's inputs, or near the node of their edge."""
     rows, spans = _rows(cell)
     inputs = range(cell.nodes[0])
     height = spans[cell.nodes[-1]][1]
@@ -66,19 +67,19 @@ def lay_out(cell: CellGenotype) -> Layout:
     for edge, y in zip(cell.edges, rows, strict=True):
         x = first_label if edge.input in inputs else boxes[edge.node].left - GAP - LABEL_WIDTH
         labels.append(Box(x, y - LABEL_HEIGHT / 2, x + LABEL_WIDTH, y + LABEL_HEIGHT / 2))
-    starts = tuple(_start(cell, number, rows, boxes) for number in range(len(rows)))
+    starts = tuple(_start(cell, index, rows, boxes) for index in range(len(rows)))
     return Layout(boxes, Box(left + GAP, 0, left + GAP + END_WIDTH, height), tuple(labels), starts)
 
 
 def _rows(cell: CellGenotype) -> tuple[list[float], dict[int, tuple[float, float]]]:
-    """The y of every edge, in the order of `cell.edges`, and the top and bottom of every node."""
+    """Return the y of every edge, in the order of `cell.edges`, and (top, bottom) of every node."""
     rows = [0.0] * len(cell.edges)
     spans = {}
     y = LABEL_HEIGHT / 2
     for node in cell.nodes:
         top = y
-        for number in [number for number, edge in enumerate(cell.edges) if edge.node == node]:
-            rows[number] = y
+        for index in [index for index, edge in enumerate(cell.edges) if edge.node == node]:
+            rows[index] = y
             y += ROW
         y = max(y, top + ROW)  # an empty node has a row for its box
         spans[node] = (top - LABEL_HEIGHT / 2, y - ROW + LABEL_HEIGHT / 2)
@@ -86,11 +87,11 @@ def _rows(cell: CellGenotype) -> tuple[list[float], dict[int, tuple[float, float
     return rows, spans
 
 
-def _start(cell: CellGenotype, number: int, rows: list[float], boxes: dict[int, Box]) -> tuple[float, float]:
-    """Where an edge leaves its input: lines from one box leave in the order of their rows and never cross."""
-    source = cell.edges[number].input
+def _start(cell: CellGenotype, index: int, rows: list[float], boxes: dict[int, Box]) -> tuple[float, float]:
+    """Return the point where an edge leaves its input: lines leave a box in the order of their rows."""
+    source = cell.edges[index].input
     siblings = [row for row, edge in zip(rows, cell.edges, strict=True) if edge.input == source]
-    share = (sorted(siblings).index(rows[number]) + 0.5) / len(siblings)
+    share = (sorted(siblings).index(rows[index]) + 0.5) / len(siblings)
     box = boxes[source]
     if source < cell.nodes[0]:
         return box.right, box.top + share * (box.bottom - box.top)

@@ -1,4 +1,4 @@
-"""The ink of `draw`: a genotype as a matplotlib figure, and the figure as the bytes of a file."""
+"""Render a genotype as a matplotlib figure, and the figure as the bytes of a file."""
 
 import io
 import warnings
@@ -48,8 +48,8 @@ BETWEEN = 0.55  # the two cells
 DPI, MAX_PIXELS = 200, 8000
 
 
-def render(genotype: Genotype, kind: str) -> bytes:
-    """The picture as the bytes of an "svg", its text as text, or a "png" of at most 8000 pixels a side."""
+def render(genotype: Genotype, file_format: str) -> bytes:
+    """Return the bytes of an "svg", whose text stays text, or of a "png" of at most 8000 pixels a side."""
     file = io.BytesIO()
     with matplotlib.rc_context(), warnings.catch_warnings():
         matplotlib.rcdefaults()  # a reader's own settings would move things
@@ -57,13 +57,13 @@ def render(genotype: Genotype, kind: str) -> bytes:
         warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)  # of a name; drawn as a box
         figure = draw_figure(genotype)
         dpi = min(DPI, MAX_PIXELS / max(figure.get_size_inches()))
-        undated = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
-        figure.savefig(file, format=kind, dpi=dpi, metadata=undated)
+        undated = {"Date": None, "Creator": None} if file_format == "svg" else {"Software": None}
+        figure.savefig(file, format=file_format, dpi=dpi, metadata=undated)
     return file.getvalue()
 
 
 def draw_figure(genotype: Genotype) -> Figure:
-    """Title, origin, and the cells from left to right."""
+    """Draw the title, the origin, and the cells from left to right."""
     layouts = {name: lay_out(genotype.cells[name]) for name in CELLS[genotype.space]}
     outputs = [layout.output for layout in layouts.values()]
     width = 2 * MARGIN + sum(output.right for output in outputs) + BETWEEN * (len(outputs) - 1)
@@ -81,7 +81,7 @@ def draw_figure(genotype: Genotype) -> Figure:
 
 
 def _add_axes(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
-    """Axes whose data coordinates are inches from their upper left corner."""
+    """Add axes whose data coordinates are inches from their upper left corner."""
     all_width, all_height = figure.get_size_inches()
     bounds = (left / all_width, 1 - (top + height) / all_height, width / all_width, height / all_height)
     axes = figure.add_axes(bounds)
@@ -91,7 +91,7 @@ def _add_axes(figure: Figure, left: float, top: float, width: float, height: flo
 
 
 def _write_header(page: Axes, y: float, text: str, size: float, **style: Any) -> None:
-    """A line of foreign text, smaller where it might not fit: a bold W, the widest letter, is 1.1 em wide."""
+    """Write one line of text, smaller where it might not fit: a bold W, the widest letter, is 1.1 em wide."""
     fitting = 72 * (page.get_xlim()[1] - 2 * MARGIN) / (1.15 * max(1, len(text)))
     _write(page, MARGIN, y, text, min(size, fitting), ha="left", parse_math=False, **style)
 
@@ -102,6 +102,7 @@ def _origin(genotype: Genotype) -> str:
 
 
 def _draw_cell(axes: Axes, cell: CellGenotype, layout: Layout) -> None:
+    """Draw edges with their labels, then inputs, nodes and the output."""
     inputs = cell.nodes[0]
     for node in cell.concat:
         box = layout.boxes[node]
@@ -131,7 +132,7 @@ def _wire_from_input(axes: Axes, start: tuple[float, float], label: Box, colour:
 
 
 def _wire_from_node(axes: Axes, start: tuple[float, float], label: Box, colour: str) -> None:
-    """Straight down, a quarter turn, and on to the right."""
+    """Draw a line straight down, around a quarter turn, and on to the right."""
     (x, y), row, turn = start, label.middle[1], GAP * 0.6
     points = [(x, y), (x, row - turn), (x, row), (x + turn, row), (label.left, row)]
     codes = [Outline.MOVETO, Outline.LINETO, Outline.CURVE3, Outline.CURVE3, Outline.LINETO]
@@ -145,7 +146,7 @@ def _arrow(axes: Axes, left: float, right: float, y: float, colour: str) -> None
 
 
 def _draw_line(axes: Axes, points: list[tuple[float, float]], codes: Sequence[Any], colour: str) -> None:
-    """A line over a wider white one, so that a crossing reads as a bridge."""
+    """Draw a line over a wider white one, so that a crossing reads as a bridge."""
     outline = Outline(points, codes)
     axes.add_patch(PathPatch(outline, fill=False, edgecolor="white", linewidth=4))
     axes.add_patch(PathPatch(outline, fill=False, edgecolor=colour, linewidth=1.4))

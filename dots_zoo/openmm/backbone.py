@@ -1,8 +1,8 @@
-"""Any timm model as a backbone of MMDetection and MMSegmentation.
+"""Use any timm model as a backbone of MMDetection and MMSegmentation.
 
 `custom_imports = dict(imports=["dots_zoo.openmm.backbone"])` in a config registers `DotsBackbone` in
-mmengine's root registry, where both find it, and puts mm_ops in the place of mmcv's operators where those
-were not compiled. What `import dots_zoo` does is done as well: our names are timm names.
+mmengine's root registry, where both find it, and puts mmcv_ops in the place of mmcv's operators where
+those were not compiled. What `import dots_zoo` does is done as well: our names are timm names.
 
 Differs from MMPretrain's TIMMBackbone: genotypes, strict loading, frozen stages for any network, and frozen
 batch norm only over loaded weights.
@@ -26,26 +26,26 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..public_weights import body_weights
 from ..runtime.errors import DotsZooError
-from . import mmcv_ops as mm_ops
+from . import mmcv_ops
 
 
 def _statistic(owner: type, name: str) -> Any:
-    """What a checkpoint's `getattr` may be: a way that a HistoryBuffer sums up its numbers."""
+    """Return a method by which a HistoryBuffer sums up its values; a checkpoint may name no other."""
     if owner is not HistoryBuffer or name.startswith("_"):
         raise UnpicklingError(f"getattr({owner!r}, {name!r})")
     return getattr(owner, name)
 
 
-def _resumable() -> None:
-    """Let torch.load(weights_only=True), its default, read what mmengine keeps of a run: logged numbers."""
+def _allow_logged_values() -> None:
+    """Let torch.load(weights_only=True) read the logged values that mmengine keeps of a run."""
     arrays = np._core.multiarray  # type: ignore[attr-defined]
-    kinds = [type(np.dtype(kind)) for kind in ("f8", "f4", "i8", "i4")]
-    readable = [HistoryBuffer, np.dtype, np.ndarray, arrays._reconstruct, arrays.scalar, *kinds]
+    dtypes = [type(np.dtype(name)) for name in ("f8", "f4", "i8", "i4")]
+    readable = [HistoryBuffer, np.dtype, np.ndarray, arrays._reconstruct, arrays.scalar, *dtypes]
     torch.serialization.add_safe_globals([*readable, (_statistic, "builtins.getattr")])
 
 
-mm_ops.install()
-_resumable()
+mmcv_ops.install()
+_allow_logged_values()
 
 
 @MODELS.register_module()
@@ -117,13 +117,13 @@ class DotsBackbone(BaseModule):  # type: ignore[misc]
         return tuple(self.body(images))
 
     def init_weights(self) -> None:
-        """Say so where there are none; timm and the constructor have set the values."""
+        """Log where the weights come from; timm and the constructor have set the values."""
         if not self.loaded:
             print_log(self.origin(), "current")
         self._is_init = True
 
     def origin(self) -> str:
-        """Where the values come from."""
+        """Return where the weights come from, as a sentence."""
         where = "weights loaded" if self.loaded else "no weights given, training from scratch"
         return f"DotsBackbone {self.model_name}: {where}"
 
@@ -143,7 +143,7 @@ def _features(
     checkpoint: str | os.PathLike[str] | None,
     arguments: Mapping[str, Any],
 ) -> Any:
-    """timm's feature network of a model. Weights of a file have to fit everything but the classifier."""
+    """Build timm's feature network. A file's weights have to fit everything but the classifier."""
     overlay = None
     try:
         if checkpoint is not None:
@@ -166,12 +166,13 @@ def _features(
 
 
 def _checkpoint_activations(body: Any) -> None:
-    part = getattr(body, "model", body)  # FeatureGetterNet has the network inside
+    """Recompute activations in the backward pass."""
+    network = getattr(body, "model", body)  # FeatureGetterNet has the network inside
     try:
-        part.set_grad_checkpointing(True)
+        network.set_grad_checkpointing(True)
     except (AttributeError, AssertionError):
         raise DotsZooError(
-            f"with_cp: {type(part).__name__} cannot recompute activations: leave it out"
+            f"with_cp: {type(network).__name__} cannot recompute activations: leave it out"
         ) from None
 
 

@@ -1,4 +1,4 @@
-"""Parts for MMSegmentation: BiSeNet over any timm backbone, the CamVid data set, IoU by class.
+"""Extend MMSegmentation: BiSeNet over any timm backbone, the CamVid data set, IoU by class.
 
 Source: Yu et al., BiSeNet (ECCV 2018), Sec. 3 and Fig. 2; the spatial path, attention refinement and feature
 fusion are mmseg's modules. Differs from mmseg's BiSeNetV1: the context path is 128 channels wide whatever the
@@ -20,7 +20,7 @@ from .backbone import DotsBackbone
 from .check_data import VOID
 
 # isort: off
-# mmseg comes behind .openmm, which puts mmcv's operators in place.
+# mmseg is imported after .backbone, which puts mmcv's operators in place.
 from mmcv.cnn import ConvModule
 from mmseg.datasets import BaseSegDataset
 from mmseg.evaluation import IoUMetric
@@ -100,7 +100,7 @@ class WeightedCrossEntropy(nn.Module):
     def forward(
         self, logits: Tensor, labels: Tensor, weight: Tensor | None = None, ignore_index: int = VOID
     ) -> Tensor:
-        """(N, C, H, W) logits, (N, H, W) labels -> the mean over pixels, weighted by class."""
+        """Return the mean over pixels, weighted by class, for logits (N, C, H, W) and labels (N, H, W)."""
         if weight is not None:
             raise DotsZooError("WeightedCrossEntropy: pixel samplers are not supported; leave sampler out")
         return F.cross_entropy(logits, labels, self.class_weight, ignore_index=ignore_index)
@@ -145,7 +145,7 @@ class CamVidDataset(BaseSegDataset):  # type: ignore[misc]
 
     @classmethod
     def get_label_map(cls, new_classes: Sequence[str] | None = None) -> dict[int, int]:
-        """What a label file's value becomes: void, or the index among the classes used."""
+        """Return label file's value -> index among the classes used, or void."""
         names = list(cls.METAINFO["classes"])
         used = names if new_classes is None else list(new_classes)
         labels = {index: used.index(name) if name in used else VOID for index, name in enumerate(names)}

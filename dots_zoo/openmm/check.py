@@ -1,4 +1,4 @@
-"""`dots-zoo det|seg check`: what a config costs, and that it trains and predicts, without data."""
+"""`dots-zoo det|seg check`: count the costs of a config, train and predict once, without data."""
 
 from functools import partial
 from typing import Any
@@ -36,7 +36,7 @@ def check(cfg: Any, task: str, input_size: tuple[int, int] | None = None) -> dic
             model.data_preprocessor.size = (SIDE, SIDE)  # mmseg's fills training images up to the crop
         batch = partial(_batch, task, len(names))
         loss, changed = _train_step(model, cfg, batch())
-        found = _predict(model, task, batch())
+        prediction = _predict(model, task, batch())
     backbone = next((part for part in model.modules() if isinstance(part, DotsBackbone)), None)
     return {
         "model": (backbone_of(cfg.model) or cfg.model.backbone).get("model_name", cfg.model.backbone.type),
@@ -48,12 +48,12 @@ def check(cfg: Any, task: str, input_size: tuple[int, int] | None = None) -> dic
         "classes": len(names),
         "loss": loss,
         "parameters_changed": changed,
-        "prediction": found,
+        "prediction": prediction,
     }
 
 
 def _train_step(model: Any, cfg: Any, batch: Any) -> tuple[float, int]:
-    """The loss of one step on two generated images, and how many tensors of parameters it changed."""
+    """Train one step on two generated images; return the loss and the number of changed parameter tensors."""
     before = [p.detach().clone() for p in model.parameters()]
     model.train()
     losses = model.train_step(batch, build_optim_wrapper(model, cfg.optim_wrapper))
@@ -64,6 +64,7 @@ def _train_step(model: Any, cfg: Any, batch: Any) -> tuple[float, int]:
 
 
 def _predict(model: Any, task: str, batch: Any) -> str:
+    """Predict two generated images; return what the first prediction holds."""
     model.eval()
     with torch.no_grad():
         [sample, _] = model.test_step(batch)
@@ -74,7 +75,7 @@ def _predict(model: Any, task: str, batch: Any) -> str:
 
 
 def _batch(task: str, classes: int) -> dict[str, Any]:
-    """Two images of noise with a box or with random labels each, as a dataloader would bring them."""
+    """Return two images of noise with a box or with random labels each, as a dataloader would."""
     draws = torch.Generator().manual_seed(0)
     images = [torch.randint(0, 256, (3, SIDE, SIDE), generator=draws, dtype=torch.uint8) for _ in range(2)]
     make = _box if task == "det" else _labels

@@ -1,4 +1,4 @@
-"""Does the data fit the config? Asked before anything is written; what is skipped silently is counted.
+"""Check that the data fit the config before anything is written, and count what would be skipped silently.
 
 Annotations in COCO's format are read whole. Of label images only the names are looked at here: `CheckLabels`,
 a step that goes into the pipelines, looks at the values as they are read.
@@ -18,7 +18,7 @@ VOID = 255  # mmseg's label for pixels that neither train nor count
 
 
 def check_data(cfg: Any, loaders: Iterable[str]) -> list[str]:
-    """What is left out, a sentence each, of the data of some dataloaders, such as 'train_dataloader'.
+    """Check the data of dataloaders such as 'train_dataloader'; return a sentence on each thing left out.
 
     Raises DotsZooError where a folder, a file, a class or a category does not fit the config.
     """
@@ -36,7 +36,7 @@ def check_data(cfg: Any, loaders: Iterable[str]) -> list[str]:
 
 
 def dataset_of(cfg: Any, loader: str) -> Any:
-    """A dataloader's data set, without what is wrapped around it."""
+    """Return a dataloader's data set, without what is wrapped around it."""
     dataset = cfg[loader].dataset
     while "dataset" in dataset:
         dataset = dataset.dataset
@@ -44,7 +44,7 @@ def dataset_of(cfg: Any, loader: str) -> Any:
 
 
 def class_names(cfg: Any, loader: str = "test_dataloader") -> list[str]:
-    """The classes of a config's data set: its metainfo's, else those of the kind of data set."""
+    """Return the classes of a config's data set: its metainfo's, else those of the data set's type."""
     dataset = dataset_of(cfg, loader)
     names = (dataset.get("metainfo") or {}).get("classes")
     if names is None:
@@ -68,24 +68,25 @@ def _check_heads(model: Any, names: Sequence[str], loader: str) -> None:
             )
 
 
-def _place(root: str | None, path: str) -> Path:
+def _join(root: str | None, path: str) -> Path:
     return Path(root or "") / path
 
 
-def _absent(what: str, path: Path) -> DotsZooError:
-    near = path.parent
-    while not near.is_dir() and near != near.parent:
-        near = near.parent
-    there = sorted(p.name + "/" * p.is_dir() for p in near.iterdir())
-    listed = ", ".join(there[:8]) + (f", ... {len(there)} in all" if len(there) > 8 else "")
+def _absent(role: str, path: Path) -> DotsZooError:
+    """Return the error for a missing path, which lists the nearest folder that exists."""
+    nearest = path.parent
+    while not nearest.is_dir() and nearest != nearest.parent:
+        nearest = nearest.parent
+    entries = sorted(p.name + "/" * p.is_dir() for p in nearest.iterdir())
+    listed = ", ".join(entries[:8]) + (f", ... {len(entries)} in all" if len(entries) > 8 else "")
     return DotsZooError(
-        f"{what}: {path} does not exist; {near.resolve()} holds {listed or 'nothing'}: pass the folder with "
-        "--data-root"
+        f"{role}: {path} does not exist; {nearest.resolve()} holds {listed or 'nothing'}: pass the folder "
+        "with --data-root"
     )
 
 
 def _check_coco(dataset: Any, names: Sequence[str], *, train: bool) -> list[str]:
-    path = _place(dataset.get("data_root"), dataset.ann_file)
+    path = _join(dataset.get("data_root"), dataset.ann_file)
     if not path.is_file():
         raise _absent("annotations", path)
     try:
@@ -103,7 +104,7 @@ def _check_coco(dataset: Any, names: Sequence[str], *, train: bool) -> list[str]
             f"{path}: expected images and boxes, got {len(images)} images and {len(boxes)} boxes"
         )
     _check_categories(path, names, categories, boxes)
-    _check_images(_place(dataset.get("data_root"), dataset.data_prefix.img), images.values(), path)
+    _check_images(_join(dataset.get("data_root"), dataset.data_prefix.img), images.values(), path)
     return [
         f"{path.name}: {note}" for note in _left_out(dataset, names, categories, images, boxes, train=train)
     ]
@@ -175,17 +176,17 @@ def _left_out(
 
 
 def _check_label_images(cfg: Any, dataset: Any) -> None:
-    """Every image has a label image, by the data set's own rules for names."""
-    folders = {key: _place(dataset.get("data_root"), path) for key, path in dataset.data_prefix.items()}
+    """Check that every image has a label image, by the data set's own rules for names."""
+    folders = {key: _join(dataset.get("data_root"), path) for key, path in dataset.data_prefix.items()}
     for key, folder in folders.items():
         if not folder.is_dir():
             raise _absent({"img_path": "images", "seg_map_path": "labels"}.get(key, key), folder)
     with DATASETS.switch_scope_and_registry(cfg.default_scope) as registry:
         listed = registry.build({**dataset, "pipeline": [], "serialize_data": False}).data_list
     if not listed:
-        there = ", ".join(sorted(path.name for path in folders["img_path"].iterdir())[:3]) or "nothing"
+        entries = ", ".join(sorted(path.name for path in folders["img_path"].iterdir())[:3]) or "nothing"
         raise DotsZooError(
-            f"{folders['img_path']}: no image of {dataset.type} is there; the folder holds {there}: set "
+            f"{folders['img_path']}: no image of {dataset.type} is there; the folder holds {entries}: set "
             "dataset.img_suffix"
         )
     missing = [item["seg_map_path"] for item in listed if not Path(item["seg_map_path"]).is_file()]

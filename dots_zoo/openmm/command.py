@@ -39,7 +39,7 @@ EXAMPLES = {
 
 @disconnecting()
 def main(task: str, argv: Sequence[str]) -> int:
-    """Run `dots-zoo det` or `seg` (the task) with the words behind it."""
+    """Run `dots-zoo det` or `seg` (the task) with the arguments that follow it."""
     args = _parser(task).parse_args(argv)
     result: int = args.run(args)
     return result
@@ -135,13 +135,13 @@ def _test(args: argparse.Namespace) -> int:
 
 
 def _predict(args: argparse.Namespace) -> int:
-    found = mm_predict.predict(
+    entries = mm_predict.predict(
         _config(args), args.task, args.checkpoint, args.images, args.output, score=args.score
     )
-    for entry in found:
+    for entry in entries:
         shares = [f"{name} {100 * share:.0f} %" for name, share in entry.get("shares", {}).items()]
-        what = ", ".join(shares) if shares else f"{len(entry['boxes'])} boxes"
-        print(f"{entry['image']}: {what}")
+        contents = ", ".join(shares) if shares else f"{len(entry['boxes'])} boxes"
+        print(f"{entry['image']}: {contents}")
     print(f"drawn into {args.output}")
     return 0
 

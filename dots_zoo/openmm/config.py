@@ -1,6 +1,6 @@
-"""A config of MMDetection or MMSegmentation as our commands read it, and the model that it describes.
+"""Read a config of MMDetection or MMSegmentation, and build the model that it describes.
 
-What the toolboxes' own tools do not do: a config is found by the name of a shipped one, `--genotype` puts a
+Differs from the toolboxes' own tools: a config is found by the name of a shipped one, `--genotype` puts a
 cell into it, and the neck takes its channels from the backbone.
 """
 
@@ -19,7 +19,7 @@ from torch import nn
 from ..genotype import load_genotype
 from ..genotype.schema import write_json
 from ..runtime.errors import DotsZooError
-from . import backbone as openmm
+from .backbone import DotsBackbone
 from .progress import quiet
 
 FOLDERS = {"det": "dots_zoo.det_configs", "seg": "dots_zoo.seg_configs"}
@@ -27,14 +27,17 @@ SCOPES = {"mmdet": "det", "mmseg": "seg"}
 
 
 def shipped(task: str) -> dict[str, Path]:
-    """The configs that come with the package, by name; `task` is 'det' or 'seg'."""
+    """Return the configs that come with the package, by name; `task` is 'det' or 'seg'."""
     spec = importlib.util.find_spec(FOLDERS[task])
     [folder] = spec.submodule_search_locations if spec and spec.submodule_search_locations else []
     return {path.stem: path for path in sorted(Path(folder).glob("*.py")) if path.stem != "__init__"}
 
 
 def find(config: str | Path, task: str) -> Path:
-    """The file of a config: a path, or the name of a shipped one. Raises DotsZooError where there is none."""
+    """Return the file of a config, given its path or the name of a shipped one.
+
+    Raises DotsZooError where there is none.
+    """
     names = shipped(task)
     if str(config) in names:
         return names[str(config)]
@@ -51,7 +54,7 @@ def load_config(
     data_root: str | None = None,
     options: Sequence[str] = (),
 ) -> Any:
-    """The config with `options` (KEY=VALUE, dots inside KEY), the data's folder, the cell and its channels.
+    """Read a config; set `options` (KEY=VALUE, dots inside KEY), the data's folder, the cell, the channels.
 
     Raises DotsZooError where it cannot be read or is of the other toolbox.
     """
@@ -88,7 +91,7 @@ def _options(options: Sequence[str]) -> dict[str, Any]:
 
 
 def backbone_of(model: Any) -> Any:
-    """What describes a DotsBackbone in a model's config: its backbone, or a part of that; None if neither."""
+    """Return the config of the DotsBackbone in a model's config, None where it has none."""
     part = model.get("backbone", {})
     part = part.get("backbone_cfg", part)
     return part if part.get("type") == "DotsBackbone" else None
@@ -110,13 +113,13 @@ def fill_channels(model: Any) -> None:
     if backbone is not None and isinstance(model.get("neck"), Mapping) and "in_channels" in model.neck:
         plain = {**backbone, "pretrained": False, "checkpoint": None, "frozen_stages": -1, "norm_eval": False}
         plain.pop("type")
-        model.neck.in_channels = openmm.DotsBackbone(**plain).out_channels
+        model.neck.in_channels = DotsBackbone(**plain).out_channels
 
 
 def build_model(
     config: str | Path | Any, task: str, *, checkpoint: str | Path | None = None, genotype: str | None = None
 ) -> nn.Module:
-    """A detector or segmenter in evaluation mode; model.cfg is its config.
+    """Build a detector or segmenter in evaluation mode; model.cfg is its config.
 
     config: a path, a shipped name, or what load_config returned. checkpoint: weights of a training with
     mmengine; without, values are random. model.data_preprocessor takes images as mmcv reads them, BGR, and
@@ -145,7 +148,7 @@ def _register(task: str) -> None:
 
 
 def _without_weights(model: Any) -> Any:
-    """The config of a model that gets all its weights afterwards and is not trained."""
+    """Return the config of a model that gets all its weights afterwards and is not trained."""
     model = copy.deepcopy(model)
     backbone = backbone_of(model)
     if backbone is not None:
@@ -168,12 +171,12 @@ def load_weights(model: nn.Module, path: Path) -> None:
         raise DotsZooError(
             f"{path}: not a checkpoint of mmengine that can be read safely ({reason})"
         ) from error
-    own = model.state_dict()
-    wrong = [key for key in own if key not in state or state[key].shape != own[key].shape]
-    extra = [key for key in state if key not in own]
+    expected = model.state_dict()
+    wrong = [key for key in expected if key not in state or state[key].shape != expected[key].shape]
+    extra = [key for key in state if key not in expected]
     if wrong or extra:
         first = (wrong or extra)[0]
-        have, want = (tuple(s[first].shape) if first in s else "absent" for s in (state, own))
+        have, want = (tuple(s[first].shape) if first in s else "absent" for s in (state, expected))
         raise DotsZooError(
             f"{path}: does not fit the model of the config: {len(wrong)} weights are missing or of another "
             f"shape, {len(extra)} are left over (first: {first} is {have}, expected {want}); use the config "
@@ -183,7 +186,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
 
 
 def _moved(part: Any, old: str, new: str) -> Any:
-    """A config's plain copy in which every text that begins with the folder `old` begins with `new`."""
+    """Return a plain copy in which every text that begins with the folder `old` begins with `new`."""
     if isinstance(part, Mapping):
         return {key: _moved(value, old, new) for key, value in part.items()}
     if isinstance(part, list | tuple):

@@ -1,4 +1,4 @@
-"""Stands in for the operators of mmcv that RetinaNet needs, where mmcv was installed without compiling.
+"""Replace the operators of mmcv that RetinaNet needs, where mmcv was installed without compiling.
 
 mmcv-lite ships the Python side of `mmcv.ops` and not its compiled module `mmcv._ext`, so MMDetection and
 MMSegmentation cannot even be imported. `install` puts a module of that name in its place: non-maximum
@@ -32,7 +32,7 @@ EXTENSION = "mmcv._ext"
 
 
 def install() -> bool:
-    """Put the stand-in where mmcv has no compiled operators; whether it is in place afterwards.
+    """Put a placeholder where mmcv has no compiled operators; return True where it is in place afterwards.
 
     Has to run before `mmcv.ops`, `mmdet` or `mmseg` are imported; further calls change nothing.
     """
@@ -74,7 +74,7 @@ class _Operators(ModuleType):
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int = 0) -> Tensor:
-    """Indices of the boxes kept, best score first.
+    """Return the indices of the boxes kept, best score first.
 
     boxes: (N, 4) as x1, y1, x2, y2. scores: (N,). A box is (x2 - x1 + offset) wide: with offset 1 the
     corners are pixels that belong to it.
@@ -85,7 +85,7 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int = 0) ->
 
 
 def _focal(logits: Tensor, target: Tensor, weight: Tensor, gamma: float, alpha: float) -> Tensor:
-    """-alpha_t (1 - p_t)^gamma log(p_t): (N, C) logits, (N,) classes with C as background -> (N, C)."""
+    """Return -alpha_t (1 - p_t)^gamma log(p_t) (N, C) of logits (N, C) and classes (N,), C for background."""
     classes = logits.shape[1]
     one_hot = F.one_hot(target, classes + 1)[:, :classes].to(logits)
     loss: Tensor = sigmoid_focal_loss(logits, one_hot, alpha, gamma)
@@ -110,7 +110,7 @@ def sigmoid_focal_loss_backward(
 
 
 def main(argv: list[str]) -> None:
-    """Run a script as `python SCRIPT ARGUMENTS` would, with the stand-in installed."""
+    """Run a script as `python SCRIPT ARGUMENTS` would, with the placeholder installed."""
     if not argv or not Path(argv[0]).is_file():
         raise SystemExit(
             "usage: python -m dots_zoo.openmm.mmcv_ops SCRIPT [ARGUMENT ...], a script of mmdet or mmseg"

@@ -1,4 +1,4 @@
-"""`dots-zoo det|seg curves`: the course of a training as a picture, drawn from its metrics.jsonl alone."""
+"""`dots-zoo det|seg curves`: plot the course of a training, from its metrics.jsonl alone."""
 
 import io
 import json
@@ -13,7 +13,7 @@ SHOWN = ("bbox_mAP", "bbox_mAP_50", "mIoU", "mAcc")
 
 
 def plot_curves(folder: Path, path: Path) -> Path:
-    """Training loss and learning rate, and the validation metrics, over the steps of a run in `folder`."""
+    """Plot training loss, validation metrics and learning rate over the steps of a run in `folder`."""
     check_output(path)
     metrics = folder / "metrics.jsonl"
     if not metrics.is_file():

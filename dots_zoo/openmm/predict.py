@@ -1,4 +1,4 @@
-"""`dots-zoo det|seg predict`: boxes or labels of images, drawn on them and written down."""
+"""`dots-zoo det|seg predict`: draw boxes or labels on images, and write them as JSON."""
 
 import io
 import json
@@ -41,7 +41,7 @@ def predict(
     _check_outputs(task, images, out)
     model: Any = build_model(cfg, task, checkpoint=checkpoint)
     pictures = [_open(path, model) for path in images]
-    names, found = class_names(cfg), []
+    names, entries = class_names(cfg), []
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -55,9 +55,9 @@ def predict(
                 picture, sample.pred_sem_seg.data[0], names, out / f"{path.stem}_labels.png"
             )
         _write_image(out / f"{path.stem}.png", to_pil_image(drawn))
-        found.append({"image": str(path), **entry})
-    write_file(out / "predictions.json", json.dumps(found, indent=1).encode())
-    return found
+        entries.append({"image": str(path), **entry})
+    write_file(out / "predictions.json", json.dumps(entries, indent=1).encode())
+    return entries
 
 
 def _check_outputs(task: str, images: Sequence[Path], out: Path) -> None:
@@ -99,7 +99,7 @@ def _is_prediction(path: Path) -> bool:
 
 
 def infer(model: nn.Module, path: Path) -> Any:
-    """The data sample that a model of build_model predicts for a file, by its config's test pipeline."""
+    """Predict a file with a model of build_model by its config's test pipeline; return the data sample."""
     cfg: Any = model.cfg
     with DefaultScope.overwrite_default_scope(cfg.default_scope), quiet():
         steps = [
@@ -114,7 +114,7 @@ def infer(model: nn.Module, path: Path) -> Any:
 
 
 def _open(path: Path, model: nn.Module) -> Tensor:
-    """An image as uint8 (3, H, W)."""
+    """Read an image as uint8 (3, H, W). Raises DotsZooError where it cannot be decoded or is too small."""
     try:
         with Image.open(path) as image:
             picture: Tensor = pil_to_tensor(image.convert("RGB"))
@@ -130,9 +130,10 @@ def _open(path: Path, model: nn.Module) -> Tensor:
 
 
 def _draw_boxes(
-    picture: Tensor, found: Any, names: Sequence[str], score: float
+    picture: Tensor, instances: Any, names: Sequence[str], score: float
 ) -> tuple[Tensor, dict[str, Any]]:
-    kept = found[found.scores >= score].cpu()
+    """Return the image (3, H, W) with the boxes from `score` on, and their entry of predictions.json."""
+    kept = instances[instances.scores >= score].cpu()
     boxes = [
         {"box": [round(x, 1) for x in box], "label": names[label], "score": round(value, 4)}
         for box, label, value in zip(
@@ -149,6 +150,7 @@ def _draw_boxes(
 def _draw_labels(
     picture: Tensor, labels: Tensor, names: Sequence[str], path: Path
 ) -> tuple[Tensor, dict[str, Any]]:
+    """Return the image (3, H, W) under its labels (H, W), and their entry of predictions.json."""
     labels = labels.cpu()
     _write_image(path, Image.fromarray(labels.numpy().astype(np.uint8)))
     masks = torch.stack([labels == index for index in range(len(names))])  # (classes, H, W)
@@ -162,7 +164,7 @@ def _draw_labels(
 
 
 def _colour(index: int) -> tuple[int, int, int]:
-    """PASCAL VOC's colours: the index's bits, lowest first, go to red, green and blue from the top."""
+    """Return PASCAL VOC's colour: the index's bits, lowest first, go to red, green and blue from the top."""
     channels = [0, 0, 0]
     for bit in range(8):
         for channel in range(3):

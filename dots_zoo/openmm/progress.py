@@ -1,4 +1,4 @@
-"""What a run of mmengine's Runner says: a line now and then, a line per evaluation, and `metrics.jsonl`."""
+"""Report a run of mmengine's Runner: a line now and then, a line per evaluation, and `metrics.jsonl`."""
 
 import contextlib
 import io
@@ -21,7 +21,7 @@ EVERY = 60.0  # seconds between two lines
 
 @contextlib.contextmanager
 def quiet() -> Iterator[TextIO]:
-    """The real standard output; what else is printed or warned of inside is left out."""
+    """Silence prints and warnings; yield the real standard output."""
     out = sys.stdout
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -31,7 +31,7 @@ def quiet() -> Iterator[TextIO]:
 class Progress(Hook):  # type: ignore[misc]
     """Print and record a training: rows of step, epoch, loss, learning rate, seconds and val/... metrics.
 
-    A resumed run goes on where its checkpoint was: rows of later steps are taken back.
+    A resumed run continues from its checkpoint: rows of later steps are dropped.
     """
 
     priority = "LOWEST"
@@ -56,7 +56,7 @@ class Progress(Hook):  # type: ignore[misc]
         self.losses.append(float((outputs or {})["loss"]))
         if time.monotonic() - self.printed > EVERY:
             self.printed = time.monotonic()
-            self._say(f"step {runner.iter + 1} of {runner.max_iters}: loss {self.losses[-1]:.4f}", runner)
+            self._print(f"step {runner.iter + 1} of {runner.max_iters}: loss {self.losses[-1]:.4f}", runner)
 
     def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
         now = time.monotonic()
@@ -73,9 +73,9 @@ class Progress(Hook):  # type: ignore[misc]
         epoch = f"epoch {runner.epoch} of {runner.max_epochs}, " if runner.max_epochs > 1 else ""
         loss = [f"loss {row['loss']:.4f}"] if "loss" in row else []
         shown = ", ".join([*loss, *headlines(metrics or {})]) or "no metrics"
-        self._say(f"{epoch}step {runner.iter} of {runner.max_iters}: {shown}", runner)
+        self._print(f"{epoch}step {runner.iter} of {runner.max_iters}: {shown}", runner)
 
-    def _say(self, text: str, runner: Any) -> None:
+    def _print(self, text: str, runner: Any) -> None:
         done = runner.iter - self.first
         if done and is_main_process():
             left = (time.monotonic() - self.begun) / done * (runner.max_iters - runner.iter)
@@ -83,6 +83,6 @@ class Progress(Hook):  # type: ignore[misc]
 
 
 def headlines(metrics: Mapping[str, float]) -> list[str]:
-    """The metrics that one looks at first, with their values."""
+    """Return the most important metrics, with their values."""
     first = ("bbox_mAP", "bbox_mAP_50", "mIoU", "aAcc")
     return [f"{name} {value:.4g}" for name, value in metrics.items() if name.endswith(first)]

@@ -1,4 +1,4 @@
-"""Training and testing with mmengine's Runner: `dots-zoo det|seg train` and `test`.
+"""Train and test with mmengine's Runner: `dots-zoo det|seg train` and `test`.
 
 Started by torchrun, every process takes part: `torchrun --nproc_per_node 8 -m dots_zoo det train CONFIG ...`.
 """
@@ -32,7 +32,7 @@ PACKAGES = ("torch", "torchvision", "timm", "mmengine", "numpy")
 
 
 def train(cfg: Any, folder: Path, *, resume: bool = False, amp: bool = False) -> dict[str, Any]:
-    """Train as a config says, into `folder`; return what its run.json holds, {} in torchrun's other ranks.
+    """Train as configured, into `folder`; return what its run.json holds, {} in torchrun's other ranks.
 
     Raises DotsZooError, with the folder as it was, where it is taken, where the data do not fit, and where
     amp is asked for without a GPU.
@@ -43,7 +43,7 @@ def train(cfg: Any, folder: Path, *, resume: bool = False, amp: bool = False) ->
             "--amp: mmengine's mixed precision needs a GPU, and torch finds none: leave it out"
         )
     notes = check_data(cfg, ("train_dataloader", "val_dataloader"))
-    _settle(cfg, folder)
+    _set_up(cfg, folder)
     last = _last_checkpoint(folder) if resume else None
     cfg.resume, cfg.load_from = last is not None, str(last) if last else cfg.get("load_from")
     if amp:
@@ -70,7 +70,7 @@ def train(cfg: Any, folder: Path, *, resume: bool = False, amp: bool = False) ->
 
 
 def test(cfg: Any, checkpoint: Path, folder: Path) -> dict[str, float]:
-    """The metrics of a checkpoint, or of an exported .onnx, on the config's test set; logs go into `folder`.
+    """Return the metrics of a checkpoint, or of an exported .onnx, on the test set; log into `folder`.
 
     Raises DotsZooError where the data or the checkpoint do not fit.
     """
@@ -78,7 +78,7 @@ def test(cfg: Any, checkpoint: Path, folder: Path) -> dict[str, float]:
         raise DotsZooError(f"{checkpoint}: no such checkpoint file")
     _check_log_folder(cfg, folder)
     check_data(cfg, ("test_dataloader",))
-    _settle(cfg, folder)
+    _set_up(cfg, folder)
     cfg.load_from = None  # loaded strictly, below
     with _whole_or_not_at_all(folder), quiet():
         runner = _runner(cfg)
@@ -109,17 +109,17 @@ def _check_log_folder(cfg: Any, folder: Path) -> None:
 
 
 def _last_checkpoint(folder: Path) -> Path | None:
-    """The last whole checkpoint of a run; one that was being written when it was killed has no directory yet.
+    """Return the last whole checkpoint of a run, leaving out one that was being written when it was killed.
 
-    mmengine's own `last_checkpoint` is written behind it and may be empty.
+    mmengine's own `last_checkpoint` is written after it and may be empty.
     """
-    found = [path for path in folder.glob("*_*.pth") if re.fullmatch(r"(epoch|iter)_\d+", path.stem)]
-    whole = [path for path in found if zipfile.is_zipfile(path)]
+    checkpoints = [path for path in folder.glob("*_*.pth") if re.fullmatch(r"(epoch|iter)_\d+", path.stem)]
+    whole = [path for path in checkpoints if zipfile.is_zipfile(path)]  # the zip directory is written last
     return max(whole, key=lambda path: int(path.stem.partition("_")[2]), default=None)
 
 
-def _settle(cfg: Any, folder: Path) -> None:
-    """What depends on how the command was started."""
+def _set_up(cfg: Any, folder: Path) -> None:
+    """Set the entries of a config that depend on the command: folder, logging, launcher."""
     cfg.work_dir, cfg.log_level = str(folder), "WARNING"
     cfg.experiment_name = f"{folder.name}-{time.time_ns()}"  # mmengine keeps loggers and writers by name
     cfg.merge_from_dict({"visualizer.name": cfg.experiment_name})
@@ -140,21 +140,21 @@ def _runner(cfg: Any) -> Any:
 
 @contextmanager
 def _whole_or_not_at_all(folder: Path) -> Iterator[None]:
-    """Say what is wrong with the data in a sentence; remove a new folder that has no checkpoint yet."""
+    """Raise errors of the data as one sentence, and remove a new folder that has no checkpoint yet."""
     new = not folder.exists()
     try:
         yield
     except BaseException as error:
         if new and folder.is_dir() and not any(folder.glob("*.pth")):
             shutil.rmtree(folder)
-        told = _told(error)
-        if told is None:
+        sentence = _explain(error)
+        if sentence is None:
             raise
-        raise DotsZooError(told) from error
+        raise DotsZooError(sentence) from error
 
 
-def _told(error: BaseException) -> str | None:
-    """A sentence, or None for what has to be debugged. Loader processes put it under a traceback."""
+def _explain(error: BaseException) -> str | None:
+    """Return one sentence for a known error, else None. Loader processes put it under a traceback."""
     last = str(error).strip().rpartition("\n")[2]
     if isinstance(error, DotsZooError):
         return last.removeprefix("dots_zoo.runtime.errors.DotsZooError: ")

@@ -22,7 +22,7 @@ examples:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the command that `argv` begins with; 1: a check failed, or a network became slower."""
+    """Run the command that `argv` begins with; return 1 where a check failed or a network became slower."""
     parsers = {
         "bench": _bench_parser,
         "report": _report_parser,
@@ -51,7 +51,7 @@ def _bench_parser() -> argparse.ArgumentParser:
 
 
 def run_bench(args: argparse.Namespace) -> int:
-    """Measure, write the JSON, print a line a row."""
+    """Measure, write the JSON and print a line for every row."""
     size = image_size(args.input) if args.input else None
     plan = plan_of(args, torch=tuple(args.torch), input_size=size)
     check_output(args.output)
@@ -64,11 +64,11 @@ def run_bench(args: argparse.Namespace) -> int:
 
 
 def row_lines(row: Row) -> list[str]:
-    """A row for a terminal, with a warning where there is one."""
-    kind = " ".join([row.engine, *(["+ CUDA graph"] if row.cuda_graph else [])])
+    """Return the lines of a row for a terminal: its times, warnings, and why it is refused."""
+    engine = " ".join([row.engine, *(["+ CUDA graph"] if row.cuda_graph else [])])
     where = f"{row.provider_asked}, {row.threads} thread{'' if row.threads == 1 else 's'}"
     lines = [
-        f"{row.model} {row.precision} batch {row.batch}, {kind}, {where}: {_times(row.resident)}; "
+        f"{row.model} {row.precision} batch {row.batch}, {engine}, {where}: {_times(row.resident)}; "
         f"end-to-end {_times(row.end_to_end)}"
     ]
     for name, timing in (("device-resident", row.resident), ("end-to-end", row.end_to_end)):
@@ -112,7 +112,7 @@ def _compare_parser() -> argparse.ArgumentParser:
 
 
 def run_compare(args: argparse.Namespace) -> int:
-    """Print a line a timing; 1 where one fails."""
+    """Print a line for every timing; return 1 where one fails."""
     over = fraction(args.fail_over, "--fail-over")
     changes = compare(args.old, args.new, any_machine=args.any_machine)
     print("\n".join(change.line(over) for change in changes))

@@ -1,4 +1,4 @@
-"""Is a new benchmark slower than an old one? For a machine that decides, such as CI."""
+"""Compare a new benchmark with an old one, for a machine that decides, such as CI."""
 
 from collections import Counter
 from collections.abc import Collection, Mapping
@@ -16,7 +16,7 @@ HARDWARE = ("cpu", "usable_cores", "gpu")  # of the machine: what has to be the 
 
 @dataclass(frozen=True)
 class Change:
-    """One timing of one row, old and new. ratio: new / old of p50, None where there is no verdict."""
+    """One timing of one row, old and new; None and a reason where there is no verdict."""
 
     name: str
     old_ms: float | None
@@ -25,15 +25,15 @@ class Change:
 
     @property
     def ratio(self) -> float | None:
-        """Above 1: slower."""
+        """New p50 / old p50, above 1 where the row became slower; None where there is no verdict."""
         return None if self.old_ms is None or self.new_ms is None else self.new_ms / self.old_ms
 
     def fails(self, over: float) -> bool:
-        """Whether it is slower by more than `over`, as a fraction, or cannot be judged."""
+        """Return True where it is slower by more than `over`, as a fraction, or cannot be judged."""
         return self.ratio is None or self.ratio > 1 + over
 
     def line(self, over: float) -> str:
-        """For people."""
+        """Return one line for a terminal."""
         if self.ratio is None:
             return f"FAIL  {self.name}: no verdict: {self.why_not}"
         verdict = "FAIL" if self.fails(over) else "ok"
@@ -45,7 +45,7 @@ class Change:
 def compare(
     old: Path | Mapping[str, Any], new: Path | Mapping[str, Any], *, any_machine: bool = False
 ) -> list[Change]:
-    """Every timing of the old benchmark against the new one's.
+    """Compare every timing of the old benchmark with the new one's.
 
     A row that is missing in the new one, or was refused in either, gives no verdict. Rows that only the new
     one has are left out. Raises DotsZooError for files that are no benchmarks, for two rows of one setting,
@@ -80,19 +80,19 @@ def _settings(bench: Bench) -> Counter[str]:
 
 
 def _by_setting(bench: Bench, alike: Collection[str], which: str) -> dict[str, Row]:
-    """alike: settings of several rows, told apart by their files."""
-    found: dict[str, Row] = {}
+    """Return the rows by setting, and by file too for the settings in `alike`, which several rows have."""
+    rows: dict[str, Row] = {}
     for row in bench.rows:
         setting = _setting(row)
         key = f"{row.file}: {setting}" if setting in alike else setting
-        if key in found:
+        if key in rows:
             raise DotsZooError(f"compare: the {which} benchmark has two rows of {key}: which one is meant?")
-        found[key] = row
-    return found
+        rows[key] = row
+    return rows
 
 
 def _setting(row: Row) -> str:
-    """What has to be the same for two rows to be about one thing; the weights may differ."""
+    """Return what two rows of one network in one setting have in common; the weights may differ."""
     parts = [row.model, row.precision, row.engine, row.provider_asked, f"{row.threads} threads"]
     parts += ["CUDA graph"] if row.cuda_graph else []
     return ", ".join([*parts, "x".join(map(str, row.input_shape))])

@@ -1,4 +1,4 @@
-"""How long networks take for one run, in one interleaved benchmark.
+"""Measure how long networks take for one run, in one interleaved benchmark.
 
 Every row is one file in one setting. Rows take turns, in rounds, forwards and backwards, so that a machine
 that drifts drifts under all of them. Two things are timed: a run with inputs and outputs bound on the device
@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,7 +41,7 @@ Samples = list[list[float]]  # milliseconds, by round
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What a benchmark measures, and how well.
+    """The measurements of a benchmark and their precision.
 
     batches, threads, providers: every file in every combination. torch: further rows of the same networks in
     PyTorch. input_size: (height, width), for files that leave it open. min_iterations, min_seconds: of either
@@ -64,8 +65,8 @@ class Plan:
     gpu: Gpu = field(default_factory=Gpu)
 
     def __post_init__(self) -> None:
-        numbers = (*self.batches, *self.threads, self.rounds)
-        if not (self.batches and self.threads and self.providers) or min(numbers) < 1:
+        counts = (*self.batches, *self.threads, self.rounds)
+        if not (self.batches and self.threads and self.providers) or min(counts) < 1:
             raise DotsZooError(
                 f"bench: expected providers, and batches, threads and rounds from 1 up, got providers "
                 f"{list(self.providers)}, batches {list(self.batches)}, threads {list(self.threads)}, "
@@ -88,7 +89,7 @@ class Plan:
 
 @dataclass
 class _Case:
-    """One row as it is measured."""
+    """One row while it is measured."""
 
     onnx_file: OnnxFile
     setting: Setting
@@ -99,7 +100,7 @@ class _Case:
 
     @property
     def name(self) -> str:
-        """For a line of progress."""
+        """File, engine and setting, for a line of progress."""
         graph = " with a CUDA graph" if self.setting.gpu.cuda_graph else ""
         return (
             f"{self.onnx_file.path.name}, {self.setting.engine}{graph}, {self.setting.provider}, batch "
@@ -113,7 +114,7 @@ def bench(
     *,
     progress: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
-    """Measure every file in every setting of the plan; the JSON document of schema.Bench.
+    """Measure every file in every setting of the plan; return the JSON document of rows.Bench.
 
     progress: called with a line now and then. Raises DotsZooError for a file that is not a whole,
     self-contained ONNX model of images, for a batch or size that a file does not take, and for a provider
@@ -157,7 +158,7 @@ def _cases(onnx_files: Sequence[OnnxFile], plan: Plan) -> Iterator[_Case]:
 
 
 def _variants(onnx_file: OnnxFile, setting: Setting, plan: Plan) -> Iterator[_Case]:
-    """The file in ONNX Runtime, with a CUDA graph, and the network in PyTorch, as far as asked for."""
+    """Yield the file in ONNX Runtime, then with a CUDA graph and in PyTorch where the plan asks for it."""
     plain = replace(setting, gpu=_gpu(onnx_file, setting, plan.gpu, cuda_graph=False))
     case = _open(onnx_file, plain, lambda: onnx_runner(onnx_file, plain))
     yield case
@@ -166,12 +167,12 @@ def _variants(onnx_file: OnnxFile, setting: Setting, plan: Plan) -> Iterator[_Ca
         yield _open(onnx_file, graph, lambda: graph_runner(onnx_file, graph, case.runner.nodes))
     for mode in plan.torch if setting.provider != "tensorrt" else ():
         engine: Engine = "torch" if mode == "eager" else "torch compiled"
-        own = replace(setting, engine=engine)
-        yield _open(onnx_file, own, lambda own=own: torch_runner(onnx_file, own))  # type: ignore[misc]
+        in_torch = replace(setting, engine=engine)
+        yield _open(onnx_file, in_torch, partial(torch_runner, onnx_file, in_torch))
 
 
 def _gpu(onnx_file: OnnxFile, setting: Setting, gpu: Gpu, cuda_graph: bool) -> Gpu:
-    """With a folder of its own in the engine cache, so that finding an engine there means this engine."""
+    """Return the GPU options, with a folder in the engine cache that holds no other engine than this one."""
     folder = gpu.engine_cache
     if folder is not None and setting.provider == "tensorrt":
         size = "x".join(map(str, (setting.batch, *onnx_file.size)))
@@ -183,14 +184,14 @@ def _gpu(onnx_file: OnnxFile, setting: Setting, gpu: Gpu, cuda_graph: bool) -> G
     return replace(gpu, cuda_graph=cuda_graph, engine_cache=folder)
 
 
-def _open(onnx_file: OnnxFile, setting: Setting, make: Callable[[], Runner]) -> _Case:
+def _open(onnx_file: OnnxFile, setting: Setting, make_runner: Callable[[], Runner]) -> _Case:
     with _explained(onnx_file, setting):
-        return _Case(onnx_file, setting, make())
+        return _Case(onnx_file, setting, make_runner())
 
 
 @contextmanager
 def _explained(onnx_file: OnnxFile, setting: Setting) -> Iterator[None]:
-    """What ONNX Runtime or PyTorch does not run, as a sentence."""
+    """Turn an error of ONNX Runtime or PyTorch into one sentence."""
     try:
         yield
     except ORT_ERRORS as error:
@@ -199,14 +200,14 @@ def _explained(onnx_file: OnnxFile, setting: Setting) -> Iterator[None]:
 
 
 def _warm_up(case: _Case) -> None:
-    case.runner.begin()
+    case.runner.prepare()
     for run in (case.runner.resident, case.runner.end_to_end):
         case.warmup += len(repeat(run, WARMUP_ITERS, WARMUP_SECONDS / 2))
 
 
 def _take_turn(case: _Case, plan: Plan) -> None:
-    """One round of either timing, after a run that finds the caches as another network left them."""
-    case.runner.begin()
+    """Time one round of either timing, after an untimed run on the caches as another network left them."""
+    case.runner.prepare()
     iterations = -(-plan.min_iterations // plan.rounds)  # rounded up
     for run, samples in ((case.runner.resident, case.resident), (case.runner.end_to_end, case.end_to_end)):
         run()
@@ -255,7 +256,7 @@ def _row(case: _Case, plan: Plan) -> Row:
 
 
 def _memory(case: _Case) -> dict[str, int | None]:
-    """TensorRT without an engine cache would build its engine again: there it is left open."""
+    """Return the peak memory of a row, None where TensorRT would have to build its engine again."""
     onnx_file, setting = case.onnx_file, case.setting
     if setting.provider == "tensorrt" and setting.gpu.engine_cache is None:
         return {"host": None, "gpu": None}
@@ -273,7 +274,7 @@ def _memory(case: _Case) -> dict[str, int | None]:
 
 
 def _settings(plan: Plan) -> dict[str, Any]:
-    """The plan, as JSON has it; the folder of the engine cache says nothing about the numbers."""
-    found = asdict(plan)
-    found["gpu"]["engine_cache"] = plan.gpu.engine_cache is not None
-    return found
+    """Return the plan for the JSON; the path of the engine cache says nothing about the times."""
+    settings = asdict(plan)
+    settings["gpu"]["engine_cache"] = plan.gpu.engine_cache is not None
+    return settings

@@ -1,4 +1,4 @@
-"""What a measurement was made on and with."""
+"""The machine and the packages of a measurement."""
 
 import os
 import platform
@@ -20,9 +20,10 @@ GPU_STATE = (  # of nvidia-smi --query-gpu
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores, memory and system; no host name. usable_cores: those that this process may run on.
+    """Return processor, cores, GPU and system; no host name.
 
-    load: average number of running processes over the last minute, this one included.
+    usable_cores: those that this process may run on. load: average number of running processes over the last
+    minute, this one included.
     """
     usable = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
     return {
@@ -36,7 +37,7 @@ def machine() -> dict[str, Any]:
 
 
 def gpu_state() -> dict[str, str]:
-    """Clocks, power and temperature of the first GPU at this moment, as nvidia-smi prints them."""
+    """Return clocks, power and temperature of the first GPU at this moment, as nvidia-smi prints them."""
     command = ["nvidia-smi", "--id=0", f"--query-gpu={','.join(GPU_STATE)}", "--format=csv,noheader"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -47,7 +48,7 @@ def gpu_state() -> dict[str, str]:
 
 
 def versions() -> dict[str, str]:
-    """Of what takes part in a measurement."""
+    """Return the versions of the packages that take part in a measurement."""
     cuda = {"cuda": str(torch.version.cuda)} if torch.cuda.is_available() else {}
     return {
         "dots_zoo": dots_zoo.__version__,

@@ -1,4 +1,4 @@
-"""How much memory a run takes: measured in a process that does nothing else.
+"""Measure the memory of a run, in a process that does nothing else.
 
 This file is also the program of that process. It imports neither torch nor dots_zoo, which would take
 seconds and hide what the run needs among what they need.
@@ -16,7 +16,7 @@ RUNS = 3
 
 
 def peak_memory(task: Mapping[str, Any]) -> dict[str, int | None]:
-    """`host` and `gpu`: bytes that making a session and running it takes; None where it cannot be told.
+    """Return the bytes on `host` and `gpu` that making a session and running it takes; None where unknown.
 
     task: `file`, `providers` (with options), `threads`, `optimisation` (a level of ONNX Runtime, by number),
     `feeds` (input -> [shape, numpy type]). Host memory is read from Linux' /proc, GPU memory from nvidia-smi.
@@ -34,7 +34,7 @@ def peak_memory(task: Mapping[str, Any]) -> dict[str, int | None]:
 
 
 def measure(task: Mapping[str, Any]) -> dict[str, int | None]:
-    """What peak_memory returns, of this process: right where it has done nothing else before."""
+    """Return what peak_memory does, for this process, which must not have done anything else before."""
     import numpy as np
     import onnxruntime as ort
 
@@ -59,7 +59,7 @@ def measure(task: Mapping[str, Any]) -> dict[str, int | None]:
 
 
 def status(key: str) -> int | None:
-    """VmRSS: resident bytes now; VmHWM: the most there ever were."""
+    """Return resident bytes: VmRSS is now, VmHWM the peak so far; None where there is no /proc."""
     if not STATUS.is_file():
         return None
     values = dict(line.split(":", 1) for line in STATUS.read_text().splitlines() if ":" in line)
@@ -67,7 +67,7 @@ def status(key: str) -> int | None:
 
 
 def gpu_used() -> int | None:
-    """Bytes in use on the first GPU, by all processes."""
+    """Return the bytes in use on the first GPU, by all processes; None without nvidia-smi."""
     command = ["nvidia-smi", "--id=0", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True)

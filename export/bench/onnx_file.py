@@ -1,4 +1,4 @@
-"""What is measured: an ONNX file and what it says of itself."""
+"""The ONNX file that is measured, and its metadata."""
 
 import hashlib
 import json
@@ -25,15 +25,15 @@ DTYPES: dict[int, str] = {
 }
 MAX_VALUES = 2**29  # of one batch: 2 GiB in float32
 QUANTISED = {"QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "QuantizeLinear"}
-WEIGHED = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
+WEIGHTED_OPERATORS = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 
 
 @dataclass(frozen=True)
 class OnnxFile:
     """One ONNX file at one image size.
 
-    image: name of its input, of NumPy's `dtype`; size: (C, H, W); dynamic: whether any size of it is. macs:
-    of one image. outputs: of the graph, in order. metadata: as written into the file.
+    input_name: of the image, of NumPy's `dtype`. size: (C, H, W). dynamic: the graph leaves sizes of its
+    input open. macs: of one image. outputs: names, in the graph's order. metadata: as written into the file.
     """
 
     path: Path
@@ -52,11 +52,11 @@ class OnnxFile:
 
     @property
     def sha256(self) -> str:
-        """Of the file."""
+        """Digest of the file."""
         return hashlib.sha256(self.content).hexdigest()
 
     def images(self, batch: int) -> NDArray[Any]:
-        """(batch, C, H, W) random images of the input's type, the same every time."""
+        """Return random images (batch, C, H, W) of the input's type, the same every time."""
         noise = np.random.default_rng(0)
         shape = (batch, *self.size)
         if self.dtype == "uint8":
@@ -68,10 +68,10 @@ class OnnxFile:
         return (self.input_name, (batch, *self.size)) if self.dynamic else None
 
     def parity(self) -> tuple[float | None, float | None]:
-        """(error, tolerance) of the comparison with torch that the file records, in movements of outputs."""
+        """Return (error, tolerance) of the recorded comparison with torch, in movements of the outputs."""
         try:
-            found = json.loads(self.metadata.get("parity", "{}"))
-            return float(found["error"]), float(found["tolerance"])
+            parity = json.loads(self.metadata.get("parity", "{}"))
+            return float(parity["error"]), float(parity["tolerance"])
         except (ValueError, KeyError, TypeError):
             return None, None
 
@@ -125,6 +125,7 @@ def read_onnx_file(path: Path, batches: Sequence[int], size: tuple[int, int] | N
 
 
 def _image(model: onnx.ModelProto, where: str) -> onnx.ValueInfoProto:
+    """Return the only input that is not a weight."""
     weights = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in weights]
     if len(inputs) != 1:
@@ -134,6 +135,7 @@ def _image(model: onnx.ModelProto, where: str) -> onnx.ValueInfoProto:
 
 
 def _fixed(graph_size: Sequence[int | None], size: tuple[int, int] | None, where: str) -> tuple[int, int]:
+    """Return (height, width) of the images: the graph's, or the given one where it leaves them open."""
     height, width = graph_size
     if size is None:
         if height is None or width is None:
@@ -147,12 +149,12 @@ def _fixed(graph_size: Sequence[int | None], size: tuple[int, int] | None, where
 
 
 def _macs(model: onnx.ModelProto, size: tuple[int, int, int], where: str) -> int:
-    """Of one image of `size`; the graph is counted with an input of float32, whatever its own type."""
+    """Return the MACs of one image of `size`, counted with a float32 input whatever the graph's own type."""
     fixed = onnx.ModelProto()
     fixed.CopyFrom(model)
     value = _image(fixed, where)
-    for dim, number in zip(value.type.tensor_type.shape.dim[1:], size, strict=True):
-        dim.dim_value = number
+    for dim, extent in zip(value.type.tensor_type.shape.dim[1:], size, strict=True):
+        dim.dim_value = extent
     if value.type.tensor_type.elem_type != onnx.TensorProto.FLOAT:
         cast = helper.make_node("Cast", [f"{value.name} as float32"], [value.name])
         cast.attribute.append(helper.make_attribute("to", value.type.tensor_type.elem_type))
@@ -163,17 +165,17 @@ def _macs(model: onnx.ModelProto, size: tuple[int, int, int], where: str) -> int
 
 
 def _params(model: onnx.ModelProto, metadata: Mapping[str, str]) -> int:
-    """Of the torch model where the file tells, else the elements of all weights in the graph."""
+    """Return the torch model's parameters where the file records them, else the graph's weights."""
     if metadata.get("params", "").isdecimal():
         return int(metadata["params"])
     return sum(int(np.prod(tensor.dims, dtype=np.int64)) for tensor in model.graph.initializer)
 
 
 def _precision(model: onnx.ModelProto) -> str:
-    """What the convolutions and matrix products work in."""
+    """Return the precision of the convolutions and matrix products."""
     if any(node.op_type in QUANTISED for node in model.graph.node):
         return "int8"
-    used = {name for node in model.graph.node if node.op_type in WEIGHED for name in node.input}
+    used = {name for node in model.graph.node if node.op_type in WEIGHTED_OPERATORS for name in node.input}
     types = {tensor.data_type for tensor in model.graph.initializer if tensor.name in used}
     if onnx.TensorProto.FLOAT16 in types:
         return "fp16"
@@ -181,6 +183,6 @@ def _precision(model: onnx.ModelProto) -> str:
 
 
 def _classes(model: onnx.ModelProto) -> int | None:
-    """Of a classifier: the width of its only output."""
+    """Return the number of classes, the width of a classifier's only output; None for other graphs."""
     shapes = [output.type.tensor_type.shape.dim for output in model.graph.output]
     return shapes[0][1].dim_value or None if len(shapes) == 1 and len(shapes[0]) == 2 else None

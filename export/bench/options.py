@@ -1,4 +1,4 @@
-"""Options that the commands of the benchmark share, and what they say in words."""
+"""The options that the commands of the benchmark share, and how their values are read."""
 
 import argparse
 import re
@@ -13,7 +13,7 @@ from .latency import Plan
 
 
 def command_parser(command: str, text: str, epilog: str | None = None) -> argparse.ArgumentParser:
-    """With the examples' line breaks kept."""
+    """Return a command's parser, which keeps the line breaks of the examples."""
     return argparse.ArgumentParser(
         f"dots-zoo {command}",
         description=text,
@@ -23,7 +23,7 @@ def command_parser(command: str, text: str, epilog: str | None = None) -> argpar
 
 
 def add_plan(parser: argparse.ArgumentParser, plan: Plan) -> None:
-    """The options that say where and how well to measure; their defaults are the plan's."""
+    """Add the options that say where and how well to measure; their defaults are the plan's."""
     parser.add_argument("--provider", nargs="+", choices=tuple(PROVIDERS), default=list(plan.providers))
     parser.add_argument("--batch", nargs="+", type=int, default=list(plan.batches), metavar="N")
     parser.add_argument(
@@ -59,7 +59,7 @@ def add_plan(parser: argparse.ArgumentParser, plan: Plan) -> None:
 
 
 def plan_of(args: argparse.Namespace, **more: Any) -> Plan:
-    """The plan that the options of add_plan give. Raises DotsZooError for what makes no sense."""
+    """Return the plan that the options of add_plan give. Raises DotsZooError for what makes no sense."""
     gpu = Gpu(
         cudnn_search=args.cudnn_search,
         tf32=args.tf32 == "on",
@@ -83,14 +83,14 @@ def plan_of(args: argparse.Namespace, **more: Any) -> Plan:
 
 
 def fraction(text: str, option: str) -> float:
-    """'5%' -> 0.05. Raises DotsZooError for anything but a percentage."""
+    """Return '5%' as 0.05. Raises DotsZooError for anything but a percentage."""
     if not re.fullmatch(r"\d{1,4}(\.\d{1,4})?%", text):
         raise DotsZooError(f"{option}: expected a percentage, such as 5%, got {text!r}")
     return float(text[:-1]) / 100
 
 
 def image_size(text: str) -> tuple[int, int]:
-    """'224x320' -> (224, 320), height first. Raises DotsZooError for anything else."""
+    """Return '224x320' as (224, 320), height first. Raises DotsZooError for anything else."""
     if not re.fullmatch(r"[1-9]\d{0,4}x[1-9]\d{0,4}", text):
         raise DotsZooError(f"--input: expected HEIGHTxWIDTH, such as 224x320, got {text!r}")
     height, width = text.split("x")

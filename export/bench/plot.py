@@ -36,20 +36,20 @@ class Mark(NamedTuple):
 
 
 def names(rows: Sequence[Row]) -> list[str]:
-    """The model, or the file where files of one model are alike otherwise, and what is not plain about it."""
+    """Return a name for every row: the model, or the file where models are alike, and what is not plain."""
     files = {(row.model, row.precision, row.sha256) for row in rows}
-    found = []
+    labels = []
     for row in rows:
         alone = sum((row.model, row.precision) == file[:2] for file in files) == 1
         precision = [] if row.precision == "fp32" else [row.precision]
         engine = [] if row.engine == "onnxruntime" else [row.engine]
         graph = ["graph"] if row.cuda_graph else []
-        found.append(" ".join([row.model if alone else row.file, *precision, *engine, *graph]))
-    return found
+        labels.append(" ".join([row.model if alone else row.file, *precision, *engine, *graph]))
+    return labels
 
 
 def front(marks: Sequence[Mark]) -> list[Mark]:
-    """The marks that no other beats in both coordinates, from left to right (Pareto)."""
+    """Return the Pareto front, from left to right: the marks that no other beats in both coordinates."""
     best: list[Mark] = []
     for mark in sorted(marks, key=lambda mark: (mark.x, mark.y)):
         if not best or mark.y < best[-1].y:
@@ -58,7 +58,7 @@ def front(marks: Sequence[Mark]) -> list[Mark]:
 
 
 def pareto_svg(marks: Sequence[Mark], x_label: str, y_label: str) -> Markup:
-    """Marks on two logarithmic axes; those of the front filled and joined, the others hollow."""
+    """Plot marks on two logarithmic axes; those of the front filled and joined, the others hollow."""
 
     def draw(axes: Axes) -> None:
         best = front(marks)
@@ -85,7 +85,7 @@ def pareto_svg(marks: Sequence[Mark], x_label: str, y_label: str) -> Markup:
 
 
 def batch_svg(lines: Sequence[Sequence[Mark]], limits: tuple[float, float]) -> Markup:
-    """One line a network: x is the batch, y milliseconds for the whole of it, within `limits`."""
+    """Plot one line per network: x is the batch, y milliseconds for the whole of it, within `limits`."""
 
     def draw(axes: Axes) -> None:
         batches = sorted({mark.x for line in lines for mark in line})
@@ -110,7 +110,7 @@ def batch_svg(lines: Sequence[Sequence[Mark]], limits: tuple[float, float]) -> M
 
 
 def percentile_svg(rows: Sequence[Row], limits: tuple[float, float]) -> Markup:
-    """One line a row, top to bottom: a dot at p50, a bar to p95, a hair to p99, on an axis within `limits`.
+    """Plot one line per row: a dot at p50, a bar to p95, a hair to p99, on an axis within `limits`.
 
     The dot of a noisy row is hollow.
     """
@@ -139,6 +139,7 @@ def percentile_svg(rows: Sequence[Row], limits: tuple[float, float]) -> Markup:
 
 
 def _svg(draw: Callable[[Axes], None], height: float, titles: Sequence[str]) -> Markup:
+    """Draw on axes of a height in inches; marks named mark0, mark1, ... show their titles under a pointer."""
     style: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "dots_zoo", "font.size": 10}
     inked = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
     with matplotlib.rc_context(style | dict.fromkeys(inked, INK)):
@@ -157,7 +158,7 @@ def _svg(draw: Callable[[Axes], None], height: float, titles: Sequence[str]) -> 
 
 
 def _log(axes: Axes, which: Literal["x", "y"]) -> None:
-    """Plain numbers, at 1, 2 and 5 of a decade where there are fewer than two."""
+    """Make an axis logarithmic, with plain numbers, at 1, 2 and 5 of a decade below two decades."""
     (axes.set_xscale if which == "x" else axes.set_yscale)("log")
     axis = axes.xaxis if which == "x" else axes.yaxis
     low, high = axis.get_view_interval()
@@ -167,7 +168,7 @@ def _log(axes: Axes, which: Literal["x", "y"]) -> None:
 
 
 def _label(axes: Axes, marks: Sequence[Mark], sides: Sequence[bool] = (True, False)) -> None:
-    """Names beside marks, in order, each where it covers neither a name nor a mark; else not at all.
+    """Write names beside marks, in order, each where it covers neither a name nor a mark, else not at all.
 
     sides: right (True) and left (False), as far as a name may stand there.
     """
@@ -198,6 +199,6 @@ def _label(axes: Axes, marks: Sequence[Mark], sides: Sequence[bool] = (True, Fal
 
 
 def _plain(text: str) -> str:
-    """At most 24 printable ASCII characters: the beginning and the end."""
+    """Return at most 24 printable ASCII characters of a text: its beginning and its end."""
     kept = "".join(c if " " <= c <= "~" else "?" for c in text)
     return kept if len(kept) <= 24 else f"{kept[:10]}...{kept[-11:]}"

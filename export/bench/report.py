@@ -1,4 +1,4 @@
-"""Benchmarks as one HTML page with everything in it, or as Markdown; every number comes from the JSON.
+"""Render benchmarks as one self-contained HTML page or as Markdown; every figure comes from the JSON.
 
 A row that failed its parity, provider or stability check is there with the reason and without its times.
 """
@@ -34,36 +34,36 @@ NOTES = (
 # heading -> cell of a row; TIMES are withheld where a row is refused
 FACTS: dict[str, Callable[[Row], Cell]] = {
     "model": lambda row: _text(row.model),
-    "batch": lambda row: _number(row.batch, "d"),
+    "batch": lambda row: _formatted(row.batch, "d"),
     "precision": lambda row: _text(row.precision),
     "engine": lambda row: _text(row.engine + (" + CUDA graph" if row.cuda_graph else "")),
     "provider": lambda row: _text(row.provider_asked),
-    "threads": lambda row: _number(row.threads, "d"),
+    "threads": lambda row: _formatted(row.threads, "d"),
     "check": lambda row: _text(_verdict(row)),
 }
 TIMES: dict[str, Callable[[Row], Cell]] = {
-    "p50 ms": lambda row: _number(row.resident.p50_ms, ".3f"),
-    "p90 ms": lambda row: _number(row.resident.p90_ms, ".3f"),
-    "p95 ms": lambda row: _number(row.resident.p95_ms, ".3f"),
-    "p99 ms": lambda row: _number(row.resident.p99_ms, ".3f"),
-    "mean ms": lambda row: _number(row.resident.mean_ms, ".3f"),
-    "std ms": lambda row: _number(row.resident.std_ms, ".3f"),
-    "cv": lambda row: _number(row.resident.cv, ".1%"),
-    "images/s": lambda row: _number(row.resident.throughput_per_s, ".1f"),
-    "end-to-end p50 ms": lambda row: _number(row.end_to_end.p50_ms, ".3f"),
-    "end-to-end p95 ms": lambda row: _number(row.end_to_end.p95_ms, ".3f"),
+    "p50 ms": lambda row: _formatted(row.resident.p50_ms, ".3f"),
+    "p90 ms": lambda row: _formatted(row.resident.p90_ms, ".3f"),
+    "p95 ms": lambda row: _formatted(row.resident.p95_ms, ".3f"),
+    "p99 ms": lambda row: _formatted(row.resident.p99_ms, ".3f"),
+    "mean ms": lambda row: _formatted(row.resident.mean_ms, ".3f"),
+    "std ms": lambda row: _formatted(row.resident.std_ms, ".3f"),
+    "cv": lambda row: _formatted(row.resident.cv, ".1%"),
+    "images/s": lambda row: _formatted(row.resident.throughput_per_s, ".1f"),
+    "end-to-end p50 ms": lambda row: _formatted(row.end_to_end.p50_ms, ".3f"),
+    "end-to-end p95 ms": lambda row: _formatted(row.end_to_end.p95_ms, ".3f"),
     "runs": lambda row: (
         f"{row.resident.iterations} in {row.resident.seconds:.2f} s",
         row.resident.iterations,
     ),
-    "build s": lambda row: _number(row.build_seconds, ".2f"),
+    "build s": lambda row: _formatted(row.build_seconds, ".2f"),
     "peak MB": lambda row: _megabytes(row.peak_memory_bytes),
     "GPU MB": lambda row: _megabytes(row.gpu_memory_bytes),
 }
 REST: dict[str, Callable[[Row], Cell]] = {
-    "MACs": lambda row: _number(row.macs, ",d"),
-    "FLOPs": lambda row: _number(row.flops, ",d"),
-    "parameters": lambda row: _number(row.params, ",d"),
+    "MACs": lambda row: _formatted(row.macs, ",d"),
+    "FLOPs": lambda row: _formatted(row.flops, ",d"),
+    "parameters": lambda row: _formatted(row.params, ",d"),
     "input": lambda row: _text("x".join(map(str, row.input_shape))),
     "nodes by provider": lambda row: _text(_pairs(row.nodes_by_provider)),
     "provider used": lambda row: _text(row.provider_used),
@@ -72,7 +72,7 @@ REST: dict[str, Callable[[Row], Cell]] = {
     "graph optimisation": lambda row: _text(row.graph_optimisation),
     "waived": lambda row: _text(", ".join(row.allowed) or "-"),
     "parity": lambda row: _text("-" if row.parity_error is None else f"{row.parity_error:.1e}"),
-    "warm-up runs": lambda row: _number(row.warmup_iterations, "d"),
+    "warm-up runs": lambda row: _formatted(row.warmup_iterations, "d"),
     "file": lambda row: _text(row.file),
     "sha256": lambda row: _text(row.sha256[:12]),
 }
@@ -108,7 +108,7 @@ def to_html(benches: Sequence[Bench]) -> str:
 
 
 def to_markdown(benches: Sequence[Bench]) -> str:
-    """The same tables, without plots."""
+    """Return the same tables as Markdown, without plots."""
     lines = ["# Latency report", "", NOTES]
     for bench in benches:
         lines += ["", f"## {_md(bench.created)}", ""]
@@ -119,7 +119,7 @@ def to_markdown(benches: Sequence[Bench]) -> str:
 
 
 def cells(row: Row) -> list[Cell]:
-    """The row's cells, in the order of COLUMNS."""
+    """Return the row's cells, in the order of COLUMNS."""
     times: list[Cell] = (
         [("-", float("inf"))] * len(TIMES) if row.failures else [cell(row) for cell in TIMES.values()]
     )
@@ -160,19 +160,20 @@ def _plots(rows: Sequence[Row]) -> Iterator[tuple[str, list[tuple[str, Markup]]]
 
 
 def _costs(rows: Sequence[Row]) -> Iterator[tuple[str, Markup]]:
+    """Yield latency against MACs and against parameters, at the smallest batch."""
     batch = min(row.batch for row in rows)
-    found = [row for row in rows if row.batch == batch]
-    if len(found) < 2:
+    compared = [row for row in rows if row.batch == batch]
+    if len(compared) < 2:
         return
-    of = f"batch {batch}; filled: no other is both cheaper and faster"
-    for what, unit, cost in (
+    legend = f"batch {batch}; filled: no other is both cheaper and faster"
+    for quantity, unit, cost in (
         ("MACs", "million MACs an image", _mega_macs),
         ("parameters", "million parameters", _mega_params),
     ):
-        named = zip(found, names(found), strict=True)
+        named = zip(compared, names(compared), strict=True)
         marks = [Mark(cost(row), row.resident.p50_ms, name) for row, name in named if cost(row) > 0]
         if len(marks) > 1:
-            yield f"Latency against {what}, {of}", pareto_svg(marks, unit, "p50, ms")
+            yield f"Latency against {quantity}, {legend}", pareto_svg(marks, unit, "p50, ms")
 
 
 def _mega_macs(row: Row) -> float:
@@ -184,6 +185,7 @@ def _mega_params(row: Row) -> float:
 
 
 def _batches(rows: Sequence[Row]) -> Iterator[tuple[str, Markup]]:
+    """Yield latency against the batch, LINES networks a plot."""
     lines: dict[str, list[Mark]] = {}
     for row, name in zip(rows, names(rows), strict=True):
         lines.setdefault(name, []).append(Mark(row.batch, row.resident.p50_ms, name))
@@ -196,6 +198,7 @@ def _batches(rows: Sequence[Row]) -> Iterator[tuple[str, Markup]]:
 
 
 def _percentiles(rows: Sequence[Row]) -> Iterator[tuple[str, Markup]]:
+    """Yield the percentiles of every row, BARS rows a plot."""
     plots = -(-len(rows) // BARS)
     limits = _limits(time for row in rows for time in (row.resident.p50_ms, row.resident.p99_ms))
     for i in range(plots):
@@ -204,9 +207,9 @@ def _percentiles(rows: Sequence[Row]) -> Iterator[tuple[str, Markup]]:
 
 
 def _limits(values: Iterable[float]) -> tuple[float, float]:
-    """Of a logarithmic axis that several plots share."""
-    found = list(values)
-    return min(found) / 1.3, max(found) * 1.3
+    """Return the limits of a logarithmic axis that several plots share."""
+    positions = list(values)
+    return min(positions) / 1.3, max(positions) * 1.3
 
 
 def _part(i: int, plots: int) -> str:
@@ -214,7 +217,7 @@ def _part(i: int, plots: int) -> str:
 
 
 def _facts(bench: Bench) -> list[tuple[str, Any]]:
-    """Machine, versions and settings, without facts that are None."""
+    """Return machine, versions and settings as (name, value), without those that are None."""
     facts = {
         **bench.machine,
         **bench.versions,
@@ -237,12 +240,12 @@ def _text(text: str) -> Cell:
     return text, text
 
 
-def _number(value: float, form: str) -> Cell:
+def _formatted(value: float, form: str) -> Cell:
     return format(value, form), value
 
 
 def _megabytes(value: int | None) -> Cell:
-    return ("-", float("inf")) if value is None else _number(value / 1e6, ".1f")
+    return ("-", float("inf")) if value is None else _formatted(value / 1e6, ".1f")
 
 
 def _md(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""One row of a benchmark, and the whole of it."""
+"""The row of a benchmark, and the benchmark."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -17,8 +17,8 @@ class Row:
     model: the name in the file's metadata, the file's own where there is none. sha256: of the file.
     precision: fp32, fp16, bf16 or int8, read off the graph. engine: onnxruntime, torch or torch compiled.
     provider_used: what the session reported. nodes_by_provider: nodes of the optimised graph, by the
-    provider that ran them; empty for torch. options: what the provider was told. cuda_graph: whether a
-    captured graph was replayed. threads: within one operator. input_shape: (batch, C, H, W). macs: of one
+    provider that ran them; empty for torch. options: as handed to the provider. cuda_graph: a captured
+    graph was replayed. threads: within one operator. input_shape: (batch, C, H, W). macs: of one
     image; flops: 2 * macs. build_seconds: making the session and its first run, in which TensorRT builds its
     engine and cuDNN searches; engine_cached: whether TensorRT found one, None for the others.
     warmup_iterations: untimed runs, of either kind. peak_memory_bytes: what a process that does nothing else
@@ -71,5 +71,5 @@ class Bench:
     rows: tuple[Row, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """The JSON document."""
+        """Return the JSON document."""
         return {"schema": SCHEMA, "kind": KIND, **asdict(self)}

@@ -1,4 +1,4 @@
-"""What is timed: one network in one setting, as two functions without arguments."""
+"""One network in one setting, as two functions without arguments that are timed."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -23,7 +23,7 @@ Engine = Literal["onnxruntime", "torch", "torch compiled"]
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """Where and how one network runs."""
+    """The device, threads, batch and engine of one network."""
 
     provider: Provider
     threads: int
@@ -34,22 +34,22 @@ class Setting:
 
     @property
     def device(self) -> str:
-        """Where its tensors are."""
+        """The device of its tensors, as torch names it."""
         return "cpu" if self.provider == "cpu" else "cuda"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Runner:
-    """A network that has run once, and is over when its device is.
+    """A network that has run once; its functions return when the device is done.
 
     resident: one run, input and output on the device. end_to_end: one run with copies from and to the host.
-    begin: to be called before a span of runs. nodes, options, build_seconds, engine_cached: as in schema.Row.
+    prepare: to be called before a span of runs. nodes, options, build_seconds, engine_cached: as in rows.Row.
     """
 
     resident: Callable[[], None]
     end_to_end: Callable[[], None]
     provider: str
-    begin: Callable[[], None] = lambda: None
+    prepare: Callable[[], None] = lambda: None
     nodes: dict[str, int] = field(default_factory=dict)
     options: dict[str, str] = field(default_factory=dict)
     build_seconds: float
@@ -57,9 +57,9 @@ class Runner:
 
 
 def onnx_runner(onnx_file: OnnxFile, setting: Setting) -> Runner:
-    """The file in ONNX Runtime.
+    """Return the file in ONNX Runtime.
 
-    Raises DotsZooError as session.open_session does, and ONNX Runtime's errors where it does not run.
+    Raises DotsZooError as ort_session.open_session does, and ONNX Runtime's errors where it does not run.
     """
     images, cached = onnx_file.images(setting.batch), _engine_cached(setting.gpu)
     open_input = onnx_file.open_input(setting.batch)
@@ -90,9 +90,10 @@ def onnx_runner(onnx_file: OnnxFile, setting: Setting) -> Runner:
 
 
 def graph_runner(onnx_file: OnnxFile, setting: Setting, nodes: dict[str, int]) -> Runner:
-    """The file in ONNX Runtime with its launches captured as a CUDA graph, which wants fixed addresses.
+    """Return the file in ONNX Runtime with its launches captured as a CUDA graph (fixed addresses).
 
-    nodes: of the same file in the same setting without the capture, which no recording may disturb.
+    nodes: by provider, of the same file in the same setting without the capture, which no recording may
+    disturb.
     """
     images, cached = onnx_file.images(setting.batch), _engine_cached(setting.gpu)
     open_input = onnx_file.open_input(setting.batch)
@@ -133,9 +134,9 @@ def graph_runner(onnx_file: OnnxFile, setting: Setting, nodes: dict[str, int]) -
 
 
 def torch_runner(onnx_file: OnnxFile, setting: Setting) -> Runner:
-    """The network that the file was exported from, in PyTorch, with weights of its own.
+    """Return the network that the file was exported from, in PyTorch, with random weights.
 
-    Raises DotsZooError where the file does not tell which network of timm it holds.
+    Raises DotsZooError where the file does not record which network of timm it holds.
     """
     device = torch.device(setting.device)
     began = time.perf_counter()
@@ -163,15 +164,18 @@ def torch_runner(onnx_file: OnnxFile, setting: Setting) -> Runner:
         resident=resident,
         end_to_end=end_to_end,
         provider=setting.device,
-        begin=partial(torch.set_num_threads, setting.threads),
+        prepare=partial(torch.set_num_threads, setting.threads),
         build_seconds=time.perf_counter() - began,
     )
 
 
 def rebuild(onnx_file: OnnxFile) -> nn.Module:
-    """The timm model that a file names in its metadata, in evaluation mode, with as many parameters."""
-    said = onnx_file.metadata
-    where, name, task = onnx_file.path, said.get("model", ""), said.get("task")
+    """Build the timm model that a file names in its metadata, in evaluation mode, with as many parameters.
+
+    Raises DotsZooError where timm builds another network, or none.
+    """
+    metadata = onnx_file.metadata
+    where, name, task = onnx_file.path, metadata.get("model", ""), metadata.get("task")
     if not timm.is_model(name) or task not in ("classify", "features") or onnx_file.dtype != "float32":
         raise DotsZooError(
             f"{where}: no PyTorch row: expected a float32 file of dots-zoo export with a model of timm and "
@@ -179,7 +183,7 @@ def rebuild(onnx_file: OnnxFile) -> nn.Module:
         )
     arguments: dict[str, Any] = {"in_chans": onnx_file.size[0], "features_only": task == "features"}
     if name.startswith("cell_"):
-        arguments["genotype"] = said["genotype"]
+        arguments["genotype"] = metadata["genotype"]
     if onnx_file.classes is not None:
         arguments["num_classes"] = onnx_file.classes
     model: nn.Module = timm.create_model(name, **arguments).eval()
@@ -195,7 +199,7 @@ def rebuild(onnx_file: OnnxFile) -> nn.Module:
 def _bound(
     session: ort.InferenceSession, onnx_file: OnnxFile, images: np.ndarray[Any, Any], device: str
 ) -> Callable[[], None]:
-    """One run with input and outputs on `device`, over when the device is."""
+    """Return one run with input and outputs on `device`, which returns when the device is done."""
     binding = session.io_binding()
     binding.bind_ortvalue_input(onnx_file.input_name, ort.OrtValue.ortvalue_from_numpy(images, device, 0))
     for output in session.get_outputs():
@@ -210,16 +214,15 @@ def _bound(
 
 
 def _nothing() -> None:
-    """The CPU is over when its call is."""
+    """Do nothing: on a CPU a call returns when the work is done."""
 
 
 def _outputs(onnx_file: OnnxFile, images: np.ndarray[Any, Any]) -> Sequence[np.ndarray[Any, Any]]:
-    """What the CPU gives: for the shapes and types of the outputs."""
+    """Return the outputs of one run on the CPU, for their shapes and types."""
     session = open_session(onnx_file.content, "cpu", 0, str(onnx_file.path))
-    found: Sequence[np.ndarray[Any, Any]] = session.run(
-        list(onnx_file.outputs), {onnx_file.input_name: images}
-    )
-    return found
+    feeds = {onnx_file.input_name: images}
+    outputs: Sequence[np.ndarray[Any, Any]] = session.run(list(onnx_file.outputs), feeds)
+    return outputs
 
 
 def _engine_cached(gpu: Gpu) -> bool:

@@ -20,7 +20,7 @@ from .timing import Timing, summarise
 
 
 def dump(document: Mapping[str, Any]) -> bytes:
-    """The JSON with one row a line: raw samples one a line would make it a thousand times as long."""
+    """Return the JSON with one row a line; one raw sample a line would make it a thousand times as long."""
     head = {key: value for key, value in document.items() if key != "rows"}
     rows = ",\n".join(json.dumps(row, allow_nan=False) for row in document["rows"])
     return f'{json.dumps(head, indent=1)[:-2]},\n "rows": [\n{rows}\n]\n}}\n'.encode()
@@ -41,15 +41,15 @@ def read_bench(source: Path | Mapping[str, Any]) -> Bench:
         raise DotsZooError(
             f"{where}: expected schema {SCHEMA}, got {document.get('schema')!r}: run the bench again"
         )
-    kinds = {
+    entry_types = {
         "created": str,
         "machine": Mapping,
         "versions": Mapping,
         "settings": Mapping,
         "rows": list | tuple,
     }
-    for key, kind in kinds.items():
-        if not isinstance(document.get(key), kind):
+    for key, entry_type in entry_types.items():
+        if not isinstance(document.get(key), entry_type):
             raise DotsZooError(f"{where}: {key} is missing or of the wrong type: {document.get(key)!r:.60}")
     if not document["rows"]:
         raise DotsZooError(f"{where}: has no rows")
@@ -59,7 +59,7 @@ def read_bench(source: Path | Mapping[str, Any]) -> Bench:
 
 
 def load(path: Path) -> Any:
-    """The JSON of a file. Raises DotsZooError where it cannot be read or is cut off."""
+    """Return the JSON of a file. Raises DotsZooError where it cannot be read or is cut off."""
     try:
         return json.loads(path.read_bytes())
     except OSError as error:
@@ -69,6 +69,7 @@ def load(path: Path) -> Any:
 
 
 def _checked(value: Any, where: str) -> Row:
+    """Return a row whose statistics and failures follow from the rest of it."""
     row: Row = _build(Row, value, where)
     for name in ("resident", "end_to_end"):
         timing: Timing = getattr(row, name)
@@ -88,38 +89,40 @@ def _checked(value: Any, where: str) -> Row:
     return row
 
 
-def _build(kind: Any, value: Any, where: str) -> Any:
-    """The dataclass `kind` from an object with exactly its keys, each of its type."""
+def _build(record: Any, value: Any, where: str) -> Any:
+    """Build the dataclass `record` from an object with exactly its keys, each of its type."""
     if not isinstance(value, Mapping):
         raise DotsZooError(f"{where}: expected an object, got {value!r:.60}")
-    names = {field.name for field in fields(kind)}
+    names = {field.name for field in fields(record)}
     if value.keys() != names:
         missing, more = sorted(names - value.keys()), sorted(value.keys() - names)
         raise DotsZooError(f"{where}: keys missing: {missing}, keys not in schema {SCHEMA}: {more}")
-    found = {}
-    for field in fields(kind):
+    entries = {}
+    for field in fields(record):
         entry: Any = value[field.name]
         if is_dataclass(field.type):
             entry = _build(field.type, entry, f"{where}: {field.name}")
         elif not _fits(entry, field.type):
             name = getattr(field.type, "__name__", field.type)
-            number = " from 0 up" if field.type in (int, float) else ""
-            raise DotsZooError(f"{where}: {field.name}: expected {name}{number}, got {entry!r:.60}")
-        found[field.name] = entry
-    return kind(**found)
+            limit = " from 0 up" if field.type in (int, float) else ""
+            raise DotsZooError(f"{where}: {field.name}: expected {name}{limit}, got {entry!r:.60}")
+        entries[field.name] = entry
+    return record(**entries)
 
 
-def _fits(value: Any, kind: Any) -> bool:
-    """Whether a JSON value has the type of a field; numbers are finite and not negative."""
-    if isinstance(kind, UnionType):
-        return any(_fits(value, option) for option in get_args(kind))
-    if get_origin(kind) is list:
-        return isinstance(value, list) and all(_fits(item, get_args(kind)[0]) for item in value)
-    if get_origin(kind) is dict:
-        return isinstance(value, dict) and all(_fits(item, get_args(kind)[1]) for item in value.values())
-    if kind is type(None):
+def _fits(value: Any, field_type: Any) -> bool:
+    """Return True where a JSON value has the type of a field; numbers are finite and not negative."""
+    if isinstance(field_type, UnionType):
+        return any(_fits(value, option) for option in get_args(field_type))
+    if get_origin(field_type) is list:
+        return isinstance(value, list) and all(_fits(item, get_args(field_type)[0]) for item in value)
+    if get_origin(field_type) is dict:
+        return isinstance(value, dict) and all(
+            _fits(item, get_args(field_type)[1]) for item in value.values()
+        )
+    if field_type is type(None):
         return value is None
-    if kind in (int, float):
-        accepted = (int, float) if kind is float else int
+    if field_type in (int, float):
+        accepted = (int, float) if field_type is float else int
         return isinstance(value, accepted) and not isinstance(value, bool) and 0 <= value < math.inf
-    return isinstance(value, kind)
+    return isinstance(value, field_type)

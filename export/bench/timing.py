@@ -1,4 +1,4 @@
-"""Timing one thing, and the statistics of the times."""
+"""Time a function, and summarise its times."""
 
 import gc
 import time
@@ -15,7 +15,7 @@ DIGITS = 4  # of a sample in milliseconds: a tenth of a microsecond, what clocks
 
 @dataclass(frozen=True)
 class Timing:
-    """The times of one thing's runs; milliseconds are of one run of the whole batch.
+    """The times of repeated runs; milliseconds are of one run of the whole batch.
 
     seconds: sum of the timed runs. percentiles: numpy's linear interpolation. std_ms: of the sample (n - 1).
     cv: std / mean; noisy: cv above 0.05. spread: largest minus smallest median of a round, as a fraction of
@@ -38,7 +38,7 @@ class Timing:
 
 
 def summarise(rounds_ms: Sequence[Sequence[float]], batch: int) -> Timing:
-    """The statistics of two runs or more, in one round or more."""
+    """Return the statistics of two runs or more, in one round or more."""
     times = np.array(list(chain(*rounds_ms)))
     p50, p90, p95, p99 = (float(p) for p in np.percentile(times, [50, 90, 95, 99], method="linear"))
     medians = [float(np.median(samples)) for samples in rounds_ms]
@@ -61,7 +61,7 @@ def summarise(rounds_ms: Sequence[Sequence[float]], batch: int) -> Timing:
 
 
 def repeat(run: Callable[[], None], iterations: int, seconds: float) -> list[float]:
-    """Milliseconds of every run: at least `iterations` runs, and at least `seconds` of them together."""
+    """Return the milliseconds of every run: at least `iterations` runs, and `seconds` of them together."""
     samples: list[float] = []
     total = 0.0
     while len(samples) < iterations or total < seconds * 1e3:
@@ -75,7 +75,7 @@ def repeat(run: Callable[[], None], iterations: int, seconds: float) -> list[flo
 
 @contextmanager
 def no_gc() -> Iterator[None]:
-    """A collection would land in some of the runs."""
+    """Turn garbage collection off: a collection would land in some of the runs."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:

@@ -1,4 +1,4 @@
-"""Real images that an int8 graph is calibrated on and judged by: any folder of images, however laid out."""
+"""Real images to calibrate an int8 graph on and to judge it by: any folder of images, however laid out."""
 
 from pathlib import Path
 
@@ -17,10 +17,11 @@ HELD_OUT = 4  # every fourth image is not calibrated on, but compared
 def read_images(
     folder: Path, size: tuple[int, int, int], mean: tuple[float, ...], std: tuple[float, ...]
 ) -> tuple[Tensor, Tensor]:
-    """(images to calibrate on, images to compare), each (n, C, H, W), normalised as the network expects.
+    """Return (images to calibrate on, images to compare), each (n, C, H, W), normalised.
 
-    The middle of every image, at most MAX_IMAGES spread evenly over the sorted paths. Raises DotsZooError
-    for a folder that is not there or holds fewer than MIN_IMAGES, and for an image that cannot be decoded.
+    Take the middle of every image, at most MAX_IMAGES spread evenly over the sorted paths. Raises
+    DotsZooError for a folder that is not there or holds fewer than MIN_IMAGES, and for an image that cannot
+    be decoded.
     """
     if not folder.is_dir():
         raise DotsZooError(
@@ -33,7 +34,7 @@ def read_images(
             f"in it or below it, got {len(paths)}"
         )
     count = min(len(paths), MAX_IMAGES)
-    chosen = [paths[number * len(paths) // count] for number in range(count)]
+    chosen = [paths[index * len(paths) // count] for index in range(count)]
     images = torch.stack([_read(path, size) for path in chosen])
     shape = (1, -1, 1, 1)
     images = (images - torch.tensor(mean).reshape(shape)) / torch.tensor(std).reshape(shape)
@@ -42,7 +43,7 @@ def read_images(
 
 
 def _read(path: Path, size: tuple[int, int, int]) -> Tensor:
-    """(C, H, W) in [0, 1]: the largest middle part of the image that has the network's proportions."""
+    """Return (C, H, W) in [0, 1]: the largest middle part with the network's proportions, resized."""
     channels, height, width = size
     try:
         with Image.open(path) as image:

@@ -104,18 +104,18 @@ def export_model(
 
 
 def inspect_model(path: Path, input_size: tuple[int, int] | None = None, as_json: bool = False) -> None:
-    """Print what a file says of itself and what is in it. Raises DotsZooError as inspect does."""
+    """Print the metadata, the costs and the operators of a file. Raises DotsZooError as inspect does."""
     _require("onnx", "onnxruntime")
     from .inspect_file import inspect, lines
 
-    found = inspect(path, input_size)
-    print(json.dumps(asdict(found), indent=1) if as_json else "\n".join(lines(found)))
+    inspection = inspect(path, input_size)
+    print(json.dumps(asdict(inspection), indent=1) if as_json else "\n".join(lines(inspection)))
 
 
 def _lines(name: str, done: "Exported") -> list[str]:
-    """What was exported and how far it is from torch."""
+    """Return the lines that tell what was exported and how far it is from torch."""
     axes = zip(done.shape, ("batch", "channels", "height", "width"), strict=True)
-    shape = ", ".join(axis if number is None else str(number) for number, axis in axes)
+    shape = ", ".join(axis if extent is None else str(extent) for extent, axis in axes)
     parity, [first, *_] = done.parity, done.parity.outputs
     sizes = dict.fromkeys(f"{height}x{width}" for height, width in parity.sizes)
     agreement = "" if first.agreement is None else f", top-1 agreement {first.agreement:.1%}"
@@ -140,7 +140,7 @@ def _lines(name: str, done: "Exported") -> list[str]:
 
 
 def parse_dynamic(text: str) -> tuple[str, ...]:
-    """'batch,height,width' -> the names; 'none' -> ()."""
+    """Return 'batch,height,width' as its names, 'none' as (). Raises DotsZooError for anything else."""
     names = () if text == "none" else tuple(text.split(","))
     if len(set(names)) < len(names) or set(names) - {"batch", "height", "width"}:
         raise DotsZooError(f"dynamic axes: expected none or some of batch,height,width, got {text!r}")
@@ -148,7 +148,7 @@ def parse_dynamic(text: str) -> tuple[str, ...]:
 
 
 def parse_size(text: str) -> tuple[int, int]:
-    """'224x320' -> (224, 320), height first."""
+    """Return '224x320' as (224, 320), height first. Raises DotsZooError for anything else."""
     if not re.fullmatch(r"[1-9]\d{0,4}x[1-9]\d{0,4}", text):
         raise DotsZooError(f"input size: expected HEIGHTxWIDTH, such as 224x320, got {text!r}")
     height, width = text.split("x")

@@ -1,8 +1,9 @@
-"""A RetinaNet of MMDetection as one graph: image -> boxes, scores, labels.
+"""Export a RetinaNet of MMDetection as one graph: image -> boxes, scores, labels.
 
 Three parts. The network, image -> maps of every level, is traced, lowered and proven as any other. Decoding,
 maps -> candidates, is traced from a module of its own (both in retinanet_decode.py). Non-maximum suppression
-is ONNX's operator, in text. The result is held against MMDetection's own post-processing."""
+is ONNX's operator, in text. The result is compared with MMDetection's own post-processing.
+"""
 
 import json
 from collections.abc import Sequence
@@ -18,19 +19,19 @@ from dots_zoo.runtime.errors import DotsZooError
 
 from .options import IMAGE_TYPES, IOSpec
 from .parity import ParityError, run_onnx
-from .pre_post import append, bytes_in_front, feeds, join
+from .pre_post import append, feeds, join, prepend_normalisation
 from .precision import Precision
 from .retinanet_decode import Decode, Maps, head_of
 from .trace import trace_parts
 
 ENOUGH = 10  # boxes in all test images, for a comparison that tells
-PADDING = -1  # in every output, behind the boxes found
+PADDING = -1  # in every output, after the detections
 
 # Pixels. Where corners as near as this have less than the least IoU, a box is too thin for IoU to tell:
 # there, corners as near, or as half of what the least IoU leaves of a side, are of one box.
 NEAR = 0.05
 
-# What a pair of boxes has in common at least (IoU, and score up to), and the share of boxes in pairs.
+# Least IoU and largest difference of the scores of a pair of boxes, and the least share of boxes in pairs.
 PAIRED: dict[Precision, tuple[float, float, float]] = {
     "fp32": (0.99, 1e-3, 0.99),
     "fp16": (0.9, 2e-2, 0.9),
@@ -77,48 +78,52 @@ limits (float[batch, 3, height, width] image) => (float[4] limits)
 
 
 @dataclass(frozen=True)
-class Found:
-    """Of one image, best first: boxes (n, 4), scores (n,), labels (n,)."""
+class Detections:
+    """The detections of one image, best first: boxes (n, 4), scores (n,), labels (n,)."""
 
     boxes: Tensor
     scores: Tensor
     labels: Tensor
 
 
-def reference(model: Any, images: Tensor) -> list[Found]:
-    """What MMDetection finds on normalised RGB images, by its own post-processing."""
+def reference(model: Any, images: Tensor) -> list[Detections]:
+    """Detect on normalised RGB images (N, 3, H, W) with MMDetection's own post-processing."""
     maps = Maps(model)
     shape = (images.shape[2], images.shape[3])
     with torch.no_grad():
         out = maps(images)
         logits, deltas = list(out[: len(out) // 2]), list(out[len(out) // 2 :])
         metas = [{"img_shape": shape} for _ in images]
-        found = model.bbox_head.predict_by_feat(logits, deltas, batch_img_metas=metas, rescale=False)
-    return [Found(one.bboxes, one.scores, one.labels) for one in found]
+        instances = model.bbox_head.predict_by_feat(logits, deltas, batch_img_metas=metas, rescale=False)
+    return [Detections(image.bboxes, image.scores, image.labels) for image in instances]
 
 
-def pairs(got: Found, expected: Found, overlap: float, score: float) -> list[tuple[int, int]]:
-    """(index in got, in expected): boxes of one label, each in one pair at most, best score first."""
-    iou = box_iou(expected.boxes, got.boxes)
-    sides = (expected.boxes[:, 2:] - expected.boxes[:, :2]).repeat(1, 2)
+def pairs(got: Detections, expected: Detections, overlap: float, score: float) -> list[tuple[int, int]]:
+    """Return (index in got, index in expected) of boxes of one label, each in one pair, best score first.
+
+    overlap: the least IoU of a pair. score: the largest difference of its scores.
+    """
+    iou = box_iou(expected.boxes, got.boxes)  # (n expected, n got)
+    sides = (expected.boxes[:, 2:] - expected.boxes[:, :2]).repeat(1, 2)  # width, height, width, height
     allowed = ((1 - overlap) / 2 * sides).clamp(min=NEAR)
     near = ((expected.boxes[:, None] - got.boxes).abs() <= allowed[:, None]).all(2)
     near &= (sides.amin(1) < 2 * NEAR / (1 - overlap))[:, None]
     close = (expected.scores[:, None] - got.scores).abs() <= score
     fits = ((iou >= overlap) | near) & close & (expected.labels[:, None] == got.labels)
-    free, found = torch.ones(len(got.scores), dtype=torch.bool), []
-    for number in range(len(expected.scores)):
-        candidates = torch.where(fits[number] & free, iou[number], -1.0)
+    unpaired = torch.ones(len(got.scores), dtype=torch.bool)
+    paired = []
+    for index in range(len(expected.scores)):
+        candidates = torch.where(fits[index] & unpaired, iou[index], -1.0)
         if len(candidates) and candidates.max() >= 0:
             chosen = int(candidates.argmax())
-            free[chosen] = False
-            found.append((chosen, number))
-    return found
+            unpaired[chosen] = False
+            paired.append((chosen, index))
+    return paired
 
 
 @dataclass(frozen=True)
 class Detector:
-    """The ends of task detect."""
+    """The adapter of task detect: decoding, suppression and bytes as input."""
 
     io: IOSpec
     outputs: tuple[str, ...] = ("boxes", "scores", "labels")
@@ -177,10 +182,11 @@ class Detector:
         whole = append(
             join(append(graph, LIMITS.format(opset=opset), "size"), decoded, "decode"), tail, "nms"
         )
-        return bytes_in_front(whole, model) if self.io.image == "uint8" else whole
+        return prepend_normalisation(whole, model) if self.io.image == "uint8" else whole
 
     def is_informative(self, model: nn.Module, batches: Sequence[Tensor]) -> bool:
-        return sum(len(found.scores) for batch in batches for found in reference(model, batch)) >= ENOUGH
+        detections = [image for batch in batches for image in reference(model, batch)]
+        return sum(len(image.scores) for image in detections) >= ENOUGH
 
     def perturb_classifier(self, model: nn.Module, images: Tensor) -> None:
         """Scale and shift the classifier so that a score passes the threshold here and there."""
@@ -198,66 +204,68 @@ class Detector:
     def check(
         self, content: bytes, model: nn.Module, batches: Sequence[Tensor], precision: Precision, where: str
     ) -> dict[str, Any]:
-        overlap, score, least = PAIRED[precision]
-        ours = theirs = both = 0
+        overlap, score, least_share = PAIRED[precision]
+        in_graph = in_torch = in_both = 0  # boxes
         box_difference = score_difference = 0.0
         fed = [feeds(batch, model, self.io.image) for batch in batches]
         _, outputs = run_onnx(content, [images for images, _ in fed], where)
         for answers, (_, images) in zip(outputs, fed, strict=True):
             for got, expected in zip(unpadded(answers), reference(model, images), strict=True):
-                found = pairs(got, expected, overlap, score)
-                ours, theirs, both = ours + len(got.scores), theirs + len(expected.scores), both + len(found)
-                for i, j in found:
+                paired = pairs(got, expected, overlap, score)
+                in_graph, in_torch = in_graph + len(got.scores), in_torch + len(expected.scores)
+                in_both += len(paired)
+                for i, j in paired:
                     box_difference = max(
                         box_difference, float((got.boxes[i] - expected.boxes[j]).abs().max())
                     )
                     score_difference = max(
                         score_difference, float((got.scores[i] - expected.scores[j]).abs())
                     )
-        if not ours + theirs:
+        if not in_graph + in_torch:
             raise ParityError(f"{where}: neither torch nor the graph finds a box: too little to tell by")
-        share = 2 * both / (ours + theirs)
-        if not share >= least:
+        share = 2 * in_both / (in_graph + in_torch)
+        if not share >= least_share:
             raise ParityError(
-                f"{where}: {both} boxes are in both of {theirs} that torch finds and {ours} that the graph "
-                f"finds: {share:.1%} are matched, {least:.0%} at least are needed: the graph is wrong"
+                f"{where}: {in_both} boxes are in both of {in_torch} that torch finds and {in_graph} that "
+                f"the graph finds: {share:.1%} are matched, {least_share:.0%} at least are needed: the graph "
+                "is wrong"
             )
         return {
-            "boxes": theirs,
+            "boxes": in_torch,
             "matched": share,
             "box_difference": box_difference,
             "score_difference": score_difference,
         }
 
 
-def unpadded(outputs: Sequence[Tensor]) -> list[Found]:
-    """The boxes that were found, image by image, of the file's outputs boxes, scores, labels."""
+def unpadded(outputs: Sequence[Tensor]) -> list[Detections]:
+    """Return the detections image by image, of the file's outputs boxes, scores, labels (B, M, ...)."""
     boxes, scores, labels = outputs
     kept = labels >= 0
-    return [Found(b[k], s[k], n[k]) for b, s, n, k in zip(boxes, scores, labels, kept, strict=True)]
+    return [Detections(b[k], s[k], n[k]) for b, s, n, k in zip(boxes, scores, labels, kept, strict=True)]
 
 
 def resize_rule(cfg: Any, fixed: tuple[int, int] | None) -> dict[str, Any] | None:
-    """How an image is scaled before the graph: bilinear, and for a fixed size filled up behind it.
+    """Return how an image is scaled before the graph: bilinear, and padded afterwards to a fixed size.
 
     `long` and `short`: the image is scaled by the largest factor with which neither of its sides is longer
-    than that. `height` and `width`: the same for the file's size, then filled up at the bottom and at the
+    than that. `height` and `width`: the same for the file's size, then padded at the bottom and at the
     right with the mean. None where the config does not resize.
     """
     [step] = [s for s in cfg.test_dataloader.dataset.pipeline if s["type"] == "Resize"] or [None]
-    keep = step is None or bool(step.get("keep_ratio", False))
+    keep_ratio = step is None or bool(step.get("keep_ratio", False))
     if fixed is not None:
-        return {"height": fixed[0], "width": fixed[1], "keep_ratio": keep}
+        return {"height": fixed[0], "width": fixed[1], "keep_ratio": keep_ratio}
     if step is None:
         return None
     width, height = step["scale"]
-    if not keep:
+    if not keep_ratio:
         return {"height": height, "width": width, "keep_ratio": False}
     return {"long": max(width, height), "short": min(width, height), "keep_ratio": True}
 
 
 def _classifier(model: nn.Module) -> nn.Conv2d:
-    """The layer that gives the logits."""
+    """Return the layer that computes the logits."""
     head = head_of(model)
     outputs = head.num_base_priors * head.cls_out_channels
     *_, last = [
@@ -269,12 +277,13 @@ def _classifier(model: nn.Module) -> nn.Conv2d:
 
 
 def _open_size(dynamic: Sequence[str]) -> bool:
-    left = {"height", "width"} & set(dynamic)
-    if len(left) == 1:
+    """Return True where height and width are left open. Raises DotsZooError where only one of them is."""
+    open_axes = {"height", "width"} & set(dynamic)
+    if len(open_axes) == 1:
         raise DotsZooError(
-            f"task detect leaves height and width open together or not at all, got {min(left)} alone"
+            f"task detect leaves height and width open together or not at all, got {min(open_axes)} alone"
         )
-    return bool(left)
+    return bool(open_axes)
 
 
 def _text(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""What an ONNX graph costs, counted in the graph itself, and how its nodes are wired.
+"""The costs of an ONNX graph, counted in the graph itself, and the wiring of its nodes.
 
 One MAC is one multiplication with its addition; FLOPs are twice that. The formulas are those of the
 operators' definitions in the ONNX specification; on convolutions and linear layers they agree with
@@ -73,11 +73,11 @@ FORMULAS: dict[str, Callable[[Shape, Shape, Shape, Mapping[str, Any]], int]] = {
 SECOND_INPUT = {
     "QLinearConv": 3,
     "QLinearMatMul": 3,
-}  # behind the scale and the zero point of the first; else 1
+}  # after the scale and the zero point of the first; else 1
 
 
 def parse(content: bytes, where: str) -> onnx.ModelProto:
-    """The model in an ONNX file's bytes.
+    """Return the model in an ONNX file's bytes.
 
     Raises DotsZooError for what is not one whole, self-contained ONNX model.
     """
@@ -93,12 +93,12 @@ def parse(content: bytes, where: str) -> onnx.ModelProto:
 
 
 def elements(tensor: onnx.TensorProto) -> int:
-    """How many values a weight has, by its shape."""
+    """Return the number of values of a weight, by its shape."""
     return prod(tensor.dims)
 
 
 def _tensors(part: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    """Every tensor that is stored in a graph, and in the graphs and attributes of its nodes."""
+    """Yield every tensor that is stored in a graph, and in the graphs and attributes of its nodes."""
     yield from part.initializer
     for sparse in part.sparse_initializer:
         yield from (sparse.values, sparse.indices)
@@ -112,7 +112,7 @@ def _tensors(part: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
 
 
 def _check_tensor(tensor: onnx.TensorProto, where: str) -> None:
-    """Weights outside the file are refused unread, and so is a shape that the stored bytes do not fill."""
+    """Refuse a weight outside the file, unread, and a shape that the stored bytes do not fill."""
     if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
         raise DotsZooError(
             f"{where}: the weight {tensor.name} is in another file; export one self-contained file"
@@ -127,7 +127,9 @@ def _check_tensor(tensor: onnx.TensorProto, where: str) -> None:
 
 
 def image_input(model: onnx.ModelProto, where: str) -> tuple[str, int | None, tuple[int, int, int]]:
-    """(name, batch, (C, H, W)) of the only input that is not a weight; the batch is None where it is dynamic.
+    """Return (name, batch, (C, H, W)) of the image, the only input that is not a weight.
+
+    The batch is None where it is dynamic.
 
     Raises DotsZooError for several inputs, and for a dynamic size other than the batch.
     """
@@ -159,20 +161,20 @@ def count(model: onnx.ModelProto, where: str) -> GraphCosts:
     nodes = Counter(_operator(node) for node in model.graph.node)
     counted = [node for node in model.graph.node if _operator(node) in FORMULAS]
     shapes = _inferred_shapes(model, image, where)
-    unknown = {t for node in counted for t in _ends(node)} - shapes.keys()
+    unknown = {t for node in counted for t in _operands(node)} - shapes.keys()
     if unknown:
         shapes |= _measured_shapes(model, image, (batch or 1, *size), sorted(unknown), where)
     macs: Counter[str] = Counter()
     for node in counted:
-        first, second, output = (shapes[t] for t in _ends(node))
+        first, second, output = (shapes[t] for t in _operands(node))
         attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
         macs[node.op_type] += FORMULAS[node.op_type](first, second, output, attributes)
-    uncounted = {operator: number for operator, number in nodes.items() if operator not in FORMULAS}
+    uncounted = {operator: count for operator, count in nodes.items() if operator not in FORMULAS}
     return GraphCosts(batch or 1, dict(macs), dict(nodes), uncounted)
 
 
-def _ends(node: onnx.NodeProto) -> tuple[str, str, str]:
-    """The two tensors that are multiplied, and the result."""
+def _operands(node: onnx.NodeProto) -> tuple[str, str, str]:
+    """Return the names of the two tensors that are multiplied, and of the product."""
     return node.input[0], node.input[SECOND_INPUT.get(node.op_type, 1)], node.output[0]
 
 
@@ -181,7 +183,7 @@ def _operator(node: onnx.NodeProto) -> str:
 
 
 def _inferred_shapes(model: onnx.ModelProto, image: str, where: str) -> dict[str, tuple[int, ...]]:
-    """Shapes that follow from the graph when a dynamic batch is 1; those of the exporter have symbols."""
+    """Infer shapes with a dynamic batch of 1; the exporter's own shapes have symbols in them."""
     fixed = onnx.ModelProto()
     fixed.CopyFrom(model)
     del fixed.graph.value_info[:]
@@ -205,7 +207,7 @@ def _inferred_shapes(model: onnx.ModelProto, image: str, where: str) -> dict[str
 def _measured_shapes(
     model: onnx.ModelProto, image: str, shape: tuple[int, ...], names: list[str], where: str
 ) -> dict[str, tuple[int, ...]]:
-    """Shapes read off one run on zeros, for graphs that compute their shapes as they run."""
+    """Read shapes off one run on zeros, for graphs that compute their shapes as they run."""
     probe = onnx.ModelProto()
     probe.CopyFrom(model)
     probe.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
@@ -218,11 +220,11 @@ def _measured_shapes(
 
 
 def wiring(model: onnx.ModelProto) -> list[tuple[Any, ...]]:
-    """The graph without its weights' values: every node as (operator, inputs, attributes).
+    """Return the graph without its weights' values: every node as (operator, inputs, attributes).
 
-    An input is the number of its node and output, or the dimensions of a weight. Networks that differ in
+    An input is the index of its node and output, or the dimensions of a weight. Networks that differ in
     values only are wired alike: exporters leave out a bias of zeros, so that of Conv and Gemm is not looked
-    at, and they store equal weights once, behind an Identity, which is looked through.
+    at, and they store equal weights once, read through an Identity, which is looked through.
     """
     source: dict[str, Any] = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
     source |= {value.name: value.name for value in model.graph.input if value.name not in source}

@@ -1,4 +1,4 @@
-"""What an ONNX file says of itself and what is in it, without running it.
+"""Read the metadata and the contents of an ONNX file without running it.
 
 Counts are of the graph as it stands: ONNX Runtime fuses nodes before it runs them.
 """
@@ -41,7 +41,11 @@ MAX_PIXELS = 1 << 24  # of an image; a larger one is a mistake or an attack, and
 
 @dataclass(frozen=True)
 class Inspection:
-    """inputs, outputs: 'name: type (shape)'. costs: at one image of `size`. no_cuda: operator -> nodes."""
+    """The contents of a file.
+
+    inputs, outputs: 'name: type (shape)'. costs: of one image of `size`. no_cuda: operator without a CUDA
+    kernel -> nodes.
+    """
 
     metadata: dict[str, str]
     inputs: tuple[str, ...]
@@ -79,24 +83,24 @@ def inspect(path: Path, size: tuple[int, int] | None = None) -> Inspection:
     )
 
 
-def lines(found: Inspection) -> list[str]:
-    """For a terminal."""
-    macs = found.costs.macs_by_operator
-    uncounted = {o: n for o, n in found.costs.uncounted.items() if o != "Constant"}
+def lines(inspection: Inspection) -> list[str]:
+    """Return the lines of an inspection for a terminal."""
+    costs, size = inspection.costs, "x".join(map(str, inspection.size))
+    uncounted = {o: n for o, n in costs.uncounted.items() if o != "Constant"}
     return [
-        *(f"input   {text}" for text in found.inputs),
-        *(f"output  {text}" for text in found.outputs),
-        *(f"{key}: {value}" for key, value in found.metadata.items()),
-        f"nodes: {_counts(found.costs.nodes)}",
-        f"weights: {found.weights:,} elements",
-        f"MACs of one image of {'x'.join(map(str, found.size))}: {found.costs.macs:,} ({_counts(macs)})",
+        *(f"input   {text}" for text in inspection.inputs),
+        *(f"output  {text}" for text in inspection.outputs),
+        *(f"{key}: {value}" for key, value in inspection.metadata.items()),
+        f"nodes: {_counts(costs.nodes)}",
+        f"weights: {inspection.weights:,} elements",
+        f"MACs of one image of {size}: {costs.macs:,} ({_counts(costs.macs_by_operator)})",
         f"not counted: {_counts(uncounted)}",
-        f"without a CUDA kernel: {_counts(found.no_cuda)}",
+        f"without a CUDA kernel: {_counts(inspection.no_cuda)}",
     ]
 
 
 def at_size(model: onnx.ModelProto, size: tuple[int, int] | None, where: str) -> onnx.ModelProto:
-    """A copy with a fixed image size and a float32 input, as graph.count takes it.
+    """Return a copy with a fixed image size and a float32 input, as graph.count takes it.
 
     size: (height, width) for those that are open. Raises DotsZooError where one is open and none is given,
     where another one is fixed, and for an image above MAX_PIXELS.
@@ -108,14 +112,14 @@ def at_size(model: onnx.ModelProto, size: tuple[int, int] | None, where: str) ->
     tensor = value.type.tensor_type
     dims = tensor.shape.dim
     if len(dims) == 4:
-        for dim, number, axis in zip(dims[2:], size or (0, 0), ("height", "width"), strict=True):
-            if not dim.dim_value and not number:
+        for dim, extent, axis in zip(dims[2:], size or (0, 0), ("height", "width"), strict=True):
+            if not dim.dim_value and not extent:
                 raise DotsZooError(f"{where}: leaves its {axis} open: give a size with --input HxW")
-            if dim.dim_value and number and dim.dim_value != number:
+            if dim.dim_value and extent and dim.dim_value != extent:
                 raise DotsZooError(
-                    f"{where}: has a fixed {axis} of {dim.dim_value}, got --input with {number}"
+                    f"{where}: has a fixed {axis} of {dim.dim_value}, got --input with {extent}"
                 )
-            dim.dim_value = dim.dim_value or number
+            dim.dim_value = dim.dim_value or extent
         if dims[2].dim_value * dims[3].dim_value > MAX_PIXELS:
             shape = f"{dims[2].dim_value}x{dims[3].dim_value}"
             raise DotsZooError(
@@ -130,7 +134,7 @@ def at_size(model: onnx.ModelProto, size: tuple[int, int] | None, where: str) ->
 
 
 def _recorded(metadata: dict[str, str]) -> tuple[int, int] | None:
-    """The size that the file was traced at."""
+    """Return (height, width) that the file was traced at, None where it does not record them."""
     try:
         [_, height, width] = json.loads(metadata.get("input_size", ""))
         return int(height), int(width)
@@ -139,11 +143,13 @@ def _recorded(metadata: dict[str, str]) -> tuple[int, int] | None:
 
 
 def _value(value: onnx.ValueInfoProto) -> str:
+    """Return 'name: type (shape)' of an input or output."""
     tensor = value.type.tensor_type
     shape = [str(dim.dim_value) if dim.dim_value else dim.dim_param or "?" for dim in tensor.shape.dim]
     return f"{value.name}: {onnx.TensorProto.DataType.Name(tensor.elem_type).lower()} ({', '.join(shape)})"
 
 
-def _counts(numbers: Mapping[str, int]) -> str:
-    ordered = sorted(numbers.items(), key=lambda item: -item[1])
-    return ", ".join(f"{name} {number:,}" for name, number in ordered) or "none"
+def _counts(counts: Mapping[str, int]) -> str:
+    """Return operators with their counts, the largest first."""
+    ordered = sorted(counts.items(), key=lambda item: -item[1])
+    return ", ".join(f"{name} {count:,}" for name, count in ordered) or "none"

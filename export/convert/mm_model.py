@@ -1,4 +1,4 @@
-"""Detectors and segmenters of det_configs and seg_configs, as an export takes them."""
+"""Build the detectors and segmenters of det_configs and seg_configs for an export."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,7 +14,7 @@ TOOLBOXES = {"detect": "det", "segment": "seg"}  # task -> the toolbox of its co
 
 
 def build_network(config: str, task: str, checkpoint: Path | None, genotype: str | None) -> nn.Module:
-    """The network of a config with the weights of a training; pretrained_cfg says what the file has to say.
+    """Build the network of a config with the weights of a training; pretrained_cfg holds the file's metadata.
 
     Raises DotsZooError where the packages are missing, there are no weights, or something does not fit.
     """
@@ -34,10 +34,10 @@ def build_network(config: str, task: str, checkpoint: Path | None, genotype: str
     mean, std, swapped = normalisation(model)
     if swapped:
         mean, std = mean.flip(0), std.flip(0)
-    own = cfg.get("input_size")
+    input_size = cfg.get("input_size")
     model.pretrained_cfg = {  # type: ignore[assignment]
         "architecture": path.stem,
-        "input_size": (3, *own) if own else None,
+        "input_size": (3, *input_size) if input_size else None,
         "mean": tuple((mean / 255).tolist()),
         "std": tuple((std / 255).tolist()),
         "label_names": list(class_names(cfg)),

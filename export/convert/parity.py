@@ -1,4 +1,4 @@
-"""Does an ONNX graph compute what the torch model computes?
+"""Compare what an ONNX graph computes with what the torch model computes.
 
 The error of an output is judged against how much that output moves between inputs: an absolute tolerance
 passes a graph that ignores its input as soon as the outputs are small or all alike, as those of an
@@ -31,7 +31,7 @@ Judged = Literal["max", "mean"]
 
 
 class ParityError(DotsZooError):
-    """The ONNX graph does not compute what the torch model computes, or the outputs cannot tell."""
+    """The ONNX graph does not compute what the torch model computes, or the outputs are not informative."""
 
     exit_code = 1
 
@@ -58,7 +58,7 @@ class OutputParity:
     agreement: float | None
 
     def error(self, judged: Judged) -> float:
-        """The largest difference as a share of the movement, or the mean one as one of the mean movement."""
+        """Return the largest difference / the movement, or the mean difference / the mean movement."""
         if judged == "mean":
             return self.mean_difference / self.mean_movement
         return self.max_difference / self.movement
@@ -68,8 +68,8 @@ class OutputParity:
 class Parity:
     """The comparison of every output.
 
-    batches: images in each test batch; sizes: their (height, width). tolerance: of `error`. judged: whether
-    that is the largest difference or the mean one.
+    batches: images in each test batch; sizes: their (height, width). tolerance: the largest `error` that is
+    allowed. judged: by the largest difference ("max") or the mean one ("mean").
     """
 
     outputs: tuple[OutputParity, ...]
@@ -84,31 +84,31 @@ class Parity:
         return max(output.error(self.judged) for output in self.outputs)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the comparison for JSON."""
         return {"error": self.error, **asdict(self)}
 
 
 def probe_images(count: int, size: tuple[int, int, int], seed: int) -> Tensor:
-    """(count, C, H, W) images that a network can tell apart: shapes of rising contrast under fine noise.
+    """Return images (count, C, H, W) that a network can tell apart: shapes of rising contrast in fine noise.
 
     White noise alone looks the same to a trained network whatever the seed.
     """
     generator = torch.Generator().manual_seed(seed)
-    coarse = torch.randn(count, size[0], 4, 4, generator=generator)
+    coarse = torch.randn(count, size[0], 4, 4, generator=generator)  # (count, C, 4, 4)
     shapes = F.interpolate(coarse, size=size[1:], mode="bilinear")
     contrast = torch.linspace(0.5, 2.0, count).reshape(-1, 1, 1, 1)
     return contrast * shapes + 0.5 * torch.randn(count, *size, generator=generator)
 
 
 def run_torch(model: nn.Module, batches: Sequence[Tensor]) -> list[list[Tensor]]:
-    """Outputs of every batch, [batch][output]; the model is in evaluation mode."""
+    """Return the outputs of every batch, [batch][output]; the model is in evaluation mode."""
     with torch.no_grad():
         outputs = [model(batch) for batch in batches]
     return [[out] if isinstance(out, Tensor) else list(out) for out in outputs]
 
 
 def run_onnx(content: bytes, batches: Sequence[Tensor], where: str) -> tuple[list[str], list[list[Tensor]]]:
-    """(names of the outputs, outputs of every batch, [batch][output]), in ONNX Runtime on the CPU.
+    """Run ONNX Runtime on the CPU; return (names of the outputs, outputs of every batch, [batch][output]).
 
     float16 outputs are given as float32. Raises ParityError where the graph does not run.
     """
@@ -131,18 +131,23 @@ def run_onnx(content: bytes, batches: Sequence[Tensor], where: str) -> tuple[lis
 
 
 def spread(batches: Sequence[Tensor]) -> tuple[float, float]:
-    """(movement, largest magnitude) of one output over all batches; outputs of one shape are compared."""
-    alike = _by_shape(batches)
-    return max(float((y.amax(0) - y.amin(0)).max()) for y in alike), max(float(y.abs().max()) for y in alike)
+    """Return (movement, largest magnitude) of one output over all batches, comparing images of one size.
+
+    batches: (n, ...) each.
+    """
+    groups = _by_shape(batches)
+    movement = max(float((y.amax(0) - y.amin(0)).max()) for y in groups)  # over the images, per element
+    return movement, max(float(y.abs().max()) for y in groups)
 
 
 def mean_movement(batches: Sequence[Tensor]) -> float:
-    """The mean distance of an element from its mean over the images, in outputs of one shape."""
+    """Return the mean distance of an element from its mean over the images of one size."""
     distances = [(y - y.mean(0)).abs().flatten() for y in _by_shape(batches)]
     return float(torch.cat(distances).double().mean())
 
 
 def _by_shape(batches: Sequence[Tensor]) -> list[Tensor]:
+    """Concatenate the batches (n, ...) of one shape per image."""
     groups: dict[torch.Size, list[Tensor]] = {}
     for y in batches:
         groups.setdefault(y.shape[1:], []).append(y)
@@ -150,12 +155,12 @@ def _by_shape(batches: Sequence[Tensor]) -> list[Tensor]:
 
 
 def moves(movement: float, largest: float) -> bool:
-    """Whether an output depends on the image by more than rounding; False for what is not a number."""
+    """Return True where an output depends on the image by more than rounding; False for NaN."""
     return movement >= MIN_MOVEMENT * largest > 0
 
 
 def is_unfitted(model: nn.Module) -> bool:
-    """Whether the running statistics are those of fresh batch norms: all means 0, all variances 1."""
+    """Return True where the running statistics are those of fresh batch norms: means 0, variances 1."""
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
     return bool(norms) and all(
         bool((m.running_mean == 0).all() and (m.running_var == 1).all())  # type: ignore[union-attr]
@@ -164,18 +169,18 @@ def is_unfitted(model: nn.Module) -> bool:
 
 
 def fitted_copy(model: nn.Module, size: tuple[int, int, int], seed: int) -> nn.Module:
-    """A copy whose outputs depend on every branch: statistics of two training passes, random scales.
+    """Return a copy whose outputs depend on every branch: statistics of two training passes, random scales.
 
     Scales (one-dimensional and not a bias: batch norm, layer norm, layer scale) are drawn between 0.5 and
     1.5, since a branch that starts at scale 0 would hide how it was exported. Only batch norm is in training
     mode: no dropout.
     """
-    twin = copy.deepcopy(model).eval()
+    fitted = copy.deepcopy(model).eval()
     generator = torch.Generator().manual_seed(seed)
-    norms = [m for m in twin.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    norms = [m for m in fitted.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
     momenta = [m.momentum for m in norms]
     with torch.no_grad():
-        for name, parameter in twin.named_parameters():
+        for name, parameter in fitted.named_parameters():
             if parameter.ndim == 1 and not name.endswith("bias"):
                 parameter.copy_(torch.rand(parameter.shape, generator=generator) + 0.5)
         for norm in norms:
@@ -183,10 +188,10 @@ def fitted_copy(model: nn.Module, size: tuple[int, int, int], seed: int) -> nn.M
             norm.momentum = None  # the plain average of the two passes
             norm.train()
         for i in range(2):
-            twin(probe_images(4, size, seed + 1 + i))
+            fitted(probe_images(4, size, seed + 1 + i))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
-    return twin.eval()
+    return fitted.eval()
 
 
 def compare(
@@ -233,7 +238,7 @@ def check_values(
     tolerance: float = TOLERANCE,
     judged: Judged = "max",
 ) -> None:
-    """The weak check, for outputs that do not move: no difference above tolerance of the largest value.
+    """Check outputs that do not move, weakly: no difference above tolerance of the largest value.
 
     It finds weights that went astray, and passes a graph that ignores its input.
     """
@@ -247,7 +252,7 @@ def check_values(
 
 
 def _compared(name: str, got: Sequence[Tensor], expected: Sequence[Tensor], where: str) -> OutputParity:
-    """All batches of one output."""
+    """Compare all batches (n, ...) of one output."""
     for g, e in zip(got, expected, strict=True):
         if g.shape != e.shape:
             shapes = f"{tuple(g.shape)} in ONNX Runtime and {tuple(e.shape)} in torch"
@@ -270,6 +275,7 @@ def _compared(name: str, got: Sequence[Tensor], expected: Sequence[Tensor], wher
 
 
 def _judge(y: OutputParity, tolerance: float, judged: Judged, where: str) -> None:
+    """Raise ParityError where an output moves too little to tell, or differs too much."""
     if not moves(y.movement, y.largest):
         raise ParityError(
             f"{where}: output {y.name} moves by {y.movement:.3g} between test images, less than "

@@ -1,7 +1,7 @@
-"""What a task makes of a model: the network that is traced, and what the file has around it.
+"""Pre- and post-processing: the network that is traced, and what its task puts around it in the file.
 
-The network is traced, lowered and proven element by element. Around it come bytes in front and answers
-behind, which are proven as a whole; detect.py and segment.py have theirs, classifiers have none.
+The network is traced, lowered and proven element by element. Around it come bytes as input and answers
+as output, which are proven as a whole; detect.py and segment.py have theirs, classifiers have none.
 """
 
 import json
@@ -21,8 +21,9 @@ from .trace import INPUT
 
 @dataclass(frozen=True)
 class Wrapped:
-    """module: its forward has the one argument `image` and returns a tuple of tensors, one row an image.
+    """A network as its task has it traced.
 
+    module: its forward has the one argument `image` (N, C, H, W) and returns a tuple of tensors of N rows.
     outputs: their names, in order. metadata: what the file says of them.
     """
 
@@ -32,7 +33,7 @@ class Wrapped:
 
 
 class TaskAdapter(Protocol):
-    """What a task puts around its graph. `model` is the network that is exported or a fitted copy of it."""
+    """The pre- and post-processing of a task. `model` is the exported network or a copy of it."""
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -41,7 +42,7 @@ class TaskAdapter(Protocol):
     def metadata(
         self, model: nn.Module, size: tuple[int, int, int], dynamic: Sequence[str]
     ) -> dict[str, str]:
-        """What the file says of them. Raises DotsZooError for sizes that cannot be left open."""
+        """Return what the file says of its use. Raises DotsZooError for sizes that cannot be left open."""
 
     def attach(
         self,
@@ -52,22 +53,22 @@ class TaskAdapter(Protocol):
         dynamic: Sequence[str],
         opset: int,
     ) -> onnx.ModelProto:
-        """The whole graph."""
+        """Return the whole graph: the network's with pre- and post-processing around it."""
 
     def is_informative(self, model: nn.Module, batches: Sequence[Tensor]) -> bool:
-        """Whether the answers for these images can tell a right graph from a wrong one."""
+        """Return True where the answers for these images can tell a right graph from a wrong one."""
 
     def perturb_classifier(self, model: nn.Module, images: Tensor) -> None:
-        """Change the last layer of a copy so that they can."""
+        """Change the last layer of a copy in place so that its answers are informative."""
 
     def check(
         self, content: bytes, model: nn.Module, batches: Sequence[Tensor], precision: Precision, where: str
     ) -> dict[str, Any]:
-        """Figures of the comparison with torch. Raises ParityError where the answers differ."""
+        """Return figures of the comparison with torch. Raises ParityError where the answers differ."""
 
 
 def classes(model: nn.Module, count: int) -> dict[str, str]:
-    """For the file: the classes' number, and their names where the model's cfg has them."""
+    """Return the number of classes for the file, and their names where the model's cfg has them."""
     config: Any = getattr(model, "pretrained_cfg", {})
     names = config.get("label_names")
     named = {"class_names": json.dumps(list(names))} if names and len(names) == count else {}
@@ -75,7 +76,7 @@ def classes(model: nn.Module, count: int) -> dict[str, str]:
 
 
 def normalisation(model: nn.Module) -> tuple[Tensor, Tensor, bool]:
-    """Mean and std (3,) of pixels from 0 to 255 in the network's order of channels; whether that is BGR."""
+    """Return (mean (3,), std (3,), is BGR) of pixels 0 to 255, in the network's order of channels."""
     processor: Any = model.data_preprocessor
     # mmcv reads files as BGR: a network that swaps that takes RGB. mmdet and mmseg name it differently.
     name = "channel_conversion" if hasattr(processor, "channel_conversion") else "_channel_conversion"
@@ -83,7 +84,7 @@ def normalisation(model: nn.Module) -> tuple[Tensor, Tensor, bool]:
 
 
 def as_pixels(images: Tensor, model: nn.Module) -> Tensor:
-    """The uint8 RGB images that come nearest to normalised RGB ones."""
+    """Return the uint8 RGB images (N, 3, H, W) nearest to normalised RGB ones."""
     mean, std, swapped = normalisation(model)
     mean, std = (mean.flip(0), std.flip(0)) if swapped else (mean, std)
     pixels = images * std[:, None, None] + mean[:, None, None]
@@ -91,14 +92,14 @@ def as_pixels(images: Tensor, model: nn.Module) -> Tensor:
 
 
 def normalised(pixels: Tensor, model: nn.Module) -> Tensor:
-    """uint8 RGB images as the graph's float32 input has them: normalised RGB."""
+    """Normalise uint8 RGB images (N, 3, H, W) as the graph's float32 input has them."""
     mean, std, swapped = normalisation(model)
     mean, std = (mean.flip(0), std.flip(0)) if swapped else (mean, std)
     return (pixels.float() - mean[:, None, None]) / std[:, None, None]
 
 
 def feeds(images: Tensor, model: nn.Module, image: ImageType) -> tuple[Tensor, Tensor]:
-    """(what the file is fed, the same normalised) of normalised test images."""
+    """Return (the file's input, the same normalised) of normalised test images (N, 3, H, W)."""
     if image == "float32":
         return images, images
     pixels = as_pixels(images, model)
@@ -106,29 +107,29 @@ def feeds(images: Tensor, model: nn.Module, image: ImageType) -> tuple[Tensor, T
 
 
 def append(graph: onnx.ModelProto, text: str, name: str) -> onnx.ModelProto:
-    """The graph followed by another, written in ONNX's text form.
+    """Append a graph written in ONNX's text form.
 
-    The inputs of `text` are values of the graph. Its own values and nodes get `name` in front; its outputs
-    become those of the whole.
+    The inputs of `text` are values of the graph. Its own values and nodes are prefixed with `name`; its
+    outputs become those of the whole.
     """
     return join(graph, parser.parse_model(text), name)
 
 
 def join(graph: onnx.ModelProto, tail: onnx.ModelProto, name: str) -> onnx.ModelProto:
-    """The graph followed by `tail`, whose inputs are values of the graph, as in `append`."""
-    whole, behind = onnx.ModelProto(), onnx.ModelProto()
+    """Append `tail`, whose inputs are values of the graph, as `append` does."""
+    whole, prefixed = onnx.ModelProto(), onnx.ModelProto()
     whole.CopyFrom(graph)
-    behind.CopyFrom(tail)
-    compose.add_prefix(behind, f"{name}/", rename_inputs=False, rename_outputs=False, inplace=True)
+    prefixed.CopyFrom(tail)
+    compose.add_prefix(prefixed, f"{name}/", rename_inputs=False, rename_outputs=False, inplace=True)
     for part in ("node", "initializer", "value_info"):
-        getattr(whole.graph, part).extend(getattr(behind.graph, part))
+        getattr(whole.graph, part).extend(getattr(prefixed.graph, part))
     del whole.graph.output[:]
-    whole.graph.output.extend(behind.graph.output)
+    whole.graph.output.extend(prefixed.graph.output)
     return whole
 
 
-def bytes_in_front(graph: onnx.ModelProto, model: nn.Module) -> onnx.ModelProto:
-    """The graph with uint8 RGB images as its input, normalised inside."""
+def prepend_normalisation(graph: onnx.ModelProto, model: nn.Module) -> onnx.ModelProto:
+    """Return the graph with uint8 RGB images (N, 3, H, W) as its input, normalised inside."""
     mean, std, swapped = normalisation(model)
     mean, std = (mean.flip(0), std.flip(0)) if swapped else (mean, std)
     whole = onnx.ModelProto()
@@ -141,12 +142,12 @@ def bytes_in_front(graph: onnx.ModelProto, model: nn.Module) -> onnx.ModelProto:
         helper.make_tensor(f"{INPUT} {key}", TensorProto.FLOAT, [3, 1, 1], value.tolist())
         for key, value in values.items()
     )
-    front = [
+    normalise = [
         helper.make_node("Cast", [INPUT], [f"{INPUT} float"], to=TensorProto.FLOAT),
         helper.make_node("Sub", [f"{INPUT} float", f"{INPUT} mean"], [f"{INPUT} centred"]),
         helper.make_node("Mul", [f"{INPUT} centred", f"{INPUT} scale"], [inner]),
     ]
-    nodes = [*front, *whole.graph.node]
+    nodes = [*normalise, *whole.graph.node]
     del whole.graph.node[:]
     whole.graph.node.extend(nodes)
     [value] = [value for value in whole.graph.input if value.name == INPUT]

@@ -45,12 +45,12 @@ TOLERANCES: dict[Precision, tuple[float, Judged]] = {
     "int8": (0.5, "mean"),
 }
 
-WEIGHED = ("Conv", "Gemm", "MatMul", "ConvTranspose")
+WEIGHTED_OPERATORS = ("Conv", "Gemm", "MatMul", "ConvTranspose")
 GAIN = 0.05  # a layer stays in float where that takes away this share of the error
 
 
 def to_fp16(model: onnx.ModelProto, half_io: bool) -> onnx.ModelProto:
-    """Weights and arithmetic in float16; input and output stay float32 unless half_io."""
+    """Lower weights and arithmetic to float16; input and output stay float32 unless half_io."""
     with _quiet():
         converted = convert_float_to_float16(model, keep_io_types=not half_io, disable_shape_infer=True)
     ordered = OnnxModel(converted)
@@ -62,7 +62,7 @@ def to_fp16(model: onnx.ModelProto, half_io: bool) -> onnx.ModelProto:
 def to_int8(
     model: onnx.ModelProto, images: Tensor, target: Target, name: str
 ) -> tuple[onnx.ModelProto, tuple[str, ...]]:
-    """The graph in int8, and the layers that were left in float.
+    """Return the graph in int8 and the names of the layers that were left in float.
 
     images: (n, C, H, W) real ones, normalised. Weights have a scale a channel. target: 'cpu' takes unsigned
     activations with a zero point, which its kernels are made for, and leaves the first layer in float, which
@@ -72,7 +72,7 @@ def to_int8(
     """
     plain = _unshared(model)
     batches = [image[None].numpy() for image in images]
-    layers = [node.name for node in plain.graph.node if node.op_type in WEIGHED]
+    layers = [node.name for node in plain.graph.node if node.op_type in WEIGHTED_OPERATORS]
     kept = tuple(layers[:1]) if target == "cpu" else ()
     candidates = sorted({*layers[:2], layers[-1]} - set(kept), key=layers.index)
     expected = _run(plain, batches, name)
@@ -88,7 +88,7 @@ def to_int8(
 
 
 class _Reader(CalibrationDataReader):  # type: ignore[misc]
-    """The batches one by one, as the quantiser asks for them."""
+    """A reader of calibration batches (1, C, H, W) one by one, as the quantiser asks for them."""
 
     def __init__(self, image: str, batches: Sequence[NDArray[Any]]) -> None:
         self.feeds = iter([{image: batch} for batch in batches])
@@ -100,7 +100,7 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]
 def _calibrate(
     model: onnx.ModelProto, batches: Sequence[NDArray[Any]], symmetric: bool
 ) -> tuple[onnx.ModelProto, Any]:
-    """The model with the shapes of its tensors, and the range of every tensor over the images.
+    """Return the model with the shapes of its tensors, and the range of every tensor over the images.
 
     Raises DotsZooError where the quantiser's own files have no space.
     """
@@ -123,12 +123,13 @@ def _calibrate(
 def _quantise(
     model: onnx.ModelProto, ranges: Any, target: Target, in_float: Sequence[str]
 ) -> onnx.ModelProto:
+    """Quantise a copy of the model, except for the layers named in `in_float`."""
     symmetric = target != "cpu"
-    own = onnx.ModelProto()
-    own.CopyFrom(model)
+    float_model = onnx.ModelProto()
+    float_model.CopyFrom(model)
     with _quiet():
         quantiser = QDQQuantizer(
-            own,
+            float_model,
             per_channel=True,
             reduce_range=target == "cpu",  # processors without VNNI add pairs of products in 16 bits
             weight_qType=QuantType.QInt8,
@@ -166,7 +167,7 @@ def _ranges_of_outputs(model: onnx.ModelProto, ranges: Any) -> dict[str, list[di
 
 
 def _integer_relus(model: onnx.ModelProto) -> None:
-    """quantise(relu(dequantise(x))) -> max(x, zero point) at the scale of x, where others read x too.
+    """Rewrite quantise(relu(dequantise(x))) as max(x, zero point) at the scale of x, where others read x too.
 
     ONNX Runtime has no integer ReLU: it would go to float and back. A ReLU that is the only reader of its
     input is gone already, unless that is an output: unsigned integers with a zero point of 0 clip by
@@ -192,9 +193,9 @@ def _integer_relus(model: onnx.ModelProto) -> None:
 
 
 def _unshared(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy in which every layer has weights of its own and a name.
+    """Return a copy in which every layer has weights of its own and a name.
 
-    Exporters store equal weights once, behind an Identity; the quantiser would see no constant there.
+    Exporters store equal weights once, read through an Identity; the quantiser would see no constant there.
     """
     plain = onnx.ModelProto()
     plain.CopyFrom(model)
@@ -203,27 +204,29 @@ def _unshared(model: onnx.ModelProto) -> onnx.ModelProto:
     for node in [n for n in plain.graph.node if n.op_type == "Identity" and n.input[0] in weights]:
         weights[node.output[0]] = weights[node.input[0]]
         plain.graph.node.remove(node)
-    for number, node in enumerate(plain.graph.node):
-        node.name = f"{node.op_type}_{number}"
+    for index, node in enumerate(plain.graph.node):
+        node.name = f"{node.op_type}_{index}"
         for i, name in enumerate(node.input):
-            shared = node.op_type in WEIGHED and name in used  # the quantiser would give both one scale
+            shared = (
+                node.op_type in WEIGHTED_OPERATORS and name in used
+            )  # the quantiser would give both one scale
             if name in weights and (shared or weights[name].name != name):
-                own = numpy_helper.from_array(numpy_helper.to_array(weights[name]), f"{node.name}_{i}")
-                plain.graph.initializer.append(own)
-                node.input[i] = own.name
+                weight = numpy_helper.from_array(numpy_helper.to_array(weights[name]), f"{node.name}_{i}")
+                plain.graph.initializer.append(weight)
+                node.input[i] = weight.name
             used.add(name)
     return plain
 
 
 def _run(model: onnx.ModelProto, batches: Sequence[NDArray[Any]], name: str) -> list[NDArray[Any]]:
-    """Every output over all images."""
+    """Return every output over all images."""
     session = open_session(model.SerializeToString(), "cpu", 1, name)
     runs = [session.run(None, {model.graph.input[0].name: batch}) for batch in batches]
     return [np.concatenate(output) for output in zip(*runs, strict=True)]
 
 
 def _error(expected: Sequence[NDArray[Any]], got: Sequence[NDArray[Any]]) -> float:
-    """Mean difference as a share of the mean magnitude, the mean over the outputs."""
+    """Return the mean difference / the mean magnitude, averaged over the outputs."""
     return float(
         np.mean([np.abs(g - e).mean() / np.abs(e).mean() for e, g in zip(expected, got, strict=True)])
     )
@@ -231,6 +234,7 @@ def _error(expected: Sequence[NDArray[Any]], got: Sequence[NDArray[Any]]) -> flo
 
 @contextmanager
 def _room() -> Iterator[None]:
+    """Explain a temporary folder without space."""
     try:
         yield
     except OSError as error:
@@ -242,7 +246,7 @@ def _room() -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The quantiser advises on the root logger to prepare graphs that are prepared."""
+    """Silence the quantiser, which advises on the root logger to prepare graphs that are prepared."""
     level = logging.root.level
     logging.root.setLevel(logging.ERROR)
     try:

@@ -36,7 +36,7 @@ from .tasks import wrap
 
 @dataclass(frozen=True)
 class Claim:
-    """What is to be proven: that a graph computes `network`, in float32 and evaluation mode, on `batches`.
+    """The claim to be proven: a graph computes `network`, in float32 and evaluation mode, on `batches`.
 
     name: opens the messages. adapter: of a task that has something around the network, else None. batches:
     normalised images, (n, C, H, W) each.
@@ -67,7 +67,7 @@ class LoweredGraph:
 
     @property
     def content(self) -> bytes:
-        """The graph as the bytes of a file."""
+        """The graph as bytes."""
         content: bytes = self.graph.SerializeToString()
         return content
 
@@ -127,7 +127,10 @@ def choose_reference(claim: Claim, size: tuple[int, int, int], seed: int) -> Ref
 
 
 def _outputs_are_informative(claim: Claim) -> bool:
-    """True where every output of the network depends on the image by more than rounding."""
+    """Return True where every output of the network depends on the image by more than rounding.
+
+    Raises ParityError for outputs that are not finite.
+    """
     if is_unfitted(claim.network):
         return False
     outputs = list(zip(*run_torch(claim.outputs_of(claim.network), claim.batches), strict=True))

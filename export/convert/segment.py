@@ -1,7 +1,7 @@
-"""A segmenter of MMSegmentation as one graph: image -> label map, or the score of every class.
+"""Export a segmenter of MMSegmentation as one graph: image -> label map, or the score of every class.
 
-The network, image -> logits at the size of the image, is traced, lowered and proven as any other; what is the
-largest is an operator behind it. The result is held against MMSegmentation's own.
+The network, image -> logits at the size of the image, is traced, lowered and proven as any other; the largest
+class is an operator after it. The result is compared with MMSegmentation's own.
 """
 
 import json
@@ -19,7 +19,7 @@ from dots_zoo.runtime.errors import DotsZooError
 from .detect import resize_rule
 from .options import IMAGE_TYPES, IOSpec
 from .parity import ParityError, run_onnx
-from .pre_post import Wrapped, append, bytes_in_front, classes, feeds, normalisation
+from .pre_post import Wrapped, append, classes, feeds, normalisation, prepend_normalisation
 from .precision import Precision
 
 # The share of pixels with the same label at least. A pixel between two classes may fall on either side.
@@ -35,7 +35,7 @@ largest (float[batch, classes, height, width] logits) => (int64[{sizes}] labels)
 
 
 def segment_logits(model: nn.Module) -> Wrapped:
-    """The network: `logits` (N, classes, H, W), at the size of the image.
+    """Wrap the network: `logits` (N, classes, H, W), at the size of the image.
 
     Raises DotsZooError for another model than a segmenter of whole images with a score for every class.
     """
@@ -68,7 +68,7 @@ class _Logits(nn.Module):
 
 
 def reference(model: Any, images: Tensor) -> Tensor:
-    """MMSegmentation's own logits (N, classes, H, W) for normalised RGB images."""
+    """Return MMSegmentation's own logits (N, classes, H, W) for normalised RGB images (N, 3, H, W)."""
     shape = (images.shape[2], images.shape[3])
     images = images.flip(1) if normalisation(model)[2] else images
     with torch.no_grad():
@@ -78,7 +78,7 @@ def reference(model: Any, images: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Segmenter:
-    """The ends of task segment."""
+    """The adapter of task segment: the largest class, and bytes as input."""
 
     io: IOSpec
 
@@ -109,12 +109,12 @@ class Segmenter:
     ) -> onnx.ModelProto:
         if not self.io.logits:
             fixed = dict(zip(("batch", "height", "width"), (1, *size[1:]), strict=True))
-            sizes = ", ".join(axis if axis in dynamic else str(number) for axis, number in fixed.items())
+            sizes = ", ".join(axis if axis in dynamic else str(extent) for axis, extent in fixed.items())
             graph = append(graph, LARGEST.format(opset=opset, sizes=sizes), "labels")
-        return bytes_in_front(graph, model) if self.io.image == "uint8" else graph
+        return prepend_normalisation(graph, model) if self.io.image == "uint8" else graph
 
     def is_informative(self, model: nn.Module, batches: Sequence[Tensor]) -> bool:
-        """Whether more than one class is the largest somewhere."""
+        """Return True where more than one class is the largest somewhere."""
         return any(len(reference(model, batch).argmax(1).unique()) > 1 for batch in batches)
 
     def perturb_classifier(self, model: nn.Module, images: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""What a graph is asked to do: a task wraps a torch model and names what goes in and what comes out.
+"""The tasks of a graph: each wraps a torch model and names its input and outputs.
 
 The input is always `image`. A task is a function from a model to a Wrapped, and what the file has around the
 network, if anything; a new one is a function here or in a module of its own, and its name in TASKS.
@@ -23,7 +23,7 @@ from .segment import Segmenter, segment_logits
 
 
 class _Graph(nn.Module):
-    """The model as the exporters want it: one argument, named as the input; a tuple of outputs."""
+    """A model as the exporters take it: one argument, named as the input; a tuple of outputs."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -35,14 +35,14 @@ class _Graph(nn.Module):
 
 
 def classify(model: nn.Module) -> Wrapped:
-    """`logits` (N, classes). The file has the classes' number, and their names where timm's cfg has them."""
+    """Wrap a classifier: `logits` (N, classes). The file names the classes where timm's cfg does."""
     if _is_features(model):
         raise DotsZooError(f"task classify needs a model that classifies of timm, got {type(model).__name__}")
     return Wrapped(_Graph(model), ("logits",), classes(model, getattr(model, "num_classes", 0)))
 
 
 def features(model: nn.Module) -> Wrapped:
-    """One `feature_<stride>` (N, C, H, W) a map; a second map of one stride is `feature_<stride>_1`."""
+    """Wrap a backbone: a `feature_<stride>` (N, C, H, W) a map; a second of one stride ends in `_1`."""
     if not _is_features(model):
         raise DotsZooError(f"task features needs a features_only model of timm, got {type(model).__name__}")
     info: Any = model.feature_info
@@ -62,7 +62,7 @@ ADAPTERS: dict[str, Callable[[IOSpec], TaskAdapter]] = {"detect": Detector, "seg
 
 
 def wrap(model: nn.Module, task: str) -> Wrapped:
-    """Raises DotsZooError for a task that is not known, and for a model that does not suit it."""
+    """Wrap a model for a task. Raises DotsZooError for an unknown task and a model that does not suit it."""
     if task not in TASKS:
         raise DotsZooError(f"unknown task {task!r}: expected {', '.join(TASKS)}")
     return TASKS[task](model)
@@ -86,28 +86,28 @@ def adapter_of(options: ExportOptions) -> TaskAdapter | None:
 
 
 def fused(model: nn.Module, task: str, rewrites: Sequence[str]) -> nn.Module:
-    """A copy with fewer operations: the network itself, or the backbone of a detector or segmenter."""
+    """Return a copy with fewer operations, in the network or in the backbone of a detector or segmenter."""
     if task not in ADAPTERS:
         return fuse(model, rewrites)
-    twin = copy.deepcopy(model)
-    bodies = _bodies(twin)
+    rewritten = copy.deepcopy(model)
+    bodies = _bodies(rewritten)
     if not bodies:
         raise DotsZooError(
             f"--fuse is for the networks of dots_zoo, and this {type(model).__name__} has no DotsBackbone"
         )
     for part in bodies:
         part.body = fuse(part.body, rewrites)  # type: ignore[arg-type]
-    return twin.eval()
+    return rewritten.eval()
 
 
 def is_fusible(model: nn.Module, task: str) -> bool:
-    """Whether `fused` takes it: all that it would rewrite are networks of dots_zoo."""
+    """Return True where all that `fused` would rewrite are networks of dots_zoo."""
     parts: list[Any] = [part.body for part in _bodies(model)] if task in ADAPTERS else [model]
     return bool(parts) and all(isinstance(getattr(part, "model", part), CellNet) for part in parts)
 
 
 def _bodies(model: nn.Module) -> list[nn.Module]:
-    """The backbones of a detector or segmenter."""
+    """Return the backbones of a detector or segmenter."""
     return [part for part in model.modules() if type(part).__name__ == "DotsBackbone"]
 
 

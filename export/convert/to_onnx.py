@@ -46,12 +46,12 @@ Size = tuple[int, int, int]  # (C, H, W)
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written and measured.
+    """The file that was written, and its parity.
 
     shape: of the input, (batch, C, H, W), None for what is dynamic. outputs: their names, in order.
     fitted_for_check: parity was measured on a copy with fitted statistics, as the weights were never fitted.
-    answers: what a task around the network was measured by, such as the share of matched boxes. metadata:
-    what the file says of itself.
+    answers: figures of the comparison of a task's answers, such as the share of matched boxes. metadata: as
+    written into the file.
     """
 
     path: Path

@@ -1,4 +1,4 @@
-"""From a torch module to an ONNX graph in memory, by either of torch's exporters."""
+"""Trace a torch module to an ONNX graph in memory, with either of torch's exporters."""
 
 import io
 import warnings
@@ -27,11 +27,11 @@ def trace(
     opset: int,
     exporter: Exporter,
 ) -> onnx.ModelProto:
-    """The graph of `model(image)` with its weights inside: input `image`, the outputs named in order.
+    """Return the graph of `model(image)` with its weights inside: input `image`, the outputs named in order.
 
     model: in evaluation mode; its forward has one argument, called `image`. image: (N, C, H, W), N >= 2
     where the batch is to be dynamic, since torch.export takes a batch of one for a constant. dynamic: names
-    from AXES. Raises DotsZooError where the exporter gives up, or gives another opset than the one asked for.
+    from AXES. Raises DotsZooError where the exporter gives up, or gives another opset than the requested one.
     """
     with _explained(exporter):
         if exporter == "dynamo":
@@ -52,9 +52,10 @@ def trace_parts(
     dynamic: Sequence[str],
     opset: int,
 ) -> onnx.ModelProto:
-    """As `trace`, for several arguments, each a tensor or a list of tensors, by the older exporter.
+    """Trace a module of several arguments, tensors or lists of tensors, with the older exporter.
 
     inputs: a name for every tensor, in order. Tensors of four dimensions have the dynamic axes, others none.
+    Raises DotsZooError as `trace` does.
     """
     with _explained("torchscript"):
         graph = _torchscript(model, tuple(arguments), list(inputs), list(outputs), dynamic, opset)
@@ -65,7 +66,7 @@ def trace_parts(
 
 @contextmanager
 def _explained(exporter: Exporter) -> Iterator[None]:
-    """Without the exporters' warnings, and with what they raise as a sentence."""
+    """Silence the exporters' warnings, and turn what they raise into one sentence."""
     try:
         with _quiet(), torch.no_grad():
             yield
@@ -111,9 +112,9 @@ def _torchscript(
     tensors = [t for a in arguments for t in ([a] if isinstance(a, Tensor) else a)]
     axes: dict[str, dict[int, str]] = {name: {0: "batch"} for name in outputs} if "batch" in dynamic else {}
     for name, tensor in zip(inputs, tensors, strict=True):
-        own = "" if len(inputs) == 1 else f"{name}_"
+        prefix = "" if len(inputs) == 1 else f"{name}_"
         if tensor.ndim == 4:
-            axes[name] = {AXES[axis]: axis if axis == "batch" else f"{own}{axis}" for axis in dynamic}
+            axes[name] = {AXES[axis]: axis if axis == "batch" else f"{prefix}{axis}" for axis in dynamic}
     torch.onnx.export(
         model,
         arguments,
@@ -142,7 +143,7 @@ def _strip(model: onnx.ModelProto) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The older exporter is chosen knowingly, and parity at other batch sizes judges what was traced."""
+    """Silence the older exporter: it is an explicit choice, and parity judges its traces."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "You are using the legacy TorchScript-based", DeprecationWarning)
         warnings.filterwarnings("ignore", "The feature will be removed", DeprecationWarning)

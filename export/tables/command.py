@@ -29,7 +29,7 @@ examples:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Write the tables as `argv` says; 1 where the parity or provider check of a row failed."""
+    """Write the tables as `argv` says; return 1 where the parity or provider check of a row failed."""
     return run_tables(_parser().parse_args(argv))
 
 
@@ -49,10 +49,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def run_tables(args: argparse.Namespace) -> int:
-    """Write the files and say where; 1 where a row's parity or provider check failed."""
+    """Write the files and print where; return 1 where a row's parity or provider check failed."""
     plan = None if args.counts_only else plan_of(args)
     out: Path = args.out
-    with _made(out):
+    with _new_folder(out):
         for name in FILES:
             check_output(out / name)
         document, bench = tables(
@@ -75,8 +75,8 @@ def run_tables(args: argparse.Namespace) -> int:
 
 
 @contextmanager
-def _made(folder: Path) -> Iterator[None]:
-    """The folder, made where it is missing; where the work fails, what was made for it goes away again."""
+def _new_folder(folder: Path) -> Iterator[None]:
+    """Make a folder where it is missing; remove what was made, if empty, where the work fails."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         try:

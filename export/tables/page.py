@@ -1,4 +1,4 @@
-"""The tables as Markdown and HTML; they hold nothing that is not in the JSON."""
+"""Render the tables as Markdown and HTML; they hold nothing that is not in the JSON."""
 
 from collections.abc import Callable, Iterator, Mapping
 from html import escape
@@ -21,7 +21,7 @@ ABSENT: Cell = ("", float("inf"))
 
 
 def columns(table: Mapping[str, Any]) -> dict[str, Callable[[Row], Cell]]:
-    """heading -> cell of a row; a table without the paper's costs does without their columns."""
+    """Return heading -> cell of a row; a table without the paper's costs does without their columns."""
     name = {"architecture": _architecture, f"paper: {table['score']}": _score}
     rest = {"p50 ms": _p50, "p95 ms": _p95, "remarks": _remarks, "network": _network}
     if all(row["paper"]["macs"] is None for row in table["rows"]):
@@ -60,7 +60,7 @@ def _sortable(table: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def to_markdown(document: Mapping[str, Any]) -> str:
-    """The same tables."""
+    """Return the same tables as Markdown."""
     lines = [f"# {TITLE}", "", NOTE, ""]
     lines += [f"- {key}: {value}" for key, value in _facts(document)]
     for table in document["tables"]:
@@ -108,13 +108,13 @@ def _network(row: Row) -> Cell:
 
 def _remarks(row: Row) -> Cell:
     latency = row["latency"] or {}
-    said = [
+    remarks = [
         "> 600 M" if row["over_mobile_limit"] else "",
         f"refused: {latency['refused']}" if "refused" in latency else "",
         "noisy" if latency.get("noisy") else "",
         row["note"],
     ]
-    return _text("; ".join(text for text in said if text))
+    return _text("; ".join(text for text in remarks if text))
 
 
 def _text(text: str) -> Cell:

@@ -13,7 +13,10 @@ Size = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Network:
-    """A public network. name: of timm or torchvision. arguments: of its constructor. label: shown instead."""
+    """A public network.
+
+    name: of timm or torchvision. arguments: of its constructor. label: shown instead of the name.
+    """
 
     name: str
     library: Literal["timm", "torchvision"] = "timm"
@@ -22,7 +25,7 @@ class Network:
 
     @property
     def key(self) -> str:
-        """What stands for it in tables and file names."""
+        """Its name in tables and file names."""
         return self.label or self.name
 
 
@@ -31,7 +34,7 @@ class Line:
     """One row of a paper's table.
 
     score: as Table.score says. network: None where none is in timm, in torchvision or among the bundled
-    cells; same: whether it is the row's own and not its nearest relative.
+    cells. same: it is the row's own network and not its nearest relative.
     """
 
     architecture: str
@@ -45,8 +48,10 @@ class Line:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of the paper. task, size: how our networks are counted and measured; whole: whether the
-    paper's costs are of the same thing."""
+    """A table of the paper.
+
+    task, size: how our networks are counted and measured. whole: the paper's costs are of the same network.
+    """
 
     key: str
     title: str
@@ -70,7 +75,7 @@ NOT_PUBLIC = "not in timm, in torchvision or among the bundled cells"
 
 
 def _line(unit: float) -> Callable[..., Line]:
-    """(architecture, params in millions, MACs in `unit`, score, network, note)."""
+    """Return a function of (architecture, params in millions, MACs in `unit`, score, network, note)."""
 
     def line(
         architecture: str,
@@ -81,8 +86,8 @@ def _line(unit: float) -> Callable[..., Line]:
         note: str = "",
         same: bool = True,
     ) -> Line:
-        said = note or ("" if network else NOT_PUBLIC)
-        return Line(architecture, params * M, macs * unit, str(reached), network, said, same)
+        remark = note or ("" if network else NOT_PUBLIC)
+        return Line(architecture, params * M, macs * unit, str(reached), network, remark, same)
 
     return line
 

@@ -44,7 +44,7 @@ Task = Literal["classify", "features"]
 
 @dataclass(frozen=True)
 class Item:
-    """One network at one size: what is counted, exported and measured once, wherever it appears."""
+    """One network at one size, counted, exported and measured once, wherever it appears."""
 
     network: Network
     task: Task
@@ -52,13 +52,13 @@ class Item:
 
     @property
     def file(self) -> str:
-        """Of its ONNX file."""
+        """The name of its ONNX file."""
         size = "x".join(map(str, self.size[1:]))
         return f"{self.network.key}_{size}{'_features' if self.task == 'features' else ''}.onnx"
 
 
 def build(item: Item, device: str = "cpu") -> nn.Module:
-    """The network with fresh weights, in evaluation mode, under the name that the tables give it."""
+    """Build the network with random weights, in evaluation mode, under the name that the tables give it."""
     network = item.network
     if network.library == "timm":
         arguments = dict(network.arguments)
@@ -75,7 +75,7 @@ def build(item: Item, device: str = "cpu") -> nn.Module:
 
 
 def registered() -> list[Item]:
-    """The networks of dots_zoo that have a cell of their own, each at its own size."""
+    """Return the networks of dots_zoo that have a cell of their own, each at its own size."""
     names = [name for name in timm.list_models(module="zoo") if not name.startswith("cell_")]
     return [Item(Network(name), "classify", _own_size(name)) for name in names]
 
@@ -87,12 +87,12 @@ def _own_size(name: str) -> Size:
 
 
 def items(pattern: str = "*") -> list[Item]:
-    """Everything to count and measure whose name matches, each once."""
-    found = [
+    """Return everything to count and measure whose name matches, each once."""
+    in_tables = [
         Item(line.network, table.task, table.size) for table in TABLES for line in table.lines if line.network
     ]
-    whole = {item.file: item for item in [*found, *registered()]}
-    return [item for item in whole.values() if fnmatch(item.network.key, pattern)]
+    by_file = {item.file: item for item in [*in_tables, *registered()]}
+    return [item for item in by_file.values() if fnmatch(item.network.key, pattern)]
 
 
 def tables(
@@ -102,10 +102,11 @@ def tables(
     exporter: Exporter = "torchscript",
     progress: Callable[[str], None] = lambda line: None,
 ) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """(the tables, the benchmark behind their latency), as JSON. plan: None counts and measures nothing.
+    """Return (the tables, the benchmark of their latency), as JSON.
 
-    pattern: of the networks to take up; the others' rows have the paper's figures only. Raises DotsZooError
-    where no network matches, and ParityError where an export is not proven.
+    plan: None counts and measures nothing. pattern: of the networks to select; the others' rows have the
+    paper's figures only. Raises DotsZooError where no network matches, and ParityError where an export is
+    not proven.
     """
     chosen = items(pattern)
     if not chosen:
@@ -137,8 +138,8 @@ def _measure(
 ) -> dict[str, Any]:
     with _folder() as folder:
         with ProcessPoolExecutor(WORKERS, get_context("spawn")) as pool:
-            for done in pool.map(_export, chosen, [folder] * len(chosen), [exporter] * len(chosen)):
-                progress(f"exported and proven: {done}")
+            for file in pool.map(_export, chosen, [folder] * len(chosen), [exporter] * len(chosen)):
+                progress(f"exported and proven: {file}")
         return bench([folder / item.file for item in chosen], plan, progress=progress)
 
 
@@ -152,7 +153,7 @@ def _folder() -> Iterator[Path]:
 
 
 def _export(item: Item, folder: Path, exporter: Exporter) -> str:
-    """In a process of its own."""
+    """Export an item with one thread, in a process of its own; return the name of its file."""
     torch.set_num_threads(1)
     options = ExportOptions(task=item.task, input_size=item.size, exporter=exporter)
     export_onnx(build(item), folder / item.file, options)
@@ -160,7 +161,7 @@ def _export(item: Item, folder: Path, exporter: Exporter) -> str:
 
 
 def _is_shown(row: Row, plan: Plan | None) -> bool:
-    """The tables have one latency: of the first provider, batch and number of threads."""
+    """Return True for a row of the first provider, batch and threads: the tables have one latency."""
     assert plan is not None
     first = (plan.batches[0], plan.threads[0])
     return (row.batch, row.threads) == first and row.provider_asked == _setting(plan)["provider"]
@@ -205,7 +206,7 @@ def _line(line: Line, table: Table, counts: Mapping[str, Any], rows: Mapping[str
 
 
 def _own(item: Item | None, counts: Mapping[str, Any], rows: Mapping[str, Row]) -> dict[str, Any]:
-    """Our part of a row: None where there is no public network, or it was not taken up."""
+    """Return our part of a row, None where there is no public network or it was not selected."""
     if item is None or item.file not in counts:
         return {"network": None, "ours": None, "over_mobile_limit": False, "latency": None}
     costs = counts[item.file]
@@ -219,12 +220,12 @@ def _own(item: Item | None, counts: Mapping[str, Any], rows: Mapping[str, Row]) 
 
 
 def _difference(line: Line, costs: Mapping[str, int]) -> dict[str, float]:
-    """Ours over the paper's, less one."""
+    """Return ours / the paper's - 1."""
     return {"params": costs["params"] / line.params - 1, "macs": costs["macs"] / line.macs - 1}
 
 
 def _latency(row: Row) -> dict[str, Any]:
-    """Times, or why they are withheld."""
+    """Return the times, or why they are withheld."""
     if row.failures:
         return {"refused": "; ".join(f"{check}: {why}" for check, why in row.failures.items())}
     keys = ("p50_ms", "p95_ms", "cv", "noisy")
@@ -236,16 +237,16 @@ def _latency(row: Row) -> dict[str, Any]:
 
 
 def _ours(counts: Mapping[str, Any], rows: Mapping[str, Row]) -> dict[str, Any]:
-    """All registered networks; `paper` has no costs, and the score that `dots-zoo list` shows."""
-    found = []
+    """Return all registered networks; `paper` has no costs, and the score that `dots-zoo list` shows."""
+    lines = []
     for item in registered():
         cfg: Any = timm.get_pretrained_cfg(item.network.name)
         score = "; ".join(cfg.notes or ()).replace("paper: ", "")
         if item.file in counts:
             paper = {"params": None, "macs": None, "score": score or None}
-            own = _own(item, counts, rows)
-            found.append(
-                {"architecture": item.network.name, "paper": paper, **own, "difference": None,
+            ours = _own(item, counts, rows)
+            lines.append(
+                {"architecture": item.network.name, "paper": paper, **ours, "difference": None,
                  "note": f"{item.size[1]}x{item.size[2]}"}
             )  # fmt: skip
     return {
@@ -254,5 +255,5 @@ def _ours(counts: Mapping[str, Any], rows: Mapping[str, Row]) -> dict[str, Any]:
         "note": "Each at its own input size, with the accuracy that its paper reports.",
         "score": "accuracy in the paper, %",
         "input_size": None,
-        "rows": found,
+        "rows": lines,
     }

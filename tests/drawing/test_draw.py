@@ -90,8 +90,8 @@ def test_curves_from_the_inputs_have_a_lane_of_their_own():
         layout = lay_out(cell)
         inputs = range(cell.nodes[0])
         begin = min(label.left for label in layout.labels)
-        own = [box for node, box in layout.boxes.items() if node not in inputs]
-        assert all(part.left >= begin for part in [*own, *layout.labels]) and begin > END_WIDTH
+        node_boxes = [box for node, box in layout.boxes.items() if node not in inputs]
+        assert all(part.left >= begin for part in [*node_boxes, *layout.labels]) and begin > END_WIDTH
         assert {layout.boxes[node].right for node in inputs} == {END_WIDTH}
         lefts = {
             label.left for edge, label in zip(cell.edges, layout.labels, strict=True) if edge.input in inputs

@@ -39,6 +39,35 @@ def imports(path: Path, root: Path = ROOT) -> list[tuple[str, bool]]:
     return names
 
 
+def docstrings(path: Path) -> list[str]:
+    """Return every docstring of a file: of the module, its classes and its functions."""
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef)
+    nodes = (node for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, documented))
+    return [text for text in map(ast.get_docstring, nodes) if text]
+
+
+def defined_names(path: Path) -> set[str]:
+    """Return what a file defines: itself, functions, classes, parameters, attributes and variables."""
+    names = {path.stem}
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name.strip("_"))
+        elif isinstance(node, ast.arg):
+            names.add(node.arg)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            names.add(node.attr)
+    return names
+
+
+def parameters(function: ast.FunctionDef) -> list[str]:
+    """Return the names of a function's parameters, without self and cls."""
+    arguments = function.args
+    names = [arg.arg for arg in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)]
+    return names[1:] if names[:1] in (["self"], ["cls"]) else names
+
+
 def arrows(*folders: str, root: Path = ROOT) -> dict[str, set[str]]:
     """Return module -> the modules of the project that it imports anywhere, in functions and for types too.
 

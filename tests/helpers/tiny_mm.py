@@ -91,13 +91,13 @@ def _picture(draws: np.random.Generator) -> tuple[Image.Image, list[tuple[int, l
     labels = Image.new("L", (SIDE, SIDE), 0)
     boxes = []
     for left in (0, SIDE // 2):
-        kind, side = int(draws.integers(2)), int(draws.integers(16, 25))
+        label, side = int(draws.integers(2)), int(draws.integers(16, 25))
         x, y = left + int(draws.integers(0, SIDE // 2 - side + 1)), int(draws.integers(0, SIDE - side + 1))
         corners = [x, y, x + side - 1, y + side - 1]
         for target, fill in ((image, (220, 220, 220)), (labels, 1)):
             draw = ImageDraw.Draw(target)
-            (draw.rectangle if kind == 0 else draw.ellipse)(corners, fill=fill)
-        boxes.append((kind, [x, y, side, side]))
+            (draw.rectangle if label == 0 else draw.ellipse)(corners, fill=fill)
+        boxes.append((label, [x, y, side, side]))
     return image, boxes, labels
 
 
@@ -111,10 +111,10 @@ def make_coco(root: Path, counts: dict[str, int]) -> Path:
             image, boxes, _ = _picture(draws)
             name = f"{split}{index}.jpg"
             image.save(root / "images" / name, quality=95)
-            number = len(images) + 1
-            images.append({"id": number, "file_name": name, "width": SIDE, "height": SIDE})
-            for kind, box in boxes:
-                entry = {"id": len(annotations) + 1, "image_id": number, "category_id": (3, 7)[kind]}
+            image_id = len(images) + 1
+            images.append({"id": image_id, "file_name": name, "width": SIDE, "height": SIDE})
+            for label, box in boxes:
+                entry = {"id": len(annotations) + 1, "image_id": image_id, "category_id": (3, 7)[label]}
                 annotations.append({**entry, "bbox": box, "area": box[2] * box[3], "iscrowd": 0})
         categories = [{"id": 3, "name": "square"}, {"id": 7, "name": "disc"}]
         table = {"images": images, "annotations": annotations, "categories": categories}

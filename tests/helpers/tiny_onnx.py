@@ -89,8 +89,8 @@ class Gpu:
         self.real = ort.InferenceSession
         empty = SimpleNamespace(
             ortvalue_from_numpy=self.value,
-            ortvalue_from_shape_and_type=lambda shape, kind, device, index: SimpleNamespace(
-                what=(device, tuple(shape), str(kind))
+            ortvalue_from_shape_and_type=lambda shape, dtype, device, index: SimpleNamespace(
+                what=(device, tuple(shape), str(dtype))
             ),
         )
         monkeypatch.setattr(ort, "get_available_providers", lambda: [TENSORRT, CUDA, "CPUExecutionProvider"])

@@ -51,9 +51,9 @@ class Trained:
 
 @pytest.fixture(scope="module", params=["det", "seg"])
 def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    made = Trained(request.param, tmp_path_factory.mktemp(request.param))
-    assert made.run("train", str(made.config), "--work-dir", str(made.out)) == 0
-    return made
+    training = Trained(request.param, tmp_path_factory.mktemp(request.param))
+    assert training.run("train", str(training.config), "--work-dir", str(training.out)) == 0
+    return training
 
 
 def metric(row: dict[str, float], task: str) -> float:
@@ -108,14 +108,14 @@ def exported(trained: Trained, path: Path, *words: str) -> Path:
 def test_an_exported_file_has_the_metric_of_the_network(trained: Trained, tmp_path: Path) -> None:
     words = {"det": ["--image", "uint8"], "seg": ["--logits", "--fuse"]}[trained.task]
     file = exported(trained, tmp_path / "m.onnx", *words)
-    found = []
+    metrics = []
     for weights in (trained.best, str(file)):
         out, logs = tmp_path / "metrics.json", str(tmp_path / "logs" / Path(weights).suffix)
         words = ["test", str(trained.config), weights, "--work-dir", logs, "--json", str(out)]
         assert trained.run(*words) == 0
-        found.append(json.loads(out.read_text()))
+        metrics.append(json.loads(out.read_text()))
     name, within = {"det": ("coco/bbox_mAP", 1e-3), "seg": ("mIoU", 0.1)}[trained.task]
-    assert found[1][name] == pytest.approx(found[0][name], abs=within) and found[0][name] > 0.2
+    assert metrics[1][name] == pytest.approx(metrics[0][name], abs=within) and metrics[0][name] > 0.2
     facts = {p.key: p.value for p in onnx.load(str(file)).metadata_props}
     assert facts["task"] == TASKS[trained.task] and facts["model"] == "tiny"
     assert json.loads(facts["class_names"]) == (
@@ -203,8 +203,8 @@ def test_a_built_model_predicts_what_the_command_does(trained: Trained) -> None:
     assert not model.training and model.cfg.default_scope == ("mmdet" if trained.task == "det" else "mmseg")
     assert model.data_preprocessor.mean.flatten().tolist() == pytest.approx([123.675, 116.28, 103.53])
     sample = infer(model, next(iter(sorted(trained.data.glob("**/images/*.jpg")))))
-    found = sample.pred_instances.bboxes if trained.task == "det" else sample.pred_sem_seg.data
-    assert found.shape[-1] == (4 if trained.task == "det" else SIDE)
+    prediction = sample.pred_instances.bboxes if trained.task == "det" else sample.pred_sem_seg.data
+    assert prediction.shape[-1] == (4 if trained.task == "det" else SIDE)
 
 
 @pytest.mark.parametrize("trained", ["seg"], indirect=True)
@@ -258,8 +258,12 @@ def test_a_taken_folder_and_what_does_not_fit_are_refused(
     ]
     for words, message in refused:
         assert main([trained.task, *words]) == 2, words
-        told = capsys.readouterr().err
-        assert told.startswith("dots-zoo: error: ") and message in told and len(told.splitlines()) == 1
+        error_line = capsys.readouterr().err
+        assert (
+            error_line.startswith("dots-zoo: error: ")
+            and message in error_line
+            and len(error_line.splitlines()) == 1
+        )
         assert not Path(out).exists()
 
 
@@ -275,8 +279,8 @@ def test_a_broken_image_is_named_and_leaves_nothing(
     words = ["train", str(trained.config), "--work-dir", str(out), "--data-root", str(data)]
     for workers in ([], ["--cfg-options", "train_dataloader.num_workers=1"]):
         assert main([trained.task, *words, *workers]) == 2
-        told = capsys.readouterr().err
-        assert ".jpg: not an image that can be decoded" in told and len(told.splitlines()) == 1
+        error_line = capsys.readouterr().err
+        assert ".jpg: not an image that can be decoded" in error_line and len(error_line.splitlines()) == 1
         assert not out.exists()
 
 
@@ -290,9 +294,9 @@ def test_pycocotools_and_faster_coco_eval_agree(trained: Trained, tmp_path: Path
     words = ["test", str(trained.config), trained.best, "--work-dir", str(tmp_path / "logs")]
     assert trained.run(*words, "--cfg-options", f"test_evaluator.outfile_prefix={prefix}") == 0
     numbers = []
-    for kind, evaluation in ((COCO, COCOeval), (faster.COCO, faster.COCOeval_faster)):
+    for reader, evaluation in ((COCO, COCOeval), (faster.COCO, faster.COCOeval_faster)):
         with quiet():
-            truth = kind(str(trained.data / "instances_test.json"))
+            truth = reader(str(trained.data / "instances_test.json"))
             run = evaluation(truth, truth.loadRes(f"{prefix}.bbox.json"), "bbox")
             run.evaluate()
             run.accumulate()

@@ -71,8 +71,8 @@ def test_weights_of_public_code_and_of_timm_load(tmp_path: Path) -> None:
     public = Network(genotype, 4, 5, num_classes=10, imagenet=True)
     torch.save({"state_dict": public.state_dict()}, tmp_path / "public.pth")
     backbone = DotsBackbone(**TINY, checkpoint=tmp_path / "public.pth")
-    own = dict(backbone.body.model.named_parameters())
-    torch.testing.assert_close(own["stem.0.0.weight"], public.state_dict()["stem0.0.weight"])
+    parameters = dict(backbone.body.model.named_parameters())
+    torch.testing.assert_close(parameters["stem.0.0.weight"], public.state_dict()["stem0.0.weight"])
     resnet = timm.create_model("resnet10t", num_classes=3)
     torch.save(resnet.state_dict(), tmp_path / "resnet.pth")
     loaded = DotsBackbone("resnet10t", checkpoint=tmp_path / "resnet.pth").eval()
@@ -132,15 +132,15 @@ def test_norm_eval_keeps_the_statistics_and_trains_the_weights(weights: Path) ->
 
 
 def test_recomputed_and_channels_last_features_have_the_same_gradients(weights: Path) -> None:
-    found = []
+    gradients = []
     for options in ({}, {"with_cp": True}, {"channels_last": True}):
         backbone = DotsBackbone(**TINY, checkpoint=weights, **options).train()
         maps = backbone(IMAGES)
         sum((m * m).mean() for m in maps).backward()
         assert maps[0].is_contiguous(memory_format=torch.channels_last) == ("channels_last" in options)
-        found.append(next(backbone.parameters()).grad)
-    torch.testing.assert_close(found[1], found[0])
-    torch.testing.assert_close(found[2], found[0], rtol=1e-3, atol=1e-6)
+        gradients.append(next(backbone.parameters()).grad)
+    torch.testing.assert_close(gradients[1], gradients[0])
+    torch.testing.assert_close(gradients[2], gradients[0], rtol=1e-3, atol=1e-6)
     with pytest.raises(DotsZooError, match="with_cp: Conv2d cannot recompute activations"):
         _checkpoint_activations(nn.Conv2d(3, 3, 1))
 

@@ -99,11 +99,11 @@ def test_two_rows_of_one_setting_are_told_apart_by_their_files():
     ],
 )
 def test_the_exit_code_tells(
-    factor: float, options: tuple[str, ...], code: int, said: str, tmp_path: Path, capsys: Any
+    factor: float, options: tuple[str, ...], code: int, message: str, tmp_path: Path, capsys: Any
 ):
     files = [tmp_path / "old.json", tmp_path / "new.json"]
     for file, times in zip(files, (TEN, slower(factor)), strict=True):
         file.write_bytes(dump(document(row(times))))
     assert main(["compare", *map(str, files), *options]) == code
     shown = capsys.readouterr()
-    assert said in shown.out + shown.err
+    assert message in shown.out + shown.err

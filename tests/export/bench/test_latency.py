@@ -39,9 +39,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_files_batches_and_threads_in_one_run(path: Path, quick: None):
     named = save(path.with_name("other.onnx"), model="my_model", params="77")
-    said: list[str] = []
+    progress_lines: list[str] = []
     plan = replace(QUICK, batches=(1, 3), threads=(1, 2), min_iterations=5, min_seconds=0.02, memory=True)
-    document = bench([path, named], plan, progress=said.append)
+    document = bench([path, named], plan, progress=progress_lines.append)
     rows = read_bench(json.loads(dump(document))).rows
     settings = [(row.model, row.threads, row.batch) for row in rows]
     assert settings == [(m, t, b) for m in ("tiny", "my_model") for t in (1, 2) for b in (1, 3)]
@@ -59,8 +59,8 @@ def test_files_batches_and_threads_in_one_run(path: Path, quick: None):
         assert row.peak_memory_bytes > 0 and row.gpu_memory_bytes is None
     assert rows[0].sha256 == read_onnx_file(path, [1]).sha256 != rows[4].sha256
     assert document["settings"]["min_seconds"] == 0.02 and document["machine"]["cpu"]
-    assert sum(line.startswith("ready: ") for line in said) == 8
-    assert said[-1] == "round 2 of 2: 8 rows"
+    assert sum(line.startswith("ready: ") for line in progress_lines) == 8
+    assert progress_lines[-1] == "round 2 of 2: 8 rows"
 
 
 def test_rows_take_turns_forwards_and_backwards(path: Path, quick: None, monkeypatch: pytest.MonkeyPatch):
@@ -213,8 +213,11 @@ def test_tensorrt_keeps_engines_apart_and_says_whether_it_found_one(
     assert str(cache) not in json.dumps(document["settings"])
     sha = document["rows"][0]["sha256"][:16]
     assert sorted(folder.name for folder in cache.iterdir()) == [f"{sha}-{n}x3x6x4" for n in (1, 2)]
-    told = [call[1][0][1] for call in gpu.log if call[0] == "session"]
-    assert [options["trt_profile_opt_shapes"] for options in told] == ["image:1x3x6x4", "image:2x3x6x4"]
+    session_options = [call[1][0][1] for call in gpu.log if call[0] == "session"]
+    assert [options["trt_profile_opt_shapes"] for options in session_options] == [
+        "image:1x3x6x4",
+        "image:2x3x6x4",
+    ]
     (cache / f"{sha}-2x3x6x4" / "x.engine").write_bytes(b"")
     assert [row["engine_cached"] for row in bench([path], plan)["rows"]] == [False, True]
 
@@ -345,8 +348,8 @@ def test_bad_files_are_found_before_anything_is_measured(path: Path, monkeypatch
 def test_hostile_sizes(tmp_path: Path, size: tuple[int, int]):
     path = save(tmp_path / "m.onnx")
     proto = onnx.load(path)
-    for dim, number in zip(proto.graph.input[0].type.tensor_type.shape.dim[2:], size, strict=True):
-        dim.dim_value = number
+    for dim, extent in zip(proto.graph.input[0].type.tensor_type.shape.dim[2:], size, strict=True):
+        dim.dim_value = extent
     path.write_bytes(proto.SerializeToString())
     with pytest.raises(
         DotsZooError, match="m.onnx: a batch of 1 images of 3x.* is not one that can be measured"

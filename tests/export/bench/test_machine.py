@@ -17,10 +17,10 @@ def test_machine_has_no_host_name():
 
 
 def test_clocks_and_power_of_the_gpu(monkeypatch: pytest.MonkeyPatch):
-    asked = []
+    commands = []
 
     def smi(command: list[str], **options: Any) -> Any:
-        asked.append(command)
+        commands.append(command)
         line = "Some GPU, 999.1, P0, Enabled, 1980 MHz, 1980 MHz, 2619 MHz, 120.5 W, 700.00 W, 41\n"
         return SimpleNamespace(stdout=line)
 
@@ -28,7 +28,7 @@ def test_clocks_and_power_of_the_gpu(monkeypatch: pytest.MonkeyPatch):
     state = gpu_state()
     assert (state["name"], state["pstate"], state["clocks.sm"]) == ("Some GPU", "P0", "1980 MHz")
     assert (state["power.draw"], state["temperature.gpu"]) == ("120.5 W", "41")
-    assert asked[0][0] == "nvidia-smi" and "pstate" in asked[0][2]
+    assert commands[0][0] == "nvidia-smi" and "pstate" in commands[0][2]
 
 
 def test_a_machine_without_nvidia_smi_says_so(monkeypatch: pytest.MonkeyPatch):

@@ -44,16 +44,16 @@ def test_a_process_that_fails_says_why(tmp_path: Path):
 def test_gpu_memory_is_the_rise_of_what_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     used = iter(["310\n", "450\n"])
     gpu = Gpu(CUDA).install(monkeypatch)
-    asked: list[list[str]] = []
+    commands: list[list[str]] = []
 
     def smi(command: list[str], **options: Any) -> Any:
-        asked.append(command)
+        commands.append(command)
         return SimpleNamespace(stdout=next(used))
 
     monkeypatch.setattr(subprocess, "run", smi)
-    found = measure(task(save(tmp_path / "m.onnx"), 6, CUDA))
-    assert found["gpu"] == 140 * 2**20
-    assert asked[0] == ["nvidia-smi", "--id=0", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
+    measured = measure(task(save(tmp_path / "m.onnx"), 6, CUDA))
+    assert measured["gpu"] == 140 * 2**20
+    assert commands[0] == ["nvidia-smi", "--id=0", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
     assert [call[0] for call in gpu.log] == ["preload", "session", *["run with copies"] * memory.RUNS]
     assert gpu.log[1][1] == [(CUDA, {})]
 

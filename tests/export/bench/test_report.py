@@ -140,7 +140,7 @@ def test_many_networks_are_spread_over_plots_of_one_scale(tmp_path: Path):
     assert captions[-1].endswith("p99 (hair), 2 of 2")  # 24 rows in each
     titles = [re.findall(r"<title>(m\d+): [0-9.]+ ms at 1", svg) for svg in page.split("<svg")]
     assert ["m0", "m3", "m6", "m9", "m12", "m15"] in titles
-    assert sum(len(found) for found in titles) == 17
+    assert sum(len(labels) for labels in titles) == 17
 
 
 def test_the_pareto_front_by_hand():
@@ -190,8 +190,8 @@ def test_names_say_what_is_not_plain():
         row(model="b", engine="torch compiled", provider_asked="cpu"),
         row(model="b", cuda_graph=True),
     ]
-    found = names(read_bench(document(*rows)).rows)
-    assert found == ["a.onnx", "a_fused.onnx", "a int8", "b torch compiled", "b graph"]
+    labels = names(read_bench(document(*rows)).rows)
+    assert labels == ["a.onnx", "a_fused.onnx", "a int8", "b torch compiled", "b graph"]
 
 
 def test_labels_are_cut_and_not_mathematics():

@@ -59,9 +59,9 @@ def test_what_a_session_is_told():
     assert provider_options("cpu", Options()) == [("CPUExecutionProvider", {})]
     cuda = {"cudnn_conv_algo_search": "EXHAUSTIVE", "use_tf32": "1", "enable_cuda_graph": "0"}
     assert provider_options("cuda", Options()) == [(CUDA, cuda)]
-    told = Options(cudnn_search="heuristic", tf32=False, cuda_graph=True)
+    options = Options(cudnn_search="heuristic", tf32=False, cuda_graph=True)
     other = {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0", "enable_cuda_graph": "1"}
-    assert provider_options("cuda", told, ("image", (2, 3, 4, 5))) == [(CUDA, other)]
+    assert provider_options("cuda", options, ("image", (2, 3, 4, 5))) == [(CUDA, other)]
 
 
 def test_what_tensorrt_is_told():

@@ -125,12 +125,12 @@ def test_an_image_without_boxes_gives_padding(detector: Any, tmp_path: Path) -> 
 
 
 def test_the_file_says_how_to_use_it(detected: Exported) -> None:
-    said = detected.metadata
-    assert said["task"] == "detect" and said["image"].startswith("uint8 RGB")
-    assert json.loads(said["resize"]) == {"long": 64, "short": 64, "keep_ratio": True}
-    suppression = json.loads(said["suppression"])
+    metadata = detected.metadata
+    assert metadata["task"] == "detect" and metadata["image"].startswith("uint8 RGB")
+    assert json.loads(metadata["resize"]) == {"long": 64, "short": 64, "keep_ratio": True}
+    suppression = json.loads(metadata["suppression"])
     assert suppression["score_threshold"] == 0.05 and suppression["max_per_image"] == 100
-    assert json.loads(said["parity"])["matched"] == detected.answers["matched"] >= 0.99
+    assert json.loads(metadata["parity"])["matched"] == detected.answers["matched"] >= 0.99
 
 
 def test_a_gpu_has_a_kernel_for_every_operator(detected: Exported, segmenter: Any, tmp_path: Path) -> None:
@@ -138,10 +138,16 @@ def test_a_gpu_has_a_kernel_for_every_operator(detected: Exported, segmenter: An
     labels = export_onnx(
         segmenter, tmp_path / "s.onnx", ExportOptions(task="segment", exporter="torchscript")
     )
-    found = inspect(detected.path), inspect(labels.path)
-    assert found[0].costs.nodes.keys() >= {"NonMaxSuppression", "TopK", "GatherND", "ScatterND", "Where"}
-    assert found[1].costs.nodes.keys() >= {"ArgMax", "Resize"}
-    assert [one.no_cuda for one in found] == [{}, {}]
+    inspections = inspect(detected.path), inspect(labels.path)
+    assert inspections[0].costs.nodes.keys() >= {
+        "NonMaxSuppression",
+        "TopK",
+        "GatherND",
+        "ScatterND",
+        "Where",
+    }
+    assert inspections[1].costs.nodes.keys() >= {"ArgMax", "Resize"}
+    assert [inspection.no_cuda for inspection in inspections] == [{}, {}]
 
 
 def test_a_detector_and_a_segmenter_are_measured(
@@ -166,11 +172,11 @@ def test_a_detector_and_a_segmenter_are_measured(
 def test_pairs_by_hand() -> None:
     """A box that moved by 0.04 pixels is found again, however thin; by 0.06 only where it is wide."""
     boxes = torch.tensor([[0.0, 0.0, 100.0, 100.0], [10.0, 0.0, 10.4, 200.0]])
-    expected = detect.Found(boxes, torch.tensor([0.9, 0.8]), torch.tensor([1, 1]))
+    expected = detect.Detections(boxes, torch.tensor([0.9, 0.8]), torch.tensor([1, 1]))
 
     def moved(by: float, score: float = 0.0, label: int = 1, taller: float = 0.0) -> list[tuple[int, int]]:
         shift = torch.tensor([by, 0.0, by, taller])
-        got = detect.Found(boxes + shift, expected.scores + score, torch.full((2,), label))
+        got = detect.Detections(boxes + shift, expected.scores + score, torch.full((2,), label))
         return detect.pairs(got, expected, 0.99, 1e-3)
 
     assert moved(0.0) == moved(0.04) == moved(0.0, 5e-4) == [(0, 0), (1, 1)]
@@ -179,8 +185,10 @@ def test_pairs_by_hand() -> None:
     assert moved(0.04, taller=0.9) == [(0, 0), (1, 1)]  # the thin one: IoU 0.82, within 0.05 and 1 pixel
     assert moved(0.04, taller=1.1) == []  # IoU 0.989; 1.1 is more than half a per cent of either
     assert moved(0.0, 2e-3) == moved(0.0, label=0) == []
-    wide = detect.Found(boxes[:1], expected.scores[:1], expected.labels[:1])
-    aside = detect.Found(boxes[:1] + 0.45, wide.scores, wide.labels)  # IoU 0.982, corners within 0.5 of 0.5
+    wide = detect.Detections(boxes[:1], expected.scores[:1], expected.labels[:1])
+    aside = detect.Detections(
+        boxes[:1] + 0.45, wide.scores, wide.labels
+    )  # IoU 0.982, corners within 0.5 of 0.5
     assert detect.pairs(aside, wide, 0.99, 1e-3) == []
 
 

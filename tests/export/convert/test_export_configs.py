@@ -29,32 +29,32 @@ CHEAP = [
 TASKS = {"det": "detect", "seg": "segment"}
 
 
-def export(kind: str, name: str, size: str, folder: Path, precision: str = "fp32") -> int:
+def export(toolbox: str, name: str, size: str, folder: Path, precision: str = "fp32") -> int:
     """The exit code of `dots-zoo export` with a checkpoint of random weights."""
     torch.manual_seed(0)
     with quiet():
-        model = build_model(name, kind)
+        model = build_model(name, toolbox)
     torch.save({"state_dict": model.state_dict()}, folder / "w.pth")
     words = ["--checkpoint", str(folder / "w.pth"), "--exporter", "torchscript", "--precision", precision]
     output = str(folder / "m.onnx")
-    return main(["export", name, "--task", TASKS[kind], "--input", size, *words, "-o", output])
+    return main(["export", name, "--task", TASKS[toolbox], "--input", size, *words, "-o", output])
 
 
-@pytest.mark.parametrize(("kind", "name", "size"), CHEAP, ids=[name for _, name, _ in CHEAP])
+@pytest.mark.parametrize(("toolbox", "name", "size"), CHEAP, ids=[name for _, name, _ in CHEAP])
 def test_it_exports(
-    kind: str, name: str, size: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    toolbox: str, name: str, size: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert export(kind, name, size, tmp_path) == 0
+    assert export(toolbox, name, size, tmp_path) == 0
     printed = capsys.readouterr().out
-    assert "whole graph: boxes" in printed if kind == "det" else "whole graph: label_agreement" in printed
+    assert "whole graph: boxes" in printed if toolbox == "det" else "whole graph: label_agreement" in printed
     assert (tmp_path / "m.onnx").stat().st_size > 1e6
 
 
 if __name__ == "__main__":
     failed = []
-    for kind, size in SIZES.items():
-        for name in shipped(kind):
+    for toolbox, size in SIZES.items():
+        for name in shipped(toolbox):
             with tempfile.TemporaryDirectory() as folder:
-                if export(kind, name, size, Path(folder), *sys.argv[1:2]):
+                if export(toolbox, name, size, Path(folder), *sys.argv[1:2]):
                     failed.append(name)
     raise SystemExit(f"failed: {', '.join(failed)}" if failed else 0)

@@ -41,20 +41,22 @@ def save(path: Path, nodes: list, weights: dict[str, np.ndarray], image: tuple =
 
 
 def test_everything_that_an_export_says(path: Path, capsys: pytest.CaptureFixture[str]):
-    found = inspect(path)
-    assert found.inputs == ("image: float (batch, 3, height, width)",)
-    assert found.outputs == ("logits: float (batch, 7)",)
-    assert found.size == SIZE  # recorded, since height and width are open
-    assert found.metadata["model"] == "cell_cifar" and json.loads(found.metadata["input_size"]) == list(SIZE)
-    assert json.loads(found.metadata["parity"])["tolerance"] == 1e-3
-    assert found.no_cuda == {}
+    inspection = inspect(path)
+    assert inspection.inputs == ("image: float (batch, 3, height, width)",)
+    assert inspection.outputs == ("logits: float (batch, 7)",)
+    assert inspection.size == SIZE  # recorded, since height and width are open
+    assert inspection.metadata["model"] == "cell_cifar" and json.loads(
+        inspection.metadata["input_size"]
+    ) == list(SIZE)
+    assert json.loads(inspection.metadata["parity"])["tolerance"] == 1e-3
+    assert inspection.no_cuda == {}
     assert main(["inspect", str(path)]) == 0
     printed = capsys.readouterr().out.splitlines()
-    assert printed == lines(found)
+    assert printed == lines(inspection)
     for text in ("input   image: float (batch, 3, height, width)", "fused: true", "classes: 7"):
         assert text in printed
     assert main(["inspect", str(path), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["costs"]["nodes"] == found.costs.nodes
+    assert json.loads(capsys.readouterr().out)["costs"]["nodes"] == inspection.costs.nodes
 
 
 def test_macs_follow_the_size(path: Path):
@@ -76,11 +78,11 @@ def test_what_is_counted_what_is_not_and_what_cuda_lacks(tmp_path: Path):
         helper.make_node("Add", ["c", "e"], ["y"]),
     ]
     weights = {"w": np.ones((6, 3, 1, 1), np.float32), "d": np.eye(2, dtype=np.float32)}
-    found = inspect(save(tmp_path / "m.onnx", nodes, weights))
-    assert found.costs.macs_by_operator == {"Conv": 6 * 80 * 3} and found.weights == 18 + 4
-    assert found.costs.uncounted == {"Det": 1, "Add": 1}
-    assert found.no_cuda == {"Det": 1}
-    assert "without a CUDA kernel: Det 1" in lines(found)
+    inspection = inspect(save(tmp_path / "m.onnx", nodes, weights))
+    assert inspection.costs.macs_by_operator == {"Conv": 6 * 80 * 3} and inspection.weights == 18 + 4
+    assert inspection.costs.uncounted == {"Det": 1, "Add": 1}
+    assert inspection.no_cuda == {"Det": 1}
+    assert "without a CUDA kernel: Det 1" in lines(inspection)
 
 
 def test_cuda_has_these_and_lacks_those():
@@ -99,9 +101,9 @@ def test_integer_operators(tmp_path: Path):
         helper.make_node("DequantizeLinear", ["c", "s", "z"], ["y"]),
     ]
     weights = {"s": np.array(one), "z": np.array(zero), "w": np.ones((6, 3, 3, 3), np.uint8)}
-    found = inspect(save(tmp_path / "m.onnx", nodes, weights))
-    assert found.costs.macs_by_operator == {"QLinearConv": 6 * 6 * 8 * 27}
-    assert found.no_cuda == {"QLinearConv": 1} and "QuantizeLinear" in CUDA
+    inspection = inspect(save(tmp_path / "m.onnx", nodes, weights))
+    assert inspection.costs.macs_by_operator == {"QLinearConv": 6 * 6 * 8 * 27}
+    assert inspection.no_cuda == {"QLinearConv": 1} and "QuantizeLinear" in CUDA
 
 
 def outside(model: onnx.ModelProto, tensor: onnx.TensorProto) -> None:

@@ -118,12 +118,12 @@ def test_int8_goes_through_the_rewrites_without_being_asked(
 ):
     """No batch norm, no slice and no padding are left that would go back to float, and no grouped 1x1."""
     graph = onnx.load(int8.path).graph
-    kinds = [node.op_type for node in graph.node]
-    assert not {"BatchNormalization", "Slice", "Pad"} & set(kinds)
+    operators = [node.op_type for node in graph.node]
+    assert not {"BatchNormalization", "Slice", "Pad"} & set(operators)
     assert int8.metadata["fused"] == "true"
     assert json.loads(int8.metadata["rewrites"]) == ["shift", "fold", "relu", "sums", "early_relu"]
-    asked = export(model, tmp_path / "asked.onnx", precision="int8", calibration=folder)
-    assert [node.op_type for node in onnx.load(asked.path).graph.node] == kinds
+    requested = export(model, tmp_path / "requested.onnx", precision="int8", calibration=folder)
+    assert [node.op_type for node in onnx.load(requested.path).graph.node] == operators
     plain = export(model, tmp_path / "plain.onnx", fuse=False)
     assert {"Slice", "Pad"} <= {node.op_type for node in onnx.load(plain.path).graph.node}
     assert plain.metadata["fused"] == "false" and json.loads(plain.metadata["rewrites"]) == []

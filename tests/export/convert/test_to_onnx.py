@@ -205,15 +205,15 @@ def test_parity_figures_by_hand():
     """Two images, three classes: differences 0.1 and 0.3 of six; the second answer is another one."""
     torch_logits = [torch.tensor([[1.0, 0.0, 0.0]]), torch.tensor([[0.0, 0.2, 0.0]])]
     onnx_logits = [torch.tensor([[1.1, 0.0, 0.0]]), torch.tensor([[0.0, 0.2, 0.3]])]
-    found = _compared("logits", onnx_logits, torch_logits, "m")
-    assert found.max_difference == pytest.approx(0.3) and found.mean_difference == pytest.approx(0.4 / 6)
-    assert (found.movement, found.largest, found.agreement) == (1.0, 1.0, 0.5)
-    assert found.cosine == pytest.approx(0.04 / (0.2 * 0.13**0.5))  # 0.2 * 0.2 over both lengths
-    assert found.mean_movement == pytest.approx(
+    figures = _compared("logits", onnx_logits, torch_logits, "m")
+    assert figures.max_difference == pytest.approx(0.3) and figures.mean_difference == pytest.approx(0.4 / 6)
+    assert (figures.movement, figures.largest, figures.agreement) == (1.0, 1.0, 0.5)
+    assert figures.cosine == pytest.approx(0.04 / (0.2 * 0.13**0.5))  # 0.2 * 0.2 over both lengths
+    assert figures.mean_movement == pytest.approx(
         (0.5 + 0.1) / 3
     )  # each image is that far from the mean of both
-    assert found.error("max") == found.max_difference
-    assert found.error("mean") == pytest.approx((0.4 / 6) / 0.2)
+    assert figures.error("max") == figures.max_difference
+    assert figures.error("mean") == pytest.approx((0.4 / 6) / 0.2)
 
 
 def test_a_fixed_batch(model: nn.Module, tmp_path: Path):
@@ -350,17 +350,17 @@ def test_the_fitted_copy_hides_no_branch():
             return image + self.branch(image)
 
     model = Residual().train()
-    twin = fitted_copy(model, SIZE, seed=0)
+    reference_copy = fitted_copy(model, SIZE, seed=0)
     images = probe_images(4, SIZE, 5)
     with torch.no_grad():
-        assert (twin(images) - images).abs().max() > 0.1
-    norm = twin.branch[1]
+        assert (reference_copy(images) - images).abs().max() > 0.1
+    norm = reference_copy.branch[1]
     assert 0.5 <= norm.weight.min() and norm.weight.max() <= 1.5
     with torch.no_grad():  # fitted: the average of two passes, whatever the momentum
         passes = [model.branch[0](probe_images(4, SIZE, seed)) for seed in (1, 2)]
     torch.testing.assert_close(norm.running_mean, sum(p.mean((0, 2, 3)) for p in passes) / 2)
     assert norm.momentum == 0.1 and not norm.training and model.training
-    assert is_unfitted(model) and not is_unfitted(twin)
+    assert is_unfitted(model) and not is_unfitted(reference_copy)
 
 
 def export_wrongly(monkeypatch: pytest.MonkeyPatch, wrong_call: int) -> None:

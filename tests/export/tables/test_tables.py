@@ -135,8 +135,8 @@ def test_every_network_of_the_tables_is_there():
 
 
 def test_measured_latency_stands_beside_both(small: None):
-    said: list[str] = []
-    document, bench = tables.tables(QUICK, progress=said.append)
+    progress_lines: list[str] = []
+    document, bench = tables.tables(QUICK, progress=progress_lines.append)
     known, unknown, nearest = document["tables"][0]["rows"]
     [_, row] = [row for row in bench["rows"] if row["file"] == "test_byobnet_32x32.onnx"]
     shown = next(row for row in bench["rows"] if row["batch"] == 2)  # the first batch
@@ -151,7 +151,7 @@ def test_measured_latency_stands_beside_both(small: None):
         "batch": 2,
         "threads": 1,
     }
-    assert "exported and proven: test_byobnet_32x32.onnx" in said
+    assert "exported and proven: test_byobnet_32x32.onnx" in progress_lines
 
 
 def test_a_refused_row_says_why_on_every_page(small: None, monkeypatch: pytest.MonkeyPatch):
