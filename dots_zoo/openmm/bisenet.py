@@ -145,7 +145,7 @@ class CamVidDataset(BaseSegDataset):  # type: ignore[misc]
 
     @classmethod
     def get_label_map(cls, new_classes: Sequence[str] | None = None) -> dict[int, int]:
-        """Return label file's value -> index among the classes used, or void."""
+        """Return the mapping of a label file's values to indices among the classes used, or to void."""
         names = list(cls.METAINFO["classes"])
         used = names if new_classes is None else list(new_classes)
         labels = {index: used.index(name) if name in used else VOID for index, name in enumerate(names)}

@@ -56,6 +56,7 @@ def class_names(cfg: Any, loader: str = "test_dataloader") -> list[str]:
 
 
 def _check_heads(model: Any, names: Sequence[str], loader: str) -> None:
+    """Check that every head has as many classes as the data."""
     auxiliary = model.get("auxiliary_head") or []
     auxiliary = [auxiliary] if isinstance(auxiliary, Mapping) else auxiliary
     heads = {"bbox_head": model.get("bbox_head"), "decode_head": model.get("decode_head")}
@@ -86,6 +87,7 @@ def _absent(role: str, path: Path) -> DotsZooError:
 
 
 def _check_coco(dataset: Any, names: Sequence[str], *, train: bool) -> list[str]:
+    """Check annotations in COCO's format against the classes; return a sentence on each thing left out."""
     path = _join(dataset.get("data_root"), dataset.ann_file)
     if not path.is_file():
         raise _absent("annotations", path)
@@ -116,6 +118,7 @@ Box = tuple[int, int, float, float]  # image id, category id, width, height
 def _check_categories(
     path: Path, names: Sequence[str], categories: Mapping[int, str], boxes: Sequence[Box]
 ) -> None:
+    """Check that the file's categories hold the config's classes in their order, and every box's."""
     listed = list(categories.values())
     missing = [name for name in names if name not in listed]
     if missing:
@@ -160,6 +163,7 @@ def _left_out(
     *,
     train: bool,
 ) -> list[str]:
+    """Return a sentence on the boxes and images that mmdet would leave out silently."""
     notes = []
     others = Counter(categories[category] for _, category, _, _ in boxes if categories[category] not in names)
     if others:

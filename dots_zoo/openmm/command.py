@@ -163,6 +163,7 @@ def _check(args: argparse.Namespace) -> int:
 
 
 def _check_lines(result: dict[str, Any]) -> str:
+    """Return the result of a check for a terminal."""
     height, width = result["input_size"]
     channels = result["channels"] and ", ".join(
         f"{chs}@{stride}" for chs, stride in zip(result["channels"], result["strides"], strict=True)

@@ -168,6 +168,7 @@ def _explain(error: BaseException) -> str | None:
 
 
 def _summary(cfg: Any, folder: Path, runner: Any, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return what run.json holds, but for the times."""
     best = max(folder.glob("best_*.pth"), key=lambda path: path.stat().st_mtime, default=None)
     return {
         "schema": 1,

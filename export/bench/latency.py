@@ -217,6 +217,7 @@ def _take_turn(case: _Case, plan: Plan) -> None:
 
 
 def _row(case: _Case, plan: Plan) -> Row:
+    """Return the row of a case: its file, its setting, the statistics of its times, and failed checks."""
     onnx_file, setting, runner = case.onnx_file, case.setting, case.runner
     error, tolerance = onnx_file.parity()
     is_onnx = setting.engine == "onnxruntime"

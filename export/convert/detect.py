@@ -87,7 +87,7 @@ class Detections:
 
 
 def reference(model: Any, images: Tensor) -> list[Detections]:
-    """Detect on normalised RGB images (N, 3, H, W) with MMDetection's own post-processing."""
+    """Return the detections on normalised RGB images (N, 3, H, W) by MMDetection's own post-processing."""
     maps = Maps(model)
     shape = (images.shape[2], images.shape[3])
     with torch.no_grad():

@@ -86,6 +86,7 @@ def _check_opset(graph: onnx.ModelProto, opset: int, exporter: Exporter) -> None
 def _dynamo(
     model: nn.Module, image: Tensor, outputs: list[str], dynamic: Sequence[str], opset: int
 ) -> onnx.ModelProto:
+    """Trace with the newer exporter: `dynamic` names the axes of `image` that are left open."""
     program = torch.onnx.export(
         model,
         (image,),
@@ -108,6 +109,7 @@ def _torchscript(
     dynamic: Sequence[str],
     opset: int,
 ) -> onnx.ModelProto:
+    """Trace with the older exporter; `inputs` names the tensors in the arguments, in order."""
     buffer = io.BytesIO()
     tensors = [t for a in arguments for t in ([a] if isinstance(a, Tensor) else a)]
     axes: dict[str, dict[int, str]] = {name: {0: "batch"} for name in outputs} if "batch" in dynamic else {}

@@ -90,7 +90,7 @@ def test_two_rows_of_one_setting_are_told_apart_by_their_files():
 
 
 @pytest.mark.parametrize(
-    ("factor", "options", "code", "said"),
+    ("factor", "options", "code", "message"),
     [
         (1.03, (), 0, "0 of 2 fail at 5% over the old p50"),
         (1.03, ("--fail-over", "2.5%"), 1, "2 of 2 fail at 2.5% over the old p50"),
