@@ -18,7 +18,7 @@ from dots_zoo.search.methods.dots import group_relaxation
 from dots_zoo.search.methods.dropnas import DropnasConfig, train_dropped
 from dots_zoo.search.methods.topology import TopologyConfig, topology_choices, topology_relaxation
 from dots_zoo.search.space.discretise import survivors
-from dots_zoo.search.space.named import GROUP_V2, named_space
+from dots_zoo.search.space.named import groups_by_weights, named_space
 from dots_zoo.search.stages.config import TrainingConfig
 from dots_zoo.search.stages.init_stage import fresh, sgd
 from dots_zoo.search.stages.operation_search import operation_choices, softmax_relaxation
@@ -66,12 +66,12 @@ def turns(step: str, setting: Setting) -> tuple[Turn, Turn]:
     full = named_space("S0")
     alphas = {kind: torch.randn(14, 8, generator=draws) for kind in full.kinds}
     if step == "topology":
-        space = survivors(full, alphas, GROUP_V2, 1)
+        space = survivors(full, alphas, groups_by_weights(), 1)
         choices: Any = partial(topology_choices, "pairs")
         relax: Any = partial(topology_relaxation, "pairs", TopologyConfig(), 0)
     else:
         space, choices = full, operation_choices
-        relax = partial(group_relaxation, GROUP_V2) if step == "pair" else softmax_relaxation
+        relax = partial(group_relaxation, groups_by_weights()) if step == "pair" else softmax_relaxation
     ours = fresh("benchmark", setting.cells, lambda before: space, choices)(run, None, Moment(0, 0))
     for logits in ours.logits.values():
         logits.data.copy_(torch.randn(logits.shape, generator=draws))

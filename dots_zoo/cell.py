@@ -5,6 +5,8 @@ of its nodes); NAS-Bench-201 (ICLR 2020), Sec. 2.1. Drop path as in the public r
 per sample, on every edge except the identity.
 """
 
+from collections.abc import Sequence
+
 import torch
 from timm.layers import DropPath
 from torch import Tensor, nn
@@ -16,11 +18,12 @@ from .ops import OPS, FactorizedReduce, relu_conv_bn
 class Node(nn.Module):
     """A node: the sum of its incoming edges, each operation applied to the state it reads."""
 
-    def __init__(self, edges: list[tuple[int, nn.Module]]) -> None:
-        """edges: (index of the state that is read, operation), at least one."""
+    def __init__(self, edges: list[tuple[int, nn.Module]], names: Sequence[str] = ()) -> None:
+        """edges: (index of the state that is read, operation), at least one; names: of the operations."""
         super().__init__()
         self.inputs = [index for index, _ in edges]
         self.ops = nn.ModuleList([op for _, op in edges])
+        self.operations = tuple(names)
         self.droppable = [not isinstance(op, nn.Identity) for _, op in edges]
         self.drop_path = DropPath(0.0)
 
@@ -50,14 +53,11 @@ def build_nodes(
         for edge in edges:
             _check_read(kind, f"edge {edge.op} of node {number}", edge.input, state_of)
         strides = [2 if reduction and edge.input < sources else 1 for edge in edges]
-        nodes.append(
-            Node(
-                [
-                    (state_of[edge.input], OPS[edge.op](channels, stride, True))
-                    for edge, stride in zip(edges, strides, strict=True)
-                ]
-            )
-        )
+        built = [
+            (state_of[edge.input], OPS[edge.op](channels, stride, True))
+            for edge, stride in zip(edges, strides, strict=True)
+        ]
+        nodes.append(Node(built, [edge.op for edge in edges]))
         state_of[number] = sources + len(nodes) - 1
     for number in genotype.concat:
         _check_read(kind, "concat", number, state_of)

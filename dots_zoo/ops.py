@@ -1,4 +1,4 @@
-"""The candidate operations of the DARTS and NAS-Bench-201 search spaces, name -> constructor.
+"""The candidate operations of the DARTS and NAS-Bench-201 search spaces: their modules, and their records.
 
 Source: DARTS (ICLR 2019), Sec. 3.2 and its search space; DOTS (CVPR 2021), Sec. 3.1; NAS-Bench-201 (ICLR
 2020), Fig. 1; `noise` is S4 of RobustDARTS (ICLR 2020), Sec. 3. Every operation maps (N, C, H, W) to (N, C,
@@ -8,14 +8,17 @@ Differs from the public code: FactorizedReduce pads by one pixel before it shift
 (even sizes are unchanged), and no ReLU works in place, since a node's output may be a tapped feature map.
 """
 
-from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .genotype.operations import OPS as OPS
+from .genotype.operations import Operation, add_operation
 
-def sep_conv(channels: int, kernel: int, stride: int, affine: bool) -> nn.Sequential:
+
+def sep_conv(channels: int, stride: int, affine: bool, kernel: int) -> nn.Sequential:
     """Depthwise separable convolution, applied twice; the stride is in the first."""
     return nn.Sequential(
         nn.ReLU(),
@@ -29,7 +32,7 @@ def sep_conv(channels: int, kernel: int, stride: int, affine: bool) -> nn.Sequen
     )
 
 
-def dil_conv(channels: int, kernel: int, stride: int, affine: bool) -> nn.Sequential:
+def dil_conv(channels: int, stride: int, affine: bool, kernel: int) -> nn.Sequential:
     """Depthwise separable convolution with dilation 2; padding kernel - 1 keeps the size at stride 1."""
     return nn.Sequential(
         nn.ReLU(),
@@ -113,24 +116,41 @@ def skip_connect(channels: int, stride: int, affine: bool) -> nn.Module:
     return nn.Identity() if stride == 1 else FactorizedReduce(channels, channels, affine)
 
 
-def avg_pool(stride: int) -> nn.AvgPool2d:
+def nor_conv(channels: int, stride: int, affine: bool, kernel: int) -> nn.Sequential:
+    """A dense convolution of NAS-Bench-201."""
+    return relu_conv_bn(channels, channels, kernel, stride, affine)
+
+
+def max_pool(channels: int, stride: int, affine: bool) -> nn.MaxPool2d:
+    """3x3 max pooling."""
+    return nn.MaxPool2d(3, stride, padding=1)
+
+
+def avg_pool(channels: int, stride: int, affine: bool) -> nn.AvgPool2d:
     """3x3 average pooling that leaves the padding out of the mean."""
     return nn.AvgPool2d(3, stride, padding=1, count_include_pad=False)
 
 
-# name -> (channels, stride, affine) -> module; `affine` is the batch norm's, True in a final network.
-OPS: dict[str, Callable[[int, int, bool], nn.Module]] = {
-    "none": lambda channels, stride, affine: Zero(stride),
-    "max_pool_3x3": lambda channels, stride, affine: nn.MaxPool2d(3, stride, padding=1),
-    "avg_pool_3x3": lambda channels, stride, affine: avg_pool(stride),
-    "skip_connect": skip_connect,
-    "sep_conv_3x3": lambda channels, stride, affine: sep_conv(channels, 3, stride, affine),
-    "sep_conv_5x5": lambda channels, stride, affine: sep_conv(channels, 5, stride, affine),
-    "sep_conv_7x7": lambda channels, stride, affine: sep_conv(channels, 7, stride, affine),
-    "dil_conv_3x3": lambda channels, stride, affine: dil_conv(channels, 3, stride, affine),
-    "dil_conv_5x5": lambda channels, stride, affine: dil_conv(channels, 5, stride, affine),
-    "conv_7x1_1x7": conv_7x1_1x7,
-    "noise": lambda channels, stride, affine: Noise(stride),
-    "nor_conv_1x1": lambda channels, stride, affine: relu_conv_bn(channels, channels, 1, stride, affine),
-    "nor_conv_3x3": lambda channels, stride, affine: relu_conv_bn(channels, channels, 3, stride, affine),
-}
+BOTH = ("darts", "nasbench201")
+# The palette of Okabe and Ito, which colour-blind readers can tell apart.
+DARK, ORANGE, BLUE, GREEN, PURPLE, RED = "#555555", "#E69F00", "#0072B2", "#009E73", "#CC79A7", "#D55E00"
+
+# The groups v1 of DOTS come in the order of this table.
+for _operation in (
+    Operation("none", lambda channels, stride, affine: Zero(stride), parametric=False, spaces=BOTH),
+    Operation("skip_connect", skip_connect, "skip", DARK, "skip", parametric=False, skip=True, spaces=BOTH),
+    Operation("max_pool_3x3", max_pool, "max 3×3", ORANGE, "pool", parametric=False),
+    Operation("avg_pool_3x3", avg_pool, "avg 3×3", ORANGE, "pool", parametric=False, spaces=BOTH),
+    Operation("sep_conv_3x3", partial(sep_conv, kernel=3), "sep 3×3", BLUE, "sep_conv"),
+    Operation("sep_conv_5x5", partial(sep_conv, kernel=5), "sep 5×5", BLUE, "sep_conv"),
+    Operation("sep_conv_7x7", partial(sep_conv, kernel=7), "sep 7×7", BLUE, "sep_conv"),
+    Operation("dil_conv_3x3", partial(dil_conv, kernel=3), "dil 3×3", GREEN, "dil_conv"),
+    Operation("dil_conv_5x5", partial(dil_conv, kernel=5), "dil 5×5", GREEN, "dil_conv"),
+    Operation("conv_7x1_1x7", conv_7x1_1x7, "7×1 1×7", PURPLE),
+    Operation(
+        "noise", lambda channels, stride, affine: Noise(stride), colour=RED, parametric=False, random=True
+    ),
+    Operation("nor_conv_1x1", partial(nor_conv, kernel=1), "conv 1×1", PURPLE, spaces=("nasbench201",)),
+    Operation("nor_conv_3x3", partial(nor_conv, kernel=3), "conv 3×3", PURPLE, spaces=("nasbench201",)),
+):
+    add_operation(_operation)

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from dots_zoo.genotype import PRIMITIVES
+from dots_zoo.genotype import CELLS, primitives
 from dots_zoo.ops import OPS, FactorizedReduce
 
 C = 6
@@ -29,7 +29,7 @@ PARAMETERS = {
 
 
 def test_the_table_is_the_vocabulary() -> None:
-    assert set(OPS) == {op for ops in PRIMITIVES.values() for op in ops}
+    assert set(OPS) == {name for space in CELLS for name in primitives(space)}
 
 
 @pytest.mark.parametrize(("name", "stride"), PARAMETERS)

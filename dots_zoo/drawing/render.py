@@ -11,25 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, PathPatch, Polygon
 from matplotlib.path import Path as Outline
 
-from ..genotype import CELLS, CellGenotype, Genotype
+from ..genotype import CELLS, OPS, CellGenotype, Genotype
 from .layout import GAP, LABEL_HEIGHT, Box, Layout, lay_out
 
-# operation -> (label, colour); the palette of Okabe and Ito, which colour-blind readers can tell apart.
-STYLES: dict[str, tuple[str, str]] = {
-    "none": ("none", "#999999"),
-    "skip_connect": ("skip", "#555555"),
-    "max_pool_3x3": ("max 3×3", "#E69F00"),
-    "avg_pool_3x3": ("avg 3×3", "#E69F00"),
-    "sep_conv_3x3": ("sep 3×3", "#0072B2"),
-    "sep_conv_5x5": ("sep 5×5", "#0072B2"),
-    "sep_conv_7x7": ("sep 7×7", "#0072B2"),
-    "dil_conv_3x3": ("dil 3×3", "#009E73"),
-    "dil_conv_5x5": ("dil 5×5", "#009E73"),
-    "conv_7x1_1x7": ("7×1 1×7", "#CC79A7"),
-    "nor_conv_1x1": ("conv 1×1", "#CC79A7"),
-    "nor_conv_3x3": ("conv 3×3", "#CC79A7"),
-    "noise": ("noise", "#D55E00"),
-}
 TITLES = {
     "normal": "normal cell",
     "reduce": "reduction cell (stride 2 from its inputs)",
@@ -46,6 +30,7 @@ MARGIN = 0.25
 HEADER = 0.95  # above the cells
 BETWEEN = 0.55  # the two cells
 DPI, MAX_PIXELS = 200, 8000
+FITTING = 9  # characters of an operation's label that fit at its usual size
 
 
 def render(genotype: Genotype, file_format: str) -> bytes:
@@ -108,11 +93,11 @@ def _draw_cell(axes: Axes, cell: CellGenotype, layout: Layout) -> None:
         box = layout.boxes[node]
         _arrow(axes, box.right, layout.output.left, box.middle[1], GREY)
     for edge, label, start in zip(cell.edges, layout.labels, layout.starts, strict=True):
-        name, colour = STYLES[edge.op]
+        title, colour = OPS[edge.op].title, OPS[edge.op].colour
         (_wire_from_input if edge.input < inputs else _wire_from_node)(axes, start, label, colour)
         _arrow(axes, label.right, layout.boxes[edge.node].left, label.middle[1], colour)
         _draw_box(axes, label, colour, _tint(colour), rounding=LABEL_HEIGHT / 2)
-        _write(axes, *label.middle, name, 8.5)
+        _write(axes, *label.middle, title, min(8.5, 8.5 * FITTING / len(title)), parse_math=False)
     for node, box in layout.boxes.items():
         if node < inputs:
             _draw_box(axes, box, INK, PALE)

@@ -1,4 +1,4 @@
-"""What a cell is: types and rules (`types`), its JSON (`schema`), the field's text forms, and how it is read.
+"""What a cell is: operations, types and rules, its JSON (`schema`), the field's text forms, and how it is read.
 
 The one thing that crosses from search to the zoo. `published/` holds the cells of the papers, a file each.
 """
@@ -8,13 +8,16 @@ from .load import is_genotype as is_genotype
 from .load import load_genotype as load_genotype
 from .load import save_genotype as save_genotype
 from .load import to_text as to_text
-from .types import CELLS as CELLS
+from .operations import CELLS as CELLS
+from .operations import OPS as OPS
+from .operations import Operation as Operation
+from .operations import add_operation as add_operation
+from .operations import primitives as primitives
 from .types import MAX_BYTES as MAX_BYTES
 from .types import MAX_EDGES as MAX_EDGES
 from .types import MAX_NAME as MAX_NAME
 from .types import MAX_NODES as MAX_NODES
 from .types import NASBENCH201_EDGES as NASBENCH201_EDGES
-from .types import PRIMITIVES as PRIMITIVES
 from .types import CellGenotype as CellGenotype
 from .types import Edge as Edge
 from .types import Genotype as Genotype

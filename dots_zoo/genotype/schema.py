@@ -12,7 +12,8 @@ import json
 import math
 from typing import Any, NoReturn
 
-from .types import CELLS, MAX_BYTES, CellGenotype, Edge, Genotype, GenotypeError, cell_place, refuse, validate
+from .operations import CELLS
+from .types import MAX_BYTES, CellGenotype, Edge, Genotype, GenotypeError, cell_place, refuse, validate
 
 SCHEMA = 1
 

@@ -15,9 +15,9 @@ evaluated.
 import ast
 import re
 
+from .operations import CELLS
 from .schema import SCHEMA, from_data
 from .types import (
-    CELLS,
     MAX_NODES,
     NASBENCH201_EDGES,
     CellGenotype,

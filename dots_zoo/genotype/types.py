@@ -14,24 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from ..runtime.errors import DotsZooError
+from .operations import CELLS, primitives
 
-PRIMITIVES: dict[str, tuple[str, ...]] = {
-    "darts": (
-        "none",
-        "max_pool_3x3",
-        "avg_pool_3x3",
-        "skip_connect",
-        "sep_conv_3x3",
-        "sep_conv_5x5",
-        "sep_conv_7x7",
-        "dil_conv_3x3",
-        "dil_conv_5x5",
-        "conv_7x1_1x7",
-        "noise",
-    ),
-    "nasbench201": ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3"),
-}
-CELLS: dict[str, tuple[str, ...]] = {"darts": ("normal", "reduce"), "nasbench201": ("cell",)}
 NASBENCH201_EDGES = ((1, 0), (2, 0), (2, 1), (3, 0), (3, 1), (3, 2))  # (node, input)
 
 # A hostile file gets no further than this; the published cells have 4 nodes and at most 28 edges.
@@ -157,5 +141,6 @@ def _validate_edge(edge: Edge, space: str, place: str) -> None:
         refuse(place, f"[node, input, operation] with a node from {first} to {last}", row)
     if type(edge.input) is not int or not 0 <= edge.input < edge.node:
         refuse(place, f"an input from 0 to {edge.node - 1}, a node before the edge's own", row)
-    if edge.op not in PRIMITIVES[space]:
-        refuse(place, f"an operation of space {space} ({', '.join(PRIMITIVES[space])})", row)
+    known = primitives(space)
+    if edge.op not in known:
+        refuse(place, f"an operation of space {space} ({', '.join(known)})", row)

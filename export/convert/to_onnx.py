@@ -17,11 +17,11 @@ from onnx import helper
 from torch import Tensor, nn
 
 import dots_zoo
+from dots_zoo.cell import Node
 from dots_zoo.fuse.fuse import DEFAULT
-from dots_zoo.genotype import to_text
+from dots_zoo.genotype import OPS, to_text
 from dots_zoo.macs import count
 from dots_zoo.network import CellNet
-from dots_zoo.ops import Noise
 from dots_zoo.reference import weights_sha256
 from dots_zoo.runtime.atomic_write import check_output, write_file
 from dots_zoo.runtime.errors import DotsZooError
@@ -125,11 +125,12 @@ def _identify(model: nn.Module, options: ExportOptions, adapter: TaskAdapter | N
     if size is None:
         raise DotsZooError(f"{name} has no input size of its own: give one")
     for place, module in model.named_modules():
-        if isinstance(module, Noise):
-            raise DotsZooError(
-                f"{name} contains the operation noise (at {place}), which is random by definition: no parity "
-                "is possible, so it is not exported"
-            )
+        for i, operation in enumerate(module.operations if isinstance(module, Node) else ()):
+            if OPS[operation].random:
+                raise DotsZooError(
+                    f"{name} contains the operation {operation} (at {place}.ops.{i}), which is random by "
+                    "definition: no parity is possible, so it is not exported"
+                )
     if any(p.is_meta for p in model.parameters()):
         raise DotsZooError(f"{name} is on the meta device and has no weights to export")
     channels, height, width = size

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 
 from dots_zoo.runtime.errors import DotsZooError
 
+from ..space.space import operation_of
 from .finished_search import Finished
 
 ACCURACIES = ("validation_accuracy", "architecture_accuracy")
@@ -70,8 +71,8 @@ def gap_of(weights: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str
     found: dict[str, dict[str, float]] = {}
     for name, rows in weights.items():
         for edge, row in rows.items() if name.startswith("alpha.") else ():
-            skips = [weight for label, weight in row.items() if label.startswith("skip_connect")]
-            convolutions = [weight for label, weight in row.items() if "conv_" in label]
+            skips = [weight for label, weight in row.items() if operation_of(label).skip]
+            convolutions = [weight for label, weight in row.items() if operation_of(label).parametric]
             if skips and convolutions:
                 gap = statistics.mean(skips) - statistics.mean(convolutions)
                 found.setdefault(name.removeprefix("alpha."), {})[edge] = gap

@@ -11,14 +11,14 @@ is the softmax of DARTS (Table 4b: DARTS-Top1, and with `keep` 2 DARTS-Top2).
 Differs from the official code (guyuchao/DOTS@27e5004): 1e-4 for the logits, as the paper has it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 
 from ..space.discretise import survivors
-from ..space.named import GROUP_V1, GROUP_V2, Groups, restricted
+from ..space.named import Groups, groups_by_function, groups_by_weights, restricted
 from ..space.relax import operation_groups
 from ..space.space import SearchSpace
 from ..stages.config import TrainingConfig, check_span
@@ -26,7 +26,11 @@ from ..stages.operation_search import grouped_relaxation, open_logits, open_oper
 from ..stages.stage import Relaxation, Search, Stage
 from ..stages.steps import bilevel
 
-GROUPS: Mapping[str, Groups | None] = {"v1": GROUP_V1, "v2": GROUP_V2, "one": None}
+GROUPS: Mapping[str, Callable[[], Groups | None]] = {
+    "v1": groups_by_function,
+    "v2": groups_by_weights,
+    "one": lambda: None,
+}
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,7 @@ def stages(config: DotsConfig, space: SearchSpace, after: int) -> tuple[Stage, .
     where the groups do not fit the space.
     """
     space = searched_space(config, space)
-    groups = GROUPS[config.groups]
+    groups = GROUPS[config.groups]()
     for kind in space.kinds if groups else ():
         operation_groups(space, kind, groups or (), torch.device("cpu"))
     return operation_search(
@@ -89,4 +93,4 @@ def group_relaxation(groups: Groups | None, search: Search) -> Relaxation:
 
 def surviving(config: DotsConfig, keep: int, search: Search) -> SearchSpace:
     """O_n of Eq. 16: the best operations of every group, on every edge."""
-    return survivors(search.space, open_logits(search), GROUPS[config.groups], keep)
+    return survivors(search.space, open_logits(search), GROUPS[config.groups](), keep)

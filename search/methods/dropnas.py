@@ -32,7 +32,7 @@ from torch import Tensor
 from dots_zoo.runtime.errors import DotsZooError
 from dots_zoo.runtime.to_device import sent
 
-from ..space.named import GROUP_V2
+from ..space.named import groups_by_weights
 from ..space.relax import operation_groups
 from ..space.space import SearchSpace
 from ..stages.config import LogitsConfig, TrainingConfig, WeightsConfig, check_span
@@ -100,7 +100,7 @@ def stages(config: DropnasConfig, space: SearchSpace, after: int) -> tuple[Stage
     Raises DotsZooError where an operation is in neither group.
     """
     for kind in space.kinds:
-        operation_groups(space, kind, GROUP_V2, CPU)
+        operation_groups(space, kind, groups_by_weights(), CPU)
     return operation_search(
         config,
         space,
@@ -134,7 +134,7 @@ def draw(config: DropnasConfig, turn: Turn) -> Kept:
         name = f"alpha.{kind}"
         members = search.open[name][None]  # (1, E, O)
         if config.grouping:
-            members = members & operation_groups(search.space, kind, GROUP_V2, CPU)  # (2, E, O)
+            members = members & operation_groups(search.space, kind, groups_by_weights(), CPU)  # (2, E, O)
         found[name] = keep(members, rates, turn.moment.generator(f"drop {name}"))
     return found
 

@@ -25,7 +25,7 @@ from functools import partial
 
 from torch import Tensor
 
-from dots_zoo.genotype import CellGenotype
+from dots_zoo.genotype import OPS, CellGenotype
 from dots_zoo.runtime.errors import DotsZooError
 
 from ..space.discretise import cells_of
@@ -175,7 +175,7 @@ def chosen_skips(space: SearchSpace, kind: str, weights: Mapping[str, Tensor]) -
     """Edge and column of every skip connection in the cell that the weights stand for."""
     found = []
     for chosen in cells_of(space, weights)[kind].edges:
-        if chosen.op == "skip_connect":
+        if OPS[chosen.op].skip:
             edge = space.edges.index((chosen.node, chosen.input))
             columns = _skips(space, kind, edge)
             found.append((edge, max(columns, key=lambda c: weights[kind][edge, c].item())))
@@ -184,14 +184,14 @@ def chosen_skips(space: SearchSpace, kind: str, weights: Mapping[str, Tensor]) -
 
 def _skips(space: SearchSpace, kind: str, edge: int) -> list[int]:
     """Its columns on an edge; 3-skip has three."""
-    return [c for c, name in enumerate(space.candidates(kind)[edge]) if name == "skip_connect"]
+    return [c for c, name in enumerate(space.candidates(kind)[edge]) if OPS[name].skip]
 
 
 def _has_another(space: SearchSpace, kind: str, edge: int, weights: Tensor) -> bool:
     """Whether an edge can become something that is neither a skip connection nor nothing."""
     names = space.candidates(kind)[edge]
     row = zip(names, weights[edge].tolist(), strict=False)
-    return any(weight > 0 and name not in ("none", "skip_connect") for name, weight in row)
+    return any(weight > 0 and name != "none" and not OPS[name].skip for name, weight in row)
 
 
 def narrowed(config: PDartsConfig, search: Search) -> Search:

@@ -1,15 +1,28 @@
-"""The search spaces of the papers, by name.
+"""The search spaces of the papers, by name, and the groups of DOTS and DropNAS.
 
 Source: DOTS (CVPR 2021), Sec. 3.1 (S0), its supplementary, Sec. 2 (the groups); RobustDARTS (ICLR 2020), Sec.
 3 (S1 to S4); DropNAS (IJCAI 2020), Sec. 5.3 (1-skip, 3-skip); DARTS-PT (ICLR 2021), Appendix A.1.1 (S0
 without none); NAS-Bench-201 (ICLR 2020), Fig. 1 (S6, as DARTS- calls it).
 """
 
-from dots_zoo.runtime.errors import DotsZooError
+from dataclasses import dataclass
+
+from dots_zoo.genotype import OPS
+from dots_zoo.runtime.table import add_record, look_up
 
 from .space import CellSpace, SearchSpace
 
 Groups = tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class NamedSpace:
+    """A search space by name. title: what it is, in a few words, for the help."""
+
+    name: str
+    space: SearchSpace
+    title: str = ""
+
 
 S0 = (
     "none",
@@ -21,19 +34,7 @@ S0 = (
     "dil_conv_3x3",
     "dil_conv_5x5",
 )
-# Topology-related and topology-agnostic operations: without and with weights of their own. `noise` (S4) and
-# the operations of S6 are sorted in by the same rule.
-GROUP_V2 = (
-    ("none", "skip_connect", "max_pool_3x3", "avg_pool_3x3", "noise"),
-    ("sep_conv_3x3", "sep_conv_5x5", "dil_conv_3x3", "dil_conv_5x5", "nor_conv_1x1", "nor_conv_3x3"),
-)
-# By what an operation computes; it has no place for `none`.
-GROUP_V1 = (
-    ("skip_connect",),
-    ("max_pool_3x3", "avg_pool_3x3"),
-    ("sep_conv_3x3", "sep_conv_5x5"),
-    ("dil_conv_3x3", "dil_conv_5x5"),
-)
+S6 = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 
 # Every operation by one letter, so that the 14 edges of S1 can be read against the paper.
 _LETTERS = {
@@ -49,37 +50,24 @@ _S1 = {
     "reduce": "ma md ma ma sD ma mc sd sD ma ma sD sD sD",
 }
 
-# The same candidates on every edge of the DARTS cell.
-UNIFORM = {
-    "S0": S0,
-    "S0_without_none": S0[1:],
-    "S2": ("skip_connect", "sep_conv_3x3"),
-    "S3": ("none", "skip_connect", "sep_conv_3x3"),
-    "S4": ("noise", "sep_conv_3x3"),
-    "1-skip": ("none", "skip_connect", *S0[4:]),
-    "3-skip": ("none", "skip_connect", "skip_connect", "skip_connect", *S0[4:]),
-}
-S6 = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
-NAMES = ("S0", "S0_without_none", "S1", "S2", "S3", "S4", "1-skip", "3-skip", "S6")
+SPACES: dict[str, NamedSpace] = {}
+
+
+def add_space(space: NamedSpace) -> None:
+    """Make a space known: `search(..., space=NAME)` and `dots-zoo search METHOD --space NAME` take it.
+
+    Raises DotsZooError where its name is malformed or taken.
+    """
+    add_record(SPACES, space, "space")
 
 
 def named_space(name: str) -> SearchSpace:
-    """The space of that name. Raises DotsZooError where there is none."""
-    if name in UNIFORM:
-        return darts_space(UNIFORM[name])
-    if name == "S1":
-        cells = [
-            CellSpace(kind, tuple(tuple(_LETTERS[letter] for letter in edge) for edge in edges.split()))
-            for kind, edges in _S1.items()
-        ]
-        return SearchSpace(4, tuple(cells))
-    if name == "S6":
-        return SearchSpace(3, (CellSpace("cell", (S6,) * 6),), "nasbench201")
-    raise DotsZooError(f"space: expected one of {', '.join(NAMES)}, got {name!r}")
+    """Return the space of a name. Raises DotsZooError where there is none."""
+    return look_up(SPACES, name, "space").space
 
 
 def darts_space(operations: tuple[str, ...] = S0, intermediate: int = 4) -> SearchSpace:
-    """The space of the DARTS cell with the same candidate operations on every edge."""
+    """Return the space of the DARTS cell with the same candidate operations on every edge."""
     edges = sum(range(2, 2 + intermediate))
     return SearchSpace(
         intermediate, tuple(CellSpace(kind, (operations,) * edges) for kind in ("normal", "reduce"))
@@ -87,9 +75,47 @@ def darts_space(operations: tuple[str, ...] = S0, intermediate: int = 4) -> Sear
 
 
 def restricted(space: SearchSpace, allowed: frozenset[str]) -> SearchSpace:
-    """The space with the candidates that are allowed. Raises DotsZooError where an edge has none of them."""
+    """Return the space with the candidates that are allowed.
+
+    Raises DotsZooError where an edge has none of them.
+    """
     cells = [
         CellSpace(cell.kind, tuple(tuple(o for o in row if o in allowed) for row in cell.candidates))
         for cell in space.cells
     ]
     return SearchSpace(space.intermediate, tuple(cells), space.family)
+
+
+def groups_by_function() -> Groups:
+    """Return the groups v1 of DOTS: by what an operation computes. `none` has no place there."""
+    names = dict.fromkeys(operation.group for operation in OPS.values() if operation.group)
+    return tuple(tuple(o.name for o in OPS.values() if o.group == group) for group in names)
+
+
+def groups_by_weights() -> Groups:
+    """Return the groups v2 of DOTS and those of DropNAS: operations without and with weights of their own
+    (topology-related and topology-agnostic ones).
+    """
+    return tuple(tuple(o.name for o in OPS.values() if o.parametric == on) for on in (False, True))
+
+
+def _s1() -> SearchSpace:
+    cells = [
+        CellSpace(kind, tuple(tuple(_LETTERS[letter] for letter in edge) for edge in edges.split()))
+        for kind, edges in _S1.items()
+    ]
+    return SearchSpace(4, tuple(cells))
+
+
+for _space in (
+    NamedSpace("S0", darts_space(), "DARTS"),
+    NamedSpace("S0_without_none", darts_space(S0[1:]), "DARTS without none"),
+    NamedSpace("S1", _s1(), "two operations an edge"),
+    NamedSpace("S2", darts_space(("skip_connect", "sep_conv_3x3")), "skip connection or convolution"),
+    NamedSpace("S3", darts_space(("none", "skip_connect", "sep_conv_3x3")), "S2 and none"),
+    NamedSpace("S4", darts_space(("noise", "sep_conv_3x3")), "noise or convolution"),
+    NamedSpace("1-skip", darts_space(("none", "skip_connect", *S0[4:])), "DropNAS, no pooling"),
+    NamedSpace("3-skip", darts_space(("none", *["skip_connect"] * 3, *S0[4:])), "DropNAS, three skips"),
+    NamedSpace("S6", SearchSpace(3, (CellSpace("cell", (S6,) * 6),), "nasbench201"), "NAS-Bench-201"),
+):
+    add_space(_space)

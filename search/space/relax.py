@@ -69,7 +69,8 @@ def operation_groups(space: SearchSpace, kind: str, groups: Groups, device: torc
     for name in sorted({name for operations in candidates for name in operations}):
         if sum(name in group for group in groups) != 1:
             raise DotsZooError(
-                f"groups: expected {name} of the {kind} cell in exactly one group, got {groups}"
+                f"groups: expected {name} of the {kind} cell in exactly one group, got {groups}; search "
+                "without it, or in other groups"
             )
     width = max(len(operations) for operations in candidates)
     padded = [(*operations, *[""] * (width - len(operations))) for operations in candidates]

@@ -14,8 +14,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from dots_zoo.genotype import PRIMITIVES
+from dots_zoo.genotype import OPS, Operation, primitives
 from dots_zoo.runtime.errors import DotsZooError
+from dots_zoo.runtime.table import look_up
 
 Family = Literal["darts", "nasbench201"]
 EdgeRule = Literal["pairs", "any", "edge_weights", "edge_sigmoid"]
@@ -79,7 +80,7 @@ class SearchSpace:
         return tuple(chosen for size in sizes for chosen in itertools.combinations(incoming, size))
 
     def _check(self, cell: CellSpace) -> None:
-        place, known = f"search space, {cell.kind} cell", PRIMITIVES[self.family]
+        place, known = f"search space, {cell.kind} cell", primitives(self.family)
         if len(cell.candidates) != len(self.edges):
             raise DotsZooError(
                 f"{place}: expected candidates for the {len(self.edges)} edges of {self.intermediate} nodes, "
@@ -125,6 +126,11 @@ def _numbered(operations: tuple[str, ...]) -> Iterator[str]:
     """The names, those that stand on an edge more than once told apart."""
     for column, name in enumerate(operations):
         yield name if operations.count(name) == 1 else f"{name} ({operations[:column].count(name) + 1})"
+
+
+def operation_of(label: str) -> Operation:
+    """Return the operation of a label of `operation_choice`. Raises DotsZooError for one that is not known."""
+    return look_up(OPS, label.partition(" ")[0], "operation")
 
 
 def edge_choice(space: SearchSpace, rule: EdgeRule) -> Choice:

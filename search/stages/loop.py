@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from dots_zoo.data.augment import shuffled
 from dots_zoo.data.datasets import Data
+from dots_zoo.genotype import OPS
 from dots_zoo.runtime.checkpoint_files import Saved
 from dots_zoo.runtime.distributed import processes_of
 from dots_zoo.runtime.seeding import generator, seeded
@@ -174,9 +175,9 @@ def describe(
         weights = relaxation.weigh(search.logits, moment)
     told = {f"entropy.{name}": entropy(found).item() for name, found in weights.items()}
     cells = stage.derive(search.space, weights)
-    operations = [edge.op for cell in cells.values() for edge in cell.edges]
-    told["skips"] = float(operations.count("skip_connect"))
-    told["parametric"] = float(sum("conv" in operation for operation in operations))
+    operations = [OPS[edge.op] for cell in cells.values() for edge in cell.edges]
+    told["skips"] = float(sum(operation.skip for operation in operations))
+    told["parametric"] = float(sum(operation.parametric for operation in operations))
     return Epoch(
         stage=stage.name,
         epoch=epoch,

@@ -16,26 +16,28 @@ from matplotlib.text import Text
 
 from dots_zoo.drawing.draw import draw
 from dots_zoo.drawing.layout import END_WIDTH, Box, lay_out
-from dots_zoo.drawing.render import STYLES, draw_figure
+from dots_zoo.drawing.render import draw_figure
 from dots_zoo.genotype import (
-    PRIMITIVES,
+    OPS,
     CellGenotype,
     Edge,
     Genotype,
     GenotypeError,
     bundled_names,
     load_genotype,
+    primitives,
 )
 from dots_zoo.runtime.errors import DotsZooError
 from helpers.paths import ROOT
 
+TITLES = {operation.title for operation in OPS.values()}
 NASBENCH201 = "|nor_conv_3x3~0|+|none~0|avg_pool_3x3~1|+|skip_connect~0|nor_conv_1x1~1|nor_conv_3x3~2|"
 
 
 def random_cell(seed, nodes, edges):
     """`edges` edges into each node, parallel ones among them, every operation in turn."""
     rng = random.Random(seed)
-    ops = itertools.cycle(PRIMITIVES["darts"])
+    ops = itertools.cycle(primitives("darts"))
     rows = [Edge(node, rng.randrange(node), next(ops)) for node in range(2, 2 + nodes) for _ in range(edges)]
     return CellGenotype(tuple(rows), tuple(range(2, 2 + nodes, 2)))
 
@@ -130,8 +132,8 @@ def test_every_label_fits_its_box():
     canvas = FigureCanvasAgg(draw_figure(genotype_of(DENSE)))
     [page, *cells] = canvas.figure.axes
     for axes, layout in zip(cells, [lay_out(DENSE)] * 2, strict=True):
-        texts = [text for text in axes.findobj(Text) if text.get_text() in dict(STYLES.values())]
-        assert {text.get_text() for text in texts} == {STYLES[op][0] for op in PRIMITIVES["darts"]}
+        texts = [text for text in axes.findobj(Text) if text.get_text() in TITLES]
+        assert {text.get_text() for text in texts} == {OPS[op].title for op in primitives("darts")}
         for text, label in zip(texts, layout.labels, strict=True):
             extent = text.get_window_extent(canvas.get_renderer()).transformed(axes.transData.inverted())
             assert label.left < extent.x0 < extent.x1 < label.right
@@ -151,8 +153,7 @@ def test_svg_says_what_it_shows(tmp_path, name):
     path = draw(genotype, tmp_path / "cell.svg")
     texts = svg_texts(path)
     ops = [edge.op for cell in genotype.cells.values() for edge in cell.edges]
-    labels = [label for label, _ in STYLES.values()]
-    assert [text for text in texts if text in labels] == [STYLES[op][0] for op in ops]
+    assert [text for text in texts if text in TITLES] == [OPS[op].title for op in ops]
     assert genotype.name in texts
     if genotype.space == "darts":
         assert {"normal cell", "reduction cell (stride 2 from its inputs)"} < set(texts)

@@ -136,7 +136,7 @@ REFUSED = [
     # edges
     (
         form("[('foo', 0), ('noise', 1)]"),
-        "text: normal cell, edge 0: expected an operation of space darts (none, max",
+        "text: normal cell, edge 0: expected an operation of space darts (none, skip",
     ),
     (
         form("[('noise', 0), ('noise', 2)]"),

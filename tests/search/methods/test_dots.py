@@ -5,7 +5,7 @@ from dots_zoo.runtime.errors import DotsZooError
 from dots_zoo.search.methods.dots import DotsConfig, group_relaxation, searched_space, stages, surviving
 from dots_zoo.search.methods.registry import Derivation, plan
 from dots_zoo.search.methods.topology import TopologyConfig
-from dots_zoo.search.space.named import GROUP_V2, darts_space, named_space
+from dots_zoo.search.space.named import darts_space, groups_by_weights, named_space
 from dots_zoo.search.space.space import operation_choice
 from dots_zoo.search.stages.stage import Moment
 from dots_zoo.search.stages.steps import bilevel, one_level, train_weights
@@ -38,7 +38,7 @@ def test_the_paper_searches_for_30_and_40_epochs_and_each_starts_with_weights_on
 def test_the_operations_of_an_edge_compete_in_their_groups():
     space = darts_space(("none", "skip_connect", "sep_conv_3x3", "dil_conv_3x3"), 1)
     searched = Searched(space, torch.tensor([[3.0, 1.0, 4.0, 1.0], [0.0, 0.0, 0.0, 0.0]]).log1p())
-    relaxation = group_relaxation(GROUP_V2, searched)
+    relaxation = group_relaxation(groups_by_weights(), searched)
     weights = relaxation.weigh(searched.logits, Moment(0, 0))
     expected = torch.tensor([[4 / 6, 2 / 6, 5 / 7, 2 / 7], [0.5, 0.5, 0.5, 0.5]])
     torch.testing.assert_close(weights["alpha.normal"], expected)

@@ -6,7 +6,7 @@ import torch
 from dots_zoo.genotype import validate
 from dots_zoo.runtime.errors import DotsZooError
 from dots_zoo.search.space.discretise import darts_rule, random_genotype, survivors, topology_rule
-from dots_zoo.search.space.named import GROUP_V2, darts_space
+from dots_zoo.search.space.named import darts_space, groups_by_weights
 from dots_zoo.search.space.space import CellSpace, SearchSpace
 
 SPACE = darts_space()
@@ -26,7 +26,7 @@ def test_the_best_of_every_group_survives_on_its_edge_as_in_eq_15():
     weights = torch.full((14, 8), 0.1)
     weights[0, [3, 6]] = 0.9  # skip_connect, dil_conv_3x3
     weights[13, [0, 5]] = 0.9  # none, sep_conv_5x5
-    found = survivors(SPACE, {"normal": weights, "reduce": -weights}, GROUP_V2)
+    found = survivors(SPACE, {"normal": weights, "reduce": -weights}, groups_by_weights())
     assert found.candidates("normal")[0] == ("skip_connect", "dil_conv_3x3")
     assert found.candidates("normal")[13] == ("none", "sep_conv_5x5")  # none may survive, as in Fig. 5
     assert found.candidates("normal")[5] == ("none", "sep_conv_3x3")  # equal weights: the first listed
@@ -37,7 +37,7 @@ def test_the_best_of_every_group_survives_on_its_edge_as_in_eq_15():
 def test_survivors_stand_in_the_order_of_the_groups_and_a_group_without_members_leaves_none():
     edges = (("sep_conv_3x3", "max_pool_3x3"), ("sep_conv_3x3", "dil_conv_3x3"))
     space = SearchSpace(1, (CellSpace("normal", edges),))
-    found = survivors(space, {"normal": torch.tensor([[0.9, 0.1], [0.2, 0.3]])}, GROUP_V2)
+    found = survivors(space, {"normal": torch.tensor([[0.9, 0.1], [0.2, 0.3]])}, groups_by_weights())
     assert found.candidates("normal") == (("max_pool_3x3", "sep_conv_3x3"), ("dil_conv_3x3",))
 
 

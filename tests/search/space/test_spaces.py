@@ -1,7 +1,16 @@
 import pytest
 
+from dots_zoo.genotype import OPS
 from dots_zoo.runtime.errors import DotsZooError
-from dots_zoo.search.space.named import GROUP_V1, GROUP_V2, NAMES, S0, darts_space, named_space, restricted
+from dots_zoo.search.space.named import (
+    S0,
+    SPACES,
+    darts_space,
+    groups_by_function,
+    groups_by_weights,
+    named_space,
+    restricted,
+)
 
 
 @pytest.mark.parametrize(
@@ -48,18 +57,22 @@ def test_s6_is_the_cell_of_nas_bench_201():
 
 
 def test_every_name_is_a_space_and_no_other():
-    assert [named_space(name) for name in NAMES]
+    assert all(named_space(name) for name in SPACES)
     with pytest.raises(DotsZooError, match="space: expected one of S0, .*, S6, got 'S5'"):
         named_space("S5")
 
 
 def test_group_v2_splits_by_whether_an_operation_has_weights_and_v1_has_no_place_for_none():
-    without, with_weights = GROUP_V2
-    known = {name for space in map(named_space, NAMES) for kind in space.kinds
-             for row in space.candidates(kind) for name in row}  # fmt: skip
-    assert known == set(without) | set(with_weights) and not set(without) & set(with_weights)
+    without, with_weights = groups_by_weights()
+    assert {*without, *with_weights} == set(OPS) and not set(without) & set(with_weights)
     assert all("conv" in name for name in with_weights) and not any("conv" in name for name in without)
-    assert {name for group in GROUP_V1 for name in group} == set(S0) - {"none"} and len(GROUP_V1) == 4
+    groups = [tuple(name for name in group if name in S0) for group in groups_by_function()]
+    assert groups == [
+        ("skip_connect",),
+        ("max_pool_3x3", "avg_pool_3x3"),
+        ("sep_conv_3x3", "sep_conv_5x5"),
+        ("dil_conv_3x3", "dil_conv_5x5"),
+    ]
 
 
 def test_a_space_is_restricted_on_every_edge_and_an_edge_without_candidates_is_refused():

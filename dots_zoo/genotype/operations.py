@@ -1,0 +1,83 @@
+"""The vocabulary of a cell: which cells a space has, and the operations that an edge of one may carry.
+
+`OPS` holds a record for every operation; whatever else knows operations (validation, drawings, groups, the
+log of a search, export) reads it there. `dots_zoo/ops.py` enters those of the papers. Nothing here needs
+torch.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..runtime.errors import DotsZooError
+from ..runtime.table import add_record
+
+if TYPE_CHECKING:
+    from torch import nn
+
+CELLS: dict[str, tuple[str, ...]] = {"darts": ("normal", "reduce"), "nasbench201": ("cell",)}
+GREY = "#999999"
+
+
+@dataclass(frozen=True)
+class Operation:
+    """A candidate operation: (N, C, H, W) -> (N, C, ceil(H / stride), ceil(W / stride)).
+
+    name: as in genotypes. build: (channels, stride, affine) -> module; stride is 1 or 2, `affine` is the batch
+    norm's, True in a final network. label: in drawings; the name if empty. colour: in drawings, "#RRGGBB".
+    group: what it computes, which is its group in `v1` of DOTS; None has no place there. parametric: it has
+    weights of its own, which is its group in `v2` of DOTS and in DropNAS. skip: it is a skip connection, which
+    P-DARTS limits and the log counts. random: its output is drawn, so that it cannot be exported. spaces: of
+    the genotypes that may hold it.
+
+    Raises DotsZooError for a record that cannot be used.
+    """
+
+    name: str
+    build: "Callable[[int, int, bool], nn.Module]"
+    label: str = ""
+    colour: str = GREY
+    group: str | None = None
+    parametric: bool = True
+    skip: bool = False
+    random: bool = False
+    spaces: tuple[str, ...] = ("darts",)
+
+    def __post_init__(self) -> None:
+        place = f"operation {self.name!r}"
+        if not callable(self.build):
+            raise DotsZooError(
+                f"{place}, build: expected a function of (channels, stride, affine), got {self.build!r}"
+            )
+        if not re.fullmatch(r"#[0-9A-Fa-f]{6}", self.colour):
+            raise DotsZooError(f"{place}, colour: expected '#RRGGBB', got {self.colour!r}")
+        if not set(self.spaces) <= set(CELLS) or not self.spaces:
+            raise DotsZooError(
+                f"{place}, spaces: expected one or more of {', '.join(CELLS)}, got {self.spaces}"
+            )
+
+    @property
+    def title(self) -> str:
+        """What drawings call it."""
+        return self.label or self.name
+
+    def __call__(self, channels: int, stride: int, affine: bool) -> "nn.Module":
+        """Build the module."""
+        return self.build(channels, stride, affine)
+
+
+OPS: dict[str, Operation] = {}
+
+
+def add_operation(operation: Operation) -> None:
+    """Make an operation known: to genotypes, spaces, networks, drawings, searches and export.
+
+    Raises DotsZooError where its name is malformed or taken.
+    """
+    add_record(OPS, operation, "operation")
+
+
+def primitives(space: str) -> tuple[str, ...]:
+    """Return the names of the operations that a genotype of a space may hold."""
+    return tuple(operation.name for operation in OPS.values() if space in operation.spaces)

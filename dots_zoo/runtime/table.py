@@ -1,0 +1,47 @@
+"""Tables of records by name: operations, spaces, methods, data sets and macro-architectures.
+
+They are the only state that the package keeps. Each is filled while a module is imported: by ours, and by a
+user's module through the same call.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Protocol, TypeVar
+
+from .errors import DotsZooError
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
+
+
+class Named(Protocol):
+    """A record of a table."""
+
+    @property
+    def name(self) -> str: ...
+
+
+R = TypeVar("R", bound=Named)
+T = TypeVar("T")
+
+
+def add_record(table: dict[str, R], record: R, title: str) -> None:
+    """Enter a record under its name; `title` names the table in messages.
+
+    Raises DotsZooError where the name is malformed or taken.
+    """
+    name = record.name
+    if not (isinstance(name, str) and NAME.fullmatch(name)):
+        raise DotsZooError(
+            f"add {title}: expected a name of 1 to 40 letters, digits, hyphens and underscores that begins "
+            f"with a letter or digit, got {name!r}; rename it"
+        )
+    if name in table:
+        raise DotsZooError(f"add {title}: expected a new name, got {name!r}, which is taken; choose another")
+    table[name] = record
+
+
+def look_up(table: Mapping[str, T], name: str, title: str) -> T:
+    """Return the record of a name. Raises DotsZooError where there is none."""
+    if name not in table:
+        raise DotsZooError(f"{title}: expected one of {', '.join(table)}, got {name!r}")
+    return table[name]
