@@ -4,17 +4,30 @@ Importing it registers the names: `import dots_zoo, timm; timm.create_model('dot
 """
 
 from .fuse.fuse import fuse
-from .genotype import Genotype, GenotypeError, bundled_names, load_genotype, save_genotype
+from .genotype import (
+    Genotype,
+    GenotypeError,
+    Operation,
+    add_operation,
+    bundled_names,
+    load_genotype,
+    save_genotype,
+)
+from .macro import MacroArchitecture
 from .public_weights import load_public_checkpoint
 from .runtime.errors import DotsZooError
-from .zoo import register
+from .zoo import add_macro, register
 
 __version__ = "0.1.0"
 __all__ = [
     "DotsZooError",
     "Genotype",
     "GenotypeError",
+    "MacroArchitecture",
+    "Operation",
     "__version__",
+    "add_macro",
+    "add_operation",
     "bundled_names",
     "fuse",
     "load_genotype",

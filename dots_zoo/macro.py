@@ -1,18 +1,23 @@
 """The three macro-architectures that cells are stacked in: `mobile` (ImageNet), `cifar`, and `nb201`.
 
 Source: DARTS (ICLR 2019), Sec. 3.1-3.3 and its public evaluation networks; NAS-Bench-201 (ICLR 2020), Fig. 1.
-A macro is a stem, a list of cells, and what a feature map looks like after each of them.
+A macro is a stem, a list of cells, and what a feature map looks like after each of them. `MACROS` holds a
+record for every macro-architecture; `zoo.add_macro` enters one and gives it a timm name.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import nn
 
 from .cell import Cell, NasBench201Cell, ResidualReduction
-from .genotype import Genotype, GenotypeError
+from .genotype import CELLS, Genotype, GenotypeError
 from .runtime.errors import DotsZooError
+from .runtime.table import look_up
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,7 @@ def mobile(genotype: Genotype, channels: int, layers: int, in_chans: int) -> Mac
 
     Widths at 48 channels: 24 at stride 2, 48 at 4, 192 at 8, 384 at 16, 768 at 32.
     """
-    _check_macro("mobile", genotype, "darts", channels, layers, even=True)
+    _check_size("mobile", channels, layers, even=True)
     stem: list[nn.Module] = [
         nn.Sequential(*conv_bn(in_chans, channels // 2, 2), nn.ReLU()),
         nn.Sequential(*conv_bn(channels // 2, channels, 2)),
@@ -75,7 +80,7 @@ def mobile(genotype: Genotype, channels: int, layers: int, in_chans: int) -> Mac
 
 def cifar(genotype: Genotype, channels: int, layers: int, in_chans: int) -> Macro:
     """The CIFAR network: stem of 3 * channels, `layers` cells, reductions at layers // 3, 2 * layers // 3."""
-    _check_macro("cifar", genotype, "darts", channels, layers)
+    _check_size("cifar", channels, layers)
     width = 3 * channels
     stem: list[nn.Module] = [nn.Sequential(*conv_bn(in_chans, width, 1))]
     cells, blocks = _darts_cells(genotype, (width, width), channels, layers, 1, after_reduction=False)
@@ -84,7 +89,7 @@ def cifar(genotype: Genotype, channels: int, layers: int, in_chans: int) -> Macr
 
 def nb201(genotype: Genotype, channels: int, layers: int, in_chans: int) -> Macro:
     """The NAS-Bench-201 network: three stages of layers // 3 cells, a residual block between two stages."""
-    _check_macro("nb201", genotype, "nasbench201", channels, layers)
+    _check_size("nb201", channels, layers)
     if layers % 3:
         raise DotsZooError(
             f"macro nb201 has three stages of equal length: expected layers divisible by 3, got {layers}"
@@ -125,14 +130,7 @@ def _darts_cells(
     return cells, blocks
 
 
-def _check_macro(
-    macro: str, genotype: Genotype, space: str, channels: int, layers: int, even: bool = False
-) -> None:
-    if genotype.space != space:
-        raise GenotypeError(
-            f"genotype {genotype.name!r} is of the space {genotype.space!r}, but macro {macro!r} is built of "
-            f"{space!r} cells: use macro {'nb201' if genotype.space == 'nasbench201' else 'mobile or cifar'}"
-        )
+def _check_size(macro: str, channels: int, layers: int, even: bool = False) -> None:
     if layers < 3:
         raise DotsZooError(f"macro {macro} halves the resolution twice: expected layers >= 3, got {layers}")
     if channels < 1 or (even and channels % 2):
@@ -141,8 +139,87 @@ def _check_macro(
         )
 
 
-MACROS: dict[str, Callable[[Genotype, int, int, int], Macro]] = {
-    "mobile": mobile,
-    "cifar": cifar,
-    "nb201": nb201,
+@dataclass(frozen=True)
+class MacroArchitecture:
+    """A macro-architecture by name.
+
+    build: (genotype, channels, layers, in_chans) -> the parts of the network. channels, layers: its defaults.
+    strides: of the feature maps that it taps, in order. cfg: entries of timm's pretrained cfg, such as
+    input_size, mean, std and num_classes. space: of the genotypes that it stacks. usual_up_to: side in pixels
+    of the largest images for which a genotype of the space is built in it where no macro-architecture is
+    asked for; 0: never.
+
+    Raises DotsZooError for a record that cannot be used.
+    """
+
+    name: str
+    build: Callable[[Genotype, int, int, int], Macro]
+    channels: int
+    layers: int
+    strides: tuple[int, ...] = (1, 2, 4)
+    cfg: Mapping[str, Any] = field(default_factory=lambda: SMALL_IMAGES)
+    space: str = "darts"
+    usual_up_to: float = 0
+
+    def __post_init__(self) -> None:
+        place = f"macro-architecture {self.name!r}"
+        if not callable(self.build):
+            raise DotsZooError(
+                f"{place}, build: expected a function of (genotype, channels, layers, in_chans), "
+                f"got {self.build!r}"
+            )
+        if self.space not in CELLS:
+            raise DotsZooError(f"{place}, space: expected one of {', '.join(CELLS)}, got {self.space!r}")
+        if not re.fullmatch(r"[a-z0-9_]+", self.name):
+            raise DotsZooError(
+                f"{place}: expected a name of lower-case letters, digits and underscores, which timm's "
+                "cell_NAME can hold; rename it"
+            )
+
+
+MACROS: dict[str, MacroArchitecture] = {}
+
+
+def build_macro(macro: str, genotype: Genotype, channels: int, layers: int, in_chans: int) -> Macro:
+    """Return the parts of a network.
+
+    Raises DotsZooError where there is no such macro-architecture or it cannot have the size, GenotypeError
+    where it stacks cells of another space.
+    """
+    record = look_up(MACROS, macro, "macro")
+    if genotype.space != record.space:
+        others = [name for name, other in MACROS.items() if other.space == genotype.space]
+        raise GenotypeError(
+            f"genotype {genotype.name!r} is of the space {genotype.space!r}, but macro {macro!r} is built of "
+            f"{record.space!r} cells: use macro {' or '.join(others)}"
+        )
+    return record.build(genotype, channels, layers, in_chans)
+
+
+def usual_macro(space: str, size: float) -> str:
+    """Return the macro-architecture of a genotype, for images of a size, where none is asked for."""
+    usual = [macro for macro in MACROS.values() if macro.space == space and macro.usual_up_to >= size]
+    return min(usual, key=lambda macro: macro.usual_up_to).name
+
+
+SMALL_IMAGES: Mapping[str, Any] = {
+    "input_size": (3, 32, 32),
+    "pool_size": (8, 8),
+    "crop_pct": 1.0,
+    "interpolation": "bilinear",
+    "mean": (0.4914, 0.4822, 0.4465),  # CIFAR-10, training images
+    "std": (0.2470, 0.2435, 0.2616),
+    "num_classes": 10,
 }
+IMAGENET: Mapping[str, Any] = {
+    "input_size": (3, 224, 224),
+    "pool_size": (7, 7),
+    "crop_pct": 0.875,
+    "interpolation": "bilinear",
+    "mean": IMAGENET_DEFAULT_MEAN,
+    "std": IMAGENET_DEFAULT_STD,
+    "num_classes": 1000,
+}
+MOBILE = MacroArchitecture("mobile", mobile, 48, 14, (2, 4, 8, 16, 32), IMAGENET, usual_up_to=math.inf)
+CIFAR = MacroArchitecture("cifar", cifar, 36, 20, usual_up_to=64)
+NB201 = MacroArchitecture("nb201", nb201, 16, 15, space="nasbench201", usual_up_to=math.inf)

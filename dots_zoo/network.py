@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from .genotype import Genotype, load_genotype
-from .macro import MACROS
+from .macro import build_macro
 from .runtime.errors import DotsZooError
 
 
@@ -57,7 +57,8 @@ class CellNet(nn.Module):
     """A genotype's cells in one of the macro-architectures: (N, in_chans, H, W) -> (N, num_classes).
 
     genotype: a Genotype, the name of a bundled cell, a file or a text, as for `load_genotype`.
-    macro: 'mobile', 'cifar' or 'nb201'. channels: width of the first cell's nodes. layers: number of cells.
+    macro: 'mobile', 'cifar', 'nb201' or one that was added. channels: width of the first cell's nodes.
+    layers: number of cells.
     drop_path_rate: one rate for every edge of every cell except the identities.
     aux_head: in training mode, forward returns (logits, auxiliary logits).
     Raises DotsZooError for sizes that a macro cannot have, GenotypeError for a cell that cannot be built.
@@ -79,12 +80,10 @@ class CellNet(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        if macro not in MACROS:
-            raise DotsZooError(f"unknown macro {macro!r}: expected one of {', '.join(MACROS)}")
         self.genotype = load_genotype(genotype)
         self.num_classes, self.drop_rate, self.grad_checkpointing = num_classes, drop_rate, False
         with torch.device(device) if device is not None else nullcontext():
-            plan = MACROS[macro](self.genotype, channels, layers, in_chans)
+            plan = build_macro(macro, self.genotype, channels, layers, in_chans)
             self.stem, self.cells, self.norm = nn.ModuleList(plan.stem), nn.ModuleList(plan.cells), plan.norm
             self.taps = plan.taps()
             self.feature_info = plan.feature_info()

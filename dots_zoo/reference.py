@@ -13,6 +13,7 @@ Every command that takes a network reads its name here.
 import difflib
 import hashlib
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,11 +28,12 @@ from torch import nn
 
 from .genotype import bundled_names, is_genotype, load_genotype
 from .genotype.schema import write_json
+from .macro import MACROS, usual_macro
 from .runtime.errors import DotsZooError
+from .runtime.table import look_up
 
 LOCAL = "local-dir:"
 CONFIG, WEIGHTS, GENOTYPE = "config.json", "model.safetensors", "genotype.json"
-SMALL = 64  # pixels: up to here a genotype is built in the cifar macro-architecture
 MAX_NAME = 200  # characters of a name that an error repeats
 
 
@@ -68,8 +70,8 @@ def resolve(
 ) -> Reference:
     """Return what `name` stands for, with the width and the depth given.
 
-    macro: macro-architecture of a genotype; None: nb201 for a cell of that space, cifar for images of up to
-    64 pixels, mobile for larger ones and where `size`, the side of the images, is not known.
+    macro: macro-architecture of a genotype; None: the usual one of its space for images with a side of
+    `size` pixels, and for large ones where that is not known.
 
     Raises DotsZooError where it is no network, with the nearest name that is one, and where macro, channels
     or layers do not fit it.
@@ -152,8 +154,9 @@ def _no_training(folder: Path) -> str:
 
 def _cell(name: str, macro: str | None, shape: Mapping[str, Any], size: int | None) -> Reference:
     genotype = load_genotype(name)
-    usual = "cifar" if size is not None and size <= SMALL else "mobile"
-    architecture = f"cell_{macro or ('nb201' if genotype.space == 'nasbench201' else usual)}"
+    if macro is not None:
+        look_up(MACROS, macro, f"{name}: --macro")
+    architecture = f"cell_{macro or usual_macro(genotype.space, math.inf if size is None else size)}"
     return Reference(
         name=name if len(name) <= MAX_NAME and name.isprintable() else genotype.name,
         architecture=architecture,

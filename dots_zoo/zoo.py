@@ -16,49 +16,21 @@ from pathlib import Path
 from typing import Any
 
 import timm
-from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model, resolve_pretrained_cfg
 from torch import nn
 
 from .genotype import Genotype, load_genotype
+from .macro import CIFAR, MACROS, MOBILE, NB201, MacroArchitecture
 from .network import CellNet
 from .public_weights import checkpoint_filter_fn
 from .runtime.errors import DotsZooError
+from .runtime.table import add_record, look_up
 
 __all__: list[str] = []  # timm appends the names
 
 default_cfgs: dict[str, Any] = {}
 
 WEIGHTS = Path(__file__).parent / "weights"
-
-MACRO_ARGS: dict[str, dict[str, int]] = {
-    "mobile": {"channels": 48, "layers": 14},
-    "cifar": {"channels": 36, "layers": 20},
-    "nb201": {"channels": 16, "layers": 15},
-}
-
-_SMALL: dict[str, Any] = {
-    "input_size": (3, 32, 32),
-    "pool_size": (8, 8),
-    "crop_pct": 1.0,
-    "interpolation": "bilinear",
-    "mean": (0.4914, 0.4822, 0.4465),  # CIFAR-10, training images
-    "std": (0.2470, 0.2435, 0.2616),
-    "num_classes": 10,
-}
-MACRO_CFG: dict[str, dict[str, Any]] = {
-    "mobile": {
-        "input_size": (3, 224, 224),
-        "pool_size": (7, 7),
-        "crop_pct": 0.875,
-        "interpolation": "bilinear",
-        "mean": IMAGENET_DEFAULT_MEAN,
-        "std": IMAGENET_DEFAULT_STD,
-        "num_classes": 1000,
-    },
-    "cifar": _SMALL,
-    "nb201": _SMALL,
-}
 
 # name, bundled cell, classes, accuracy that the paper reports on CIFAR, and for the cell in the ImageNet
 # macro.
@@ -102,7 +74,7 @@ def _create(name: str, pretrained: bool = False, **kwargs: Any) -> nn.Module:
         pretrained_filter_fn=checkpoint_filter_fn,
         feature_cfg={
             "feature_cls": "getter",
-            "out_indices": tuple(range(5 if kwargs["macro"] == "mobile" else 3)),
+            "out_indices": tuple(range(len(MACROS[kwargs["macro"]].strides))),
         },
         **kwargs,
     )
@@ -113,9 +85,11 @@ def _add(
     name: str, genotype: Genotype | str | None, macro: str, cfg: Mapping[str, Any], **kwargs: Any
 ) -> None:
     """File one name with timm: its cfg first, as timm wants it, then its entry point."""
-    base = {**MACRO_CFG[macro], "first_conv": "stem.0.0", "classifier": "head.fc", "license": "apache-2.0"}
+    record = MACROS[macro]
+    base = {"first_conv": "stem.0.0", "classifier": "head.fc", "license": "apache-2.0", **record.cfg}
     default_cfgs.update(generate_default_cfgs({name: {**base, **cfg}}))
-    defaults = {"genotype": genotype, "macro": macro, **MACRO_ARGS[macro], **kwargs}
+    size = {"channels": record.channels, "layers": record.layers}
+    defaults = {"genotype": genotype, "macro": macro, **size, **kwargs}
 
     def entry_point(pretrained: bool = False, **kwargs: Any) -> nn.Module:
         return _create(name, pretrained, **{**defaults, **kwargs})
@@ -138,15 +112,12 @@ def register(
 ) -> None:
     """Make your own cell a timm name: register('mine', 'runs/x/genotype.json'); timm.create_model('mine').
 
-    genotype: as for load_genotype. macro: 'mobile', 'cifar' or 'nb201'. cfg: entries of timm's pretrained
-    cfg, such as file='weights.safetensors' (pretrained=True then works), num_classes, input_size, mean, std.
-    kwargs: defaults for CellNet, such as channels and layers. Raises DotsZooError for a name that is taken or
-    that timm cannot hold, and GenotypeError for a cell that cannot be read.
+    genotype: as for load_genotype. macro: 'mobile', 'cifar', 'nb201' or one that was added. cfg: entries of
+    timm's pretrained cfg, such as file='weights.safetensors' (pretrained=True then works), num_classes,
+    input_size, mean, std. kwargs: defaults for CellNet, such as channels and layers. Raises DotsZooError for
+    a name that is taken or that timm cannot hold, and GenotypeError for a cell that cannot be read.
     """
-    if macro not in MACRO_ARGS:
-        raise DotsZooError(
-            f"register {name!r}: unknown macro {macro!r}, expected one of {', '.join(MACRO_ARGS)}"
-        )
+    look_up(MACROS, macro, f"register {name!r}, macro")
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise DotsZooError(
             f"register: expected a name of lower-case letters, digits and underscores, got {name!r}"
@@ -165,7 +136,19 @@ def _note(paper: str) -> dict[str, Any]:
     return {"notes": (f"paper: {paper}",)} if paper else {}
 
 
+def add_macro(macro: MacroArchitecture) -> None:
+    """Make a macro-architecture known: `register(..., macro=NAME)`, `dots-zoo train --macro NAME` and timm's
+    `cell_NAME`, which builds any cell in it.
+
+    Raises DotsZooError where its name is malformed or taken.
+    """
+    add_record(MACROS, macro, "macro-architecture")
+    _add(f"cell_{macro.name}", None, macro.name, {})
+
+
 def _register_all() -> None:
+    for macro in (MOBILE, CIFAR, NB201):
+        add_macro(macro)
     for name, genotype, num_classes, cifar_paper, mobile_paper in CIFAR_MODELS:
         _add(name, genotype, "cifar", {"num_classes": num_classes, **_note(cifar_paper)})
         _add(f"{name}_mobile", genotype, "mobile", _note(mobile_paper))
@@ -174,8 +157,6 @@ def _register_all() -> None:
     tiny = "dots_cifar10_tiny"
     cfg = {"file": str(WEIGHTS / f"{tiny}.safetensors"), "label_names": CIFAR10.split()}
     _add(tiny, "dots_cifar10", "cifar", cfg, channels=22, layers=5)
-    for macro in MACRO_ARGS:
-        _add(f"cell_{macro}", None, macro, {})
 
 
 _register_all()

@@ -83,7 +83,7 @@ def test_a_node_without_edges_that_nobody_reads_is_left_out() -> None:
         ("cifar", 0, 20, "positive number of channels, got 0"),
         ("cifar", 4, 2, "layers >= 3, got 2"),
         ("nb201", 4, 6, "use macro mobile or cifar"),
-        ("imagenet", 4, 6, "unknown macro 'imagenet': expected one of mobile, cifar, nb201"),
+        ("imagenet", 4, 6, "macro: expected one of mobile, cifar, nb201, got 'imagenet'"),
     ],
 )
 def test_impossible_networks_are_refused(macro: str, channels: int, layers: int, message: str) -> None:

@@ -50,7 +50,7 @@ def test_register(tmp_path: Path) -> None:
     [
         ("resnet18", "mobile", "timm already has a model 'resnet18'"),
         ("Bad.Name", "mobile", "lower-case letters, digits and underscores, got 'Bad.Name'"),
-        ("fine", "imagenet", "unknown macro 'imagenet'"),
+        ("fine", "imagenet", "register 'fine', macro: expected one of mobile, cifar, nb201, got 'imagenet'"),
     ],
 )
 def test_register_refuses(name: str, macro: str, message: str) -> None:

@@ -156,9 +156,8 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("-o", "--output", type=Path, required=True, help="m.onnx")
     p.add_argument(
         "--macro",
-        choices=("mobile", "cifar", "nb201"),
-        help="of a genotype; left out nb201 for a cell of that space, cifar where --input is up to 64x64, "
-        "else mobile",
+        help="macro-architecture of a genotype: mobile, cifar, nb201; left out nb201 for a cell of that "
+        "space, cifar where --input is up to 64x64, else mobile",
     )
     p.add_argument("--channels", type=int, help="width of the first cells, where not the model's own")
     p.add_argument("--layers", type=int, help="number of cells, where not the model's own")

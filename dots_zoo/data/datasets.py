@@ -1,17 +1,19 @@
-"""What search and retraining ask of a data set, sets in memory, and every set by its name.
+"""What search and retraining ask of a data set, sets in memory, and the table of all by name.
 
-Where the images come from is in torchvision_sets.py (digits, CIFAR, SVHN, FashionMNIST) and image_folder.py
-(your own).
+Where the images come from is in `torchvision_sets.py` (digits, CIFAR, SVHN, FashionMNIST) and
+`image_folder.py` (your own); `load.py` enters them.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from ..runtime.errors import DotsZooError
+from ..runtime.table import add_record
 from ..runtime.to_device import sent
 from .augment import Augmentation, cutout, normalise, random_crop, random_flip
 
@@ -21,7 +23,7 @@ class DataOptions:
     """Which images to learn from.
 
     Args:
-        data: name of the data set; digits ships with scikit-learn, image_folder is your own.
+        data: name of the data set.
         data_root: folder that holds the data set, for image_folder the images as train/CLASS/... and
             val/CLASS/... or test/CLASS/...; none for digits.
         download: fetch the data set into data_root if it is not there.
@@ -37,7 +39,7 @@ class DataOptions:
         threads: that decode image_folder; one a core if not given. The images do not depend on it.
     """
 
-    data: Literal["digits", "cifar10", "cifar100", "svhn", "fashion_mnist", "image_folder"] = "digits"
+    data: str = "digits"
     data_root: str | None = None
     download: bool = False
     image_size: int | None = None
@@ -159,3 +161,43 @@ class ImageData:
     def test_batch(self, indices: Tensor) -> Tensor:
         """Test images as they are."""
         return normalise(self.test_images[sent(indices, self.test_images.device)], self)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set by name.
+
+    load: options -> all of its images, at `image_size` where one is given; `options` of what it returns are
+    those it was given. title: what it is, in a few words, for the help. reads: the fields of DataOptions that
+    it reads beside data_root, download and image_size. `train_fraction` is taken of ImageData where `load`
+    does not read it.
+
+    Raises DotsZooError for a record that cannot be used.
+    """
+
+    name: str
+    load: Callable[[DataOptions], Data]
+    title: str = ""
+    reads: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not callable(self.load):
+            raise DotsZooError(
+                f"data set {self.name!r}, load: expected a function of DataOptions, got {self.load!r}"
+            )
+        if unknown := set(self.reads) - set(OPTIONAL):
+            raise DotsZooError(
+                f"data set {self.name!r}, reads: expected some of {', '.join(OPTIONAL)}, got {min(unknown)!r}"
+            )
+
+
+OPTIONAL = ("train_fraction", "imagenet_statistics", "check_pixels", "threads")
+DATASETS: dict[str, Dataset] = {}
+
+
+def add_dataset(dataset: Dataset) -> None:
+    """Make a data set known: `DataOptions(data=NAME)` and `--data NAME` take it.
+
+    Raises DotsZooError where its name is malformed or taken.
+    """
+    add_record(DATASETS, dataset, "data set")

@@ -1,27 +1,59 @@
-"""A data set by its options: in memory, or from a folder of images."""
+"""The table of data sets, filled; a data set by its options, and the options on the command line."""
 
 from dataclasses import replace
+from typing import TYPE_CHECKING, Literal
 
 from ..runtime.errors import DotsZooError
-from .datasets import Data, DataOptions
+from ..runtime.table import look_up
+from .datasets import DATASETS, OPTIONAL, Data, DataOptions, Dataset, ImageData, add_dataset
 from .image_folder import open_folder
 from .split import fraction_of_every_class
-from .torchvision_sets import load_published
+from .torchvision_sets import TORCHVISION, load_digits_set, load_torchvision
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
+add_dataset(Dataset("digits", load_digits_set, "ships with scikit-learn"))
+for _name in TORCHVISION:
+    add_dataset(Dataset(_name, load_torchvision))
+add_dataset(Dataset("image_folder", open_folder, "your own", reads=OPTIONAL))
 
 
 def load_data(options: DataOptions) -> Data:
-    """The data set that `options` name. Raises DotsZooError where it is not there or they cannot be used."""
-    _check(options)
-    if options.data == "image_folder":
-        return open_folder(options)
-    data = load_published(options)
-    if options.train_fraction == 1:
+    """Return the data set that `options` name.
+
+    Raises DotsZooError where it is not there or they cannot be used.
+    """
+    dataset = look_up(DATASETS, options.data, "data")
+    _check(options, dataset)
+    data = dataset.load(options)
+    if options.train_fraction == 1 or "train_fraction" in dataset.reads:
         return data
+    if not isinstance(data, ImageData):
+        raise DotsZooError(
+            f"train_fraction: expected 1, as {options.data} takes no share of its images, got "
+            f"{options.train_fraction}"
+        )
     kept = fraction_of_every_class(data.labels, options.train_fraction)
     return replace(data, images=data.images[kept], labels=data.labels[kept])
 
 
-def _check(options: DataOptions) -> None:
+def add_data_options(parser: "ArgumentParser") -> None:
+    """Give a command the fields of DataOptions as options."""
+    titles = (
+        f"{dataset.name} ({dataset.title})" if dataset.title else dataset.name
+        for dataset in DATASETS.values()
+    )
+    parser.add_argument(
+        "--data",
+        type=Literal[tuple(DATASETS)],
+        default=DataOptions.data,
+        help=f"data set: {', '.join(titles)}",
+    )
+    parser.add_class_arguments(DataOptions, skip={"data"})
+
+
+def _check(options: DataOptions, dataset: Dataset) -> None:
     size, fraction = options.image_size, options.train_fraction
     if size is not None and size < 8:
         raise DotsZooError(f"image_size: expected 8 pixels or more, got {size}")
@@ -29,6 +61,7 @@ def _check(options: DataOptions) -> None:
         raise DotsZooError(f"train_fraction: expected a share above 0 and up to 1, got {fraction}")
     if options.threads is not None and options.threads < 1:
         raise DotsZooError(f"threads: expected 1 or more, got {options.threads}")
-    for name in ("imagenet_statistics", "check_pixels", "threads"):
-        if options.data != "image_folder" and getattr(options, name):
-            raise DotsZooError(f"{name}: expected only with image_folder, got it with {options.data}")
+    for name in OPTIONAL:
+        if name not in dataset.reads and name != "train_fraction" and getattr(options, name):
+            readers = " or ".join(other.name for other in DATASETS.values() if name in other.reads)
+            raise DotsZooError(f"{name}: expected only with {readers}, got it with {options.data}")

@@ -31,7 +31,7 @@ class Part(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Published:
+class TorchvisionDataset:
     """A set that torchvision reads; mean and std are those of its training images, rounded to four digits."""
 
     holds: str  # what data_root holds
@@ -41,13 +41,11 @@ class Published:
     flip: bool = True
 
 
-def load_published(options: DataOptions) -> ImageData:
-    """Any data set but image_folder. Raises DotsZooError where it is not there."""
-    return _digits(options) if options.data == "digits" else _from_torchvision(options)
+def load_digits_set(options: DataOptions) -> ImageData:
+    """Return the digits, split once and for all: 1442 training and 355 test images, see TEST_EVERY.
 
-
-def _digits(options: DataOptions) -> ImageData:
-    """Stratified and fixed: 1442 training and 355 test images, see TEST_EVERY."""
+    Raises DotsZooError where scikit-learn is missing or the options do not apply.
+    """
     if options.data_root is not None or options.download:
         raise DotsZooError("digits: expected neither data_root nor download; it ships with scikit-learn")
     try:
@@ -108,19 +106,26 @@ def _fashion_mnist(root: str, train: bool, download: bool) -> Part:
 
 
 # The papers' CIFAR means and, for the rest, the numbers in common use. A mirrored digit is no digit.
-PUBLISHED = {
-    "cifar10": Published("cifar-10-batches-py", _cifar10, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
-    "cifar100": Published("cifar-100-python", _cifar100, (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
-    "svhn": Published(
+TORCHVISION = {
+    "cifar10": TorchvisionDataset(
+        "cifar-10-batches-py", _cifar10, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
+    ),
+    "cifar100": TorchvisionDataset(
+        "cifar-100-python", _cifar100, (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
+    ),
+    "svhn": TorchvisionDataset(
         "train_32x32.mat and test_32x32.mat", _svhn, (0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970), False
     ),
-    "fashion_mnist": Published("FashionMNIST/raw", _fashion_mnist, (0.2860,), (0.3530,)),
+    "fashion_mnist": TorchvisionDataset("FashionMNIST/raw", _fashion_mnist, (0.2860,), (0.3530,)),
 }
 
 
-def _from_torchvision(options: DataOptions) -> ImageData:
-    """The published training and test sets, in the published order."""
-    name, known = options.data, PUBLISHED[options.data]
+def load_torchvision(options: DataOptions) -> ImageData:
+    """Return the published training and test sets, in the published order.
+
+    Raises DotsZooError where they are not there.
+    """
+    name, known = options.data, TORCHVISION[options.data]
     if options.data_root is None:
         raise DotsZooError(f"{name}: expected data_root, the folder that holds {known.holds}; got none")
     try:

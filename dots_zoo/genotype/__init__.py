@@ -1,4 +1,4 @@
-"""What a cell is: operations, types and rules, its JSON (`schema`), the field's text forms, and how it is read.
+"""What a cell is: `operations`, `types` and rules, its JSON (`schema`), the field's text forms, reading.
 
 The one thing that crosses from search to the zoo. `published/` holds the cells of the papers, a file each.
 """

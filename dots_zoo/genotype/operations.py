@@ -24,12 +24,17 @@ GREY = "#999999"
 class Operation:
     """A candidate operation: (N, C, H, W) -> (N, C, ceil(H / stride), ceil(W / stride)).
 
-    name: as in genotypes. build: (channels, stride, affine) -> module; stride is 1 or 2, `affine` is the batch
-    norm's, True in a final network. label: in drawings; the name if empty. colour: in drawings, "#RRGGBB".
-    group: what it computes, which is its group in `v1` of DOTS; None has no place there. parametric: it has
-    weights of its own, which is its group in `v2` of DOTS and in DropNAS. skip: it is a skip connection, which
-    P-DARTS limits and the log counts. random: its output is drawn, so that it cannot be exported. spaces: of
-    the genotypes that may hold it.
+    Args:
+        name: as in genotypes.
+        build: (channels, stride, affine) -> module; stride is 1 or 2, `affine` is the batch norm's, True in a
+            final network.
+        label: in drawings; the name if empty.
+        colour: in drawings, "#RRGGBB".
+        group: what it computes, its group in `v1` of DOTS; None has no place there.
+        parametric: it has weights of its own, its group in `v2` of DOTS and in DropNAS.
+        skip: it is a skip connection, which P-DARTS limits and the log of a search counts.
+        random: its output is drawn, so that it cannot be exported.
+        spaces: of the genotypes that may hold it, darts or nasbench201.
 
     Raises DotsZooError for a record that cannot be used.
     """

@@ -6,13 +6,15 @@ numbers or small ones.
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from accelerate import Accelerator  # type: ignore[import-untyped]
 from jsonargparse import ArgumentParser
 
 from ..data.datasets import Data, DataOptions
-from ..data.load import load_data
+from ..data.load import add_data_options, load_data
 from ..kernels.malloc import keep_freed_memory
+from ..macro import MACROS
 from ..reference import Reference, create
 from ..runtime.config_cli import Verbatim, build, dotted, preset, preset_names, take_preset
 from ..runtime.distributed import disconnecting
@@ -25,6 +27,7 @@ from .run import summary, train
 PRESETS = Path(__file__).parent / "presets"
 BEGIN = "begin with the model's own weights; the classifier is new where the classes are others"
 EVALUATED = "the model's own weights; they are what is evaluated with or without it"
+MACRO = "macro-architecture of a genotype; if not given that of its space for images of the size"
 MODEL = "timm name of one of our models, genotype (bundled name, file or text) or the folder of a training"
 
 EXAMPLES = """\
@@ -56,7 +59,7 @@ def train_parser(preset_name: str | None = None) -> ArgumentParser:
     parser.add_argument(
         "--checkpoint_seconds", type=float, default=300.0, help="between two checkpoints; 0: every step"
     )
-    parser.add_class_arguments(DataOptions)
+    add_data_options(parser)
     _add_model(parser, BEGIN)
     parser.add_class_arguments(Recipe)
     if preset_name is not None:
@@ -66,7 +69,8 @@ def train_parser(preset_name: str | None = None) -> ArgumentParser:
 
 def _add_model(parser: ArgumentParser, pretrained: str) -> None:
     parser.add_argument("--pretrained", action="store_true", help=pretrained)
-    parser.add_class_arguments(ModelOptions, skip={"pretrained"})
+    parser.add_argument("--macro", type=Literal[tuple(MACROS)] | None, help=MACRO)
+    parser.add_class_arguments(ModelOptions, skip={"pretrained", "macro"})
 
 
 @disconnecting()
@@ -99,7 +103,7 @@ def eval_parser() -> ArgumentParser:
     )
     parser.add_argument("model", type=str, help=MODEL)
     parser.add_argument("--batch_size", type=int, default=100, help="images at a time")
-    parser.add_class_arguments(DataOptions)
+    add_data_options(parser)
     _add_model(parser, EVALUATED)
     return parser
 

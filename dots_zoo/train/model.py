@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -21,14 +21,13 @@ class ModelOptions:
     """Which network.
 
     Args:
-        macro: macro-architecture of a genotype; if not given nb201 for a cell of that space, else cifar for
-            images of up to 64 pixels and mobile for larger ones.
+        macro: macro-architecture of a genotype; if not given that of its space for images of the size.
         channels: width of the first cells; the model's own if not given.
         layers: number of cells; the model's own if not given.
         pretrained: begin with the model's own weights; the classifier is new where the classes are others.
     """
 
-    macro: Literal["mobile", "cifar", "nb201"] | None = None
+    macro: str | None = None
     channels: int | None = None
     layers: int | None = None
     pretrained: bool = False

@@ -23,6 +23,7 @@ from ..stages.operation_search import operation_search
 from ..stages.stage import Batch, Figures, Stage, Turn
 from ..stages.steps import bilevel, classify, constant, train_weights, update_logits
 from ..supernet import still_statistics
+from .method import Method
 
 EPSILON = 0.01  # how far the weights are moved for the finite difference (Sec. 2.3, footnote 2)
 
@@ -127,3 +128,6 @@ def moved(weights: Sequence[Tensor], direction: Sequence[Tensor], size: float | 
         with torch.no_grad():
             for weight, before in zip(weights, kept, strict=True):
                 weight.copy_(before)
+
+
+METHOD = Method("darts", DartsConfig, stages)

@@ -22,6 +22,7 @@ from ..stages.operation_search import operation_search, softmax_relaxation
 from ..stages.stage import Moment, Run, Search, Stage, unchanged
 from ..stages.steps import bilevel
 from .darts import darts_training
+from .method import Method
 
 
 @dataclass(frozen=True)
@@ -83,3 +84,6 @@ def return_to_best(run: Run, before: Search | None, moment: Moment) -> Search:
         for name, logits in search.logits.items():
             logits.copy_(search.memory[f"best.{name}"])
     return search
+
+
+METHOD = Method("darts_minus", DartsMinusConfig, stages)

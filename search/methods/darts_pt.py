@@ -74,11 +74,11 @@ def perturbation_stages(
     operations: int,
     combinations: int,
     rule: EdgeRule | None,
-    narrowed: Callable[[Search], Search],
+    restrict_candidates: Callable[[Search], Search],
 ) -> tuple[Stage, ...]:
     """The decisions behind the `last` stage of a search of `start` epochs: see `decisions` for how many.
 
-    rule: of the topology search before, if there was one. narrowed: closes what may not be chosen.
+    rule: of the topology search before, if there was one. restrict_candidates: closes what may not be chosen.
     """
     judge = Judge(by, last.relax, last.batch_size)
     operation = partial(decide_row, judge, "alpha", rule)
@@ -91,7 +91,9 @@ def perturbation_stages(
             last,
             name=f"perturbation {number} of {len(plan)}",
             epochs=config.tuning if number < len(plan) else 0,
-            begin=partial(begin, decision) if number > 1 else partial(begin_anew, judge, narrowed, decision),
+            begin=partial(begin, decision)
+            if number > 1
+            else partial(begin_anew, judge, restrict_candidates, decision),
             learning_rate=lambda epoch: cosine(epoch - start, tuned, first, end),
             rest=None,
         )
@@ -128,14 +130,14 @@ def begin(decision: Decision, run: Run, before: Search | None, moment: Moment) -
 
 def begin_anew(
     judge: Judge,
-    narrowed: Callable[[Search], Search],
+    restrict_candidates: Callable[[Search], Search],
     decision: Decision,
     run: Run,
     before: Search | None,
     moment: Moment,
 ) -> Search:
     """Before the first decision SGD starts anew, and an edge of one operation loses its `none`."""
-    search = narrowed(carry_on(run, before, moment))
+    search = restrict_candidates(carry_on(run, before, moment))
     search = replace(search, weights_optimiser=sgd(search.supernet, run.training))
     for name in [f"alpha.{kind}" for kind in search.space.kinds]:
         for row in range(len(search.open[name])):

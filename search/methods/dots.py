@@ -25,6 +25,7 @@ from ..stages.config import TrainingConfig, check_span
 from ..stages.operation_search import grouped_relaxation, open_logits, open_operations, operation_search
 from ..stages.stage import Relaxation, Search, Stage
 from ..stages.steps import bilevel
+from .method import Method
 
 GROUPS: Mapping[str, Callable[[], Groups | None]] = {
     "v1": groups_by_function,
@@ -94,3 +95,13 @@ def group_relaxation(groups: Groups | None, search: Search) -> Relaxation:
 def surviving(config: DotsConfig, keep: int, search: Search) -> SearchSpace:
     """O_n of Eq. 16: the best operations of every group, on every edge."""
     return survivors(search.space, open_logits(search), GROUPS[config.groups](), keep)
+
+
+METHOD = Method(
+    "dots",
+    DotsConfig,
+    stages,
+    surviving,
+    topology="pairs",
+    grouped=lambda config: config.groups != "one",
+)

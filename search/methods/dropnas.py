@@ -41,6 +41,7 @@ from ..stages.resting import unmoved
 from ..stages.stage import Figures, Stage, Turn
 from ..stages.steps import backward, classify, update_logits, update_weights
 from ..supernet import Mixture, active_where
+from .method import Method
 
 Kept = Mapping[str, Tensor]  # name of the logits -> bool (E, O) on the CPU: what a step does not drop
 CPU = torch.device("cpu")
@@ -194,3 +195,6 @@ def adjusted(old: Tensor, new: Tensor, kept: Tensor) -> Tensor:
     """
     sums = [logits.masked_fill(~kept, float("-inf")).logsumexp(dim=-1) for logits in (old, new)]
     return torch.where(kept, new + (sums[0] - sums[1])[:, None], new)
+
+
+METHOD = Method("dropnas", DropnasConfig, stages)

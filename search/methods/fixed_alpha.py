@@ -13,6 +13,7 @@ from ..stages.operation_search import Numbers, operation_search
 from ..stages.stage import Stage
 from ..stages.steps import train_weights
 from .darts import darts_training
+from .method import Method
 
 
 @dataclass(frozen=True)
@@ -39,3 +40,6 @@ def stages(config: FixedAlphaConfig, space: SearchSpace, after: int) -> tuple[St
         Numbers(config.epochs, config.cells, config.training), space, after, train_weights, name="supernet"
     )
     return (replace(training, architecture_images=None),)
+
+
+METHOD = Method("fixed_alpha", FixedAlphaConfig, stages)

@@ -31,6 +31,7 @@ from ..stages.stage import Drawn, Figures, Logits, Moment, Relaxation, Search, S
 from ..stages.steps import train_logits, train_weights
 from ..supernet import Active
 from .darts import darts_training
+from .method import Method
 
 
 @dataclass(frozen=True)
@@ -116,3 +117,6 @@ def of_logits(moment: Moment) -> Moment:
 def bilevel_apart(turn: Turn) -> Figures:
     """The weights on one draw, then the logits on another (Algorithm 1)."""
     return train_weights(turn) | train_logits(replace(turn, moment=of_logits(turn.moment)))
+
+
+METHOD = Method("gdas", GdasConfig, stages)

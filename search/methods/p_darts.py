@@ -45,6 +45,7 @@ from ..stages.operation_search import (
 from ..stages.stage import Moment, Relaxation, Search, Stage, Weights
 from ..stages.steps import bilevel
 from ..supernet import NO_PARTIAL_CHANNELS, Mixture
+from .method import Method
 
 
 def p_darts_training() -> TrainingConfig:
@@ -194,7 +195,7 @@ def _has_another(space: SearchSpace, kind: str, edge: int, weights: Tensor) -> b
     return any(weight > 0 and name != "none" and not OPS[name].skip for name, weight in row)
 
 
-def narrowed(config: PDartsConfig, search: Search) -> Search:
+def restrict_candidates(config: PDartsConfig, search: Search) -> Search:
     """The search with as many open skip connections in the normal cell as may be chosen: those of the cell
     that it stands for, then the strongest.
     """
@@ -215,3 +216,12 @@ def narrowed(config: PDartsConfig, search: Search) -> Search:
             table[edge, _skips(space, kind, edge)] = False
         opened[f"alpha.{kind}"] = table
     return replace(search, open=opened)
+
+
+METHOD = Method(
+    "p_darts",
+    PDartsConfig,
+    stages,
+    restrict_candidates=restrict_candidates,
+    depths=lambda config: config.depths,
+)

@@ -31,6 +31,7 @@ from ..stages.operation_search import active_operations, operation_choices, oper
 from ..stages.stage import Logits, Moment, Relaxation, Search, Stage, Weights
 from ..stages.steps import bilevel
 from ..supernet import Mixture, PartialChannels
+from .method import Method
 
 
 def pc_darts_training() -> TrainingConfig:
@@ -124,3 +125,6 @@ def derive_from_products(space: SearchSpace, weights: Weights) -> Mapping[str, C
         gamma = edge_weights(weights[f"beta.{kind}"], membership)  # (E,)
         products[kind] = gamma[:, None] * weights[f"alpha.{kind}"]  # (E, O)
     return cells_of(space, products)
+
+
+METHOD = Method("pc_darts", PcDartsConfig, stages)

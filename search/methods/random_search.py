@@ -15,6 +15,7 @@ from ..stages.operation_search import Numbers, operation_search
 from ..stages.stage import Moment, Run, Search, Stage
 from ..stages.steps import train_weights
 from .darts import darts_training
+from .method import Method
 
 
 @dataclass(frozen=True)
@@ -51,3 +52,8 @@ def stages(config: RandomSearchConfig, space: SearchSpace, after: int) -> tuple[
         return search
 
     return (replace(drawing, begin=draw, architecture_images=None),)
+
+
+METHOD = Method(
+    "random_search", RandomSearchConfig, stages, trains_weights=lambda config: bool(config.epochs > 0)
+)

@@ -9,15 +9,16 @@ NAS-Bench-201 with a topology search, since all edges of its cell stay; and pert
 random search that trains no weights, since it judges by them.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
 
 from dots_zoo.runtime.errors import DotsZooError
+from dots_zoo.runtime.table import look_up
 
 from ..space.space import SearchSpace
-from ..stages.operation_search import best_operations
+from ..stages.config import TrainingConfig
 from ..stages.stage import Search, Stage
 from . import (
     darts,
@@ -33,45 +34,28 @@ from . import (
     sgas,
     snas,
 )
-from .darts_pt import PerturbationConfig, decisions, perturbation_stages
+from .darts_pt import By, PerturbationConfig, decisions, perturbation_stages
+from .method import METHODS as METHODS
+from .method import Method as Method
+from .method import Topology
+from .method import add_method as add_method
 from .topology import TopologyConfig, topology_search
 
-
-def surviving(config: Any, keep: int, search: Search) -> SearchSpace:
-    """The `keep` best operations of every edge."""
-    return best_operations(keep, search)
-
-
-@dataclass(frozen=True)
-class Method:
-    """One way to search for operations.
-
-    config: its numbers; the first line of their docstring is its title. stages: its operation search, of a
-    configuration, a space and the number of epochs that follow on the same cosine of the learning rate.
-    surviving: what of its search goes on to a topology search, of a configuration, how many operations an
-    edge keeps, and the search. narrowed: closes what neither a topology search nor a selection may choose.
-    """
-
-    config: type[Any]
-    stages: Callable[[Any, SearchSpace, int], tuple[Stage, ...]]
-    surviving: Callable[[Any, int, Search], SearchSpace] = surviving
-    narrowed: Callable[[Any, Search], Search] = lambda config, search: search
-
-
-METHODS: Mapping[str, Method] = {
-    "dots": Method(dots.DotsConfig, dots.stages, dots.surviving),
-    "darts": Method(darts.DartsConfig, darts.stages),
-    "darts_minus": Method(darts_minus.DartsMinusConfig, darts_minus.stages),
-    "p_darts": Method(p_darts.PDartsConfig, p_darts.stages, narrowed=p_darts.narrowed),
-    "sgas": Method(sgas.SgasConfig, sgas.stages),
-    "dropnas": Method(dropnas.DropnasConfig, dropnas.stages),
-    "gdas": Method(gdas.GdasConfig, gdas.stages),
-    "snas": Method(snas.SnasConfig, snas.stages),
-    "pc_darts": Method(pc_darts.PcDartsConfig, pc_darts.stages),
-    "sdarts_rs": Method(sdarts_rs.SdartsRsConfig, sdarts_rs.stages),
-    "fixed_alpha": Method(fixed_alpha.FixedAlphaConfig, fixed_alpha.stages),
-    "random_search": Method(random_search.RandomSearchConfig, random_search.stages),
-}
+for _method in (
+    dots.METHOD,
+    darts.METHOD,
+    darts_minus.METHOD,
+    p_darts.METHOD,
+    sgas.METHOD,
+    dropnas.METHOD,
+    gdas.METHOD,
+    snas.METHOD,
+    pc_darts.METHOD,
+    sdarts_rs.METHOD,
+    fixed_alpha.METHOD,
+    random_search.METHOD,
+):
+    add_method(_method)
 
 
 @dataclass(frozen=True)
@@ -91,7 +75,7 @@ class Derivation:
         perturbation: numbers of the perturbation-based selection.
     """
 
-    topology: Literal["none", "pairs", "any", "edge_weights", "edge_sigmoid"] = "none"
+    topology: Topology = "none"
     keep: int = 1
     selection: Literal["magnitude", "perturbation", "perturbation_magnitude"] = "magnitude"
     topology_search: TopologyConfig = field(default_factory=TopologyConfig)
@@ -102,15 +86,10 @@ class Derivation:
             raise DotsZooError(f"keep: expected 1 or more, got {self.keep}")
 
 
-def default_derivation(method: str) -> Derivation:
-    """With the topology search where the method is one half of DOTS."""
-    return Derivation(topology="pairs" if method == "dots" else "none")
-
-
-def refusal(method: str, config: Any, derivation: Derivation, space: SearchSpace) -> str | None:
-    """Why this cannot be searched, None where it can."""
+def refusal(method: Method, config: Any, derivation: Derivation, space: SearchSpace) -> str | None:
+    """Return why this cannot be searched, None where it can."""
     searched = derivation.topology != "none"
-    if not searched and _grouped(config):
+    if not searched and method.grouped(config):
         return "groups keep more than one operation on an edge: expected a topology search, got topology none"
     if not searched and derivation.keep > 1:
         return (
@@ -122,17 +101,16 @@ def refusal(method: str, config: Any, derivation: Derivation, space: SearchSpace
             "the space of NAS-Bench-201 keeps all edges of its cell: expected topology none, got "
             f"{derivation.topology}"
         )
-    if searched and method == "sgas":
+    if searched and method.decides_edges:
         return f"it decides about edges itself: expected topology none, got {derivation.topology}"
     if derivation.selection != "magnitude" and derivation.topology in ("edge_weights", "edge_sigmoid"):
         return (
             f"selection {derivation.selection}: expected topology none, pairs or any, whose alternatives "
             f"exclude each other, got {derivation.topology}"
         )
-    untrained = isinstance(config, random_search.RandomSearchConfig) and config.epochs == 0
-    if untrained and derivation.selection == "perturbation" and not searched:
+    if not method.trains_weights(config) and derivation.selection == "perturbation" and not searched:
         return "perturbation judges by the weights of the supernet: expected epochs of 1 or more, got 0"
-    depths = config.depths if isinstance(config, p_darts.PDartsConfig) else ()
+    depths = method.depths(config)
     if space.family == "nasbench201" and any(depth % 3 for depth in depths):
         return (
             "the supernet of NAS-Bench-201 has three stages of equal length: expected depths that are "
@@ -141,59 +119,63 @@ def refusal(method: str, config: Any, derivation: Derivation, space: SearchSpace
     return None
 
 
-def _grouped(config: Any) -> bool:
-    """Whether the operations of an edge compete in groups, of which each keeps its best."""
-    return isinstance(config, dots.DotsConfig) and config.groups != "one"
+def plan(name: str, config: Any, derivation: Derivation, space: SearchSpace) -> tuple[Stage, ...]:
+    """Return all stages of a search; the last of its operation search and of its topology search are `kept`
+    by these names.
 
-
-def plan(method: str, config: Any, derivation: Derivation, space: SearchSpace) -> tuple[Stage, ...]:
-    """All stages of a search; the last of its operation search and of its topology search are `kept` by these
-    names. Raises DotsZooError where the parts cannot be combined.
+    Raises DotsZooError where there is no such method, or the parts cannot be combined.
     """
+    method, rule = look_up(METHODS, name, "method"), derivation.topology
     reason = refusal(method, config, derivation, space)
     if reason:
-        raise DotsZooError(f"search {method}: {reason}")
-    found, rule = METHODS[method], derivation.topology
-    if isinstance(config, sgas.SgasConfig):
-        by = derivation.perturbation.by if derivation.selection == "perturbation" else "magnitude"
-        return sgas.stages(config, space, 0, by)
+        raise DotsZooError(f"search {name}: {reason}")
+    if method.decides_edges:
+        return method.stages(config, space, 0, _criterion(derivation))
     after = 0 if rule == "none" else derivation.topology_search.epochs
-    stages = found.stages(config, space, after)
-    narrowed = partial(found.narrowed, config)
+    stages = method.stages(config, space, after)
+    restrict = partial(method.restrict_candidates, config)
     ends = {len(stages): "operation"}
     if rule != "none":
         epochs = sum(stage.epochs for stage in stages)
 
         def survivors(search: Search) -> SearchSpace:
-            return found.surviving(config, derivation.keep, narrowed(search))
+            return method.surviving(config, derivation.keep, restrict(search))
 
         stages += topology_search(rule, derivation.topology_search, config.training, epochs, survivors)
         ends[len(stages)] = "topology"
     if derivation.selection != "magnitude":
-        stages += _selection(stages, config, derivation, space, narrowed)
+        one_left = rule != "none" and derivation.keep == 1 and not method.grouped(config)
+        stages += _selection(stages, config.training, derivation, space, one_left, restrict)
     ends.pop(len(stages), None)  # where the search ends is in its checkpoint
-    return tuple(replace(stage, kept=ends.get(number, "")) for number, stage in enumerate(stages, 1))
+    return tuple(replace(stage, kept=ends.get(count, "")) for count, stage in enumerate(stages, 1))
+
+
+def _criterion(derivation: Derivation) -> By:
+    """What chooses between alternatives."""
+    return derivation.perturbation.by if derivation.selection == "perturbation" else "magnitude"
 
 
 def _selection(
     stages: tuple[Stage, ...],
-    config: Any,
+    training: TrainingConfig,
     derivation: Derivation,
     space: SearchSpace,
-    narrowed: Callable[[Search], Search],
+    one_left: bool,
+    restrict: Callable[[Search], Search],
 ) -> tuple[Stage, ...]:
-    """The decisions of DARTS-PT behind all others; what a topology search is given is narrowed already."""
+    """Return the decisions of DARTS-PT after all other stages; a topology search was given the restricted
+    candidates already. one_left: one operation at most has stayed on an edge, `none` aside.
+    """
     rule = None if derivation.topology == "none" else derivation.topology
-    one_left = rule is not None and derivation.keep == 1 and not _grouped(config)
     operations, combinations = decisions(space, rule, one_left)
     return perturbation_stages(
         derivation.perturbation,
-        derivation.perturbation.by if derivation.selection == "perturbation" else "magnitude",
+        _criterion(derivation),
         last=stages[-1],
-        training=config.training,
+        training=training,
         start=sum(stage.epochs for stage in stages),
         operations=operations,
         combinations=combinations,
         rule=rule,
-        narrowed=narrowed if rule is None else lambda search: search,
+        restrict_candidates=restrict if rule is None else lambda search: search,
     )

@@ -29,6 +29,7 @@ from ..stages.operation_search import open_operations, operation_search, softmax
 from ..stages.stage import Figures, Moment, Relaxation, Search, Stage, Turn
 from ..stages.steps import train_logits, train_weights_under
 from .darts import darts_training
+from .method import Method
 
 
 @dataclass(frozen=True)
@@ -103,3 +104,6 @@ def shaken(weights: Tensor, members: Tensor, eps: float, draws: torch.Generator)
     clamped = moved.clamp(0.0, 1.0)
     kept = torch.where(clamped.sum(dim=-1, keepdim=True) > 0, clamped, largest)
     return kept / kept.sum(dim=-1, keepdim=True).clamp_min(torch.finfo(kept.dtype).tiny)
+
+
+METHOD = Method("sdarts_rs", SdartsRsConfig, stages)

@@ -34,6 +34,7 @@ from ..stages.stage import Moment, Run, Search, Stage
 from ..stages.steps import bilevel
 from .darts import darts_training
 from .darts_pt import By, Judge, built_edges, choosable, strongest
+from .method import Method
 
 
 @dataclass(frozen=True)
@@ -188,3 +189,6 @@ def decide_edge(judge: Judge, run: Run, search: Search, moment: Moment, kind: st
         for other in incoming:
             search = search if decided[other] else close_edge(search, kind, other)
     return search
+
+
+METHOD = Method("sgas", SgasConfig, stages, decides_edges=True)

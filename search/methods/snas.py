@@ -21,6 +21,7 @@ from ..stages.operation_search import open_operations, operation_search, softmax
 from ..stages.stage import Logits, Moment, Relaxation, Search, Stage, Weights
 from ..stages.steps import one_level
 from .darts import darts_training
+from .method import Method
 
 
 @dataclass(frozen=True)
@@ -73,3 +74,6 @@ def concrete_relaxation(config: SnasConfig, search: Search) -> Relaxation:
         }
 
     return replace(softmax_relaxation(search), sample=sample, schedules=schedules)
+
+
+METHOD = Method("snas", SnasConfig, stages)

@@ -12,11 +12,12 @@ from jsonargparse import ArgumentParser
 from jsonargparse.typing import PositiveInt
 
 from dots_zoo.data.datasets import DataOptions
+from dots_zoo.data.load import add_data_options
 from dots_zoo.runtime.config_cli import Verbatim, build, dotted, preset, preset_names, take_preset
 from dots_zoo.runtime.errors import DotsZooError
 
-from ..methods.registry import METHODS, Derivation, default_derivation
-from ..space.named import NAMES
+from ..methods.registry import METHODS, Derivation
+from ..space.named import SPACES
 
 PRESETS = Path(__file__).parent / "presets"
 
@@ -25,10 +26,10 @@ TABLE_HELP = "table of NAS-Bench-201 (CSV) in which the cells of space S6 are lo
 MATRIX = """\
 what goes together (every other combination is refused with the reason):
   method                               --topology none  pairs|any  edge_weights|edge_sigmoid
-  dots, groups v1 or v2                -                yes        magnitude only
-  sgas                                 yes              -          -
-  all others, and dots --groups one    yes              yes        magnitude only
-  any method but dots v1|v2, space S6  yes              -          -
+  {grouped:<36} -                yes        magnitude only
+  {deciding:<36} yes              -          -
+  all others                           yes              yes        magnitude only
+  any method without groups, space S6  yes              -          -
   yes: with --selection magnitude, perturbation, perturbation_magnitude
   --keep above 1 needs a topology search
 
@@ -89,34 +90,48 @@ def build_parser(method: str | None = None, preset_name: str | None = None) -> A
     parser = ArgumentParser(
         prog="dots-zoo search",
         description="Search a cell and write genotype.json, the log and the plots of the run into a folder.",
-        epilog=MATRIX + EXAMPLES,
+        epilog=_matrix() + EXAMPLES,
         formatter_class=Verbatim,
     )
     methods = parser.add_subcommands(dest="method", help="how to search; each has its own --help")
-    for name, found in METHODS.items():
-        title = (found.config.__doc__ or name).splitlines()[0]
+    for name, record in METHODS.items():
         if name != method:
-            methods.add_subcommand(name, ArgumentParser(), help=title)
+            methods.add_subcommand(name, ArgumentParser(), help=record.title)
             continue
         presets = f"--preset NAME gives other defaults to the options below: {', '.join(_presets_of(name))}."
-        options = ArgumentParser(description=f"{title}\n{presets}", epilog=EXAMPLES, formatter_class=Verbatim)
-        methods.add_subcommand(name, options, help=title)
+        options = ArgumentParser(
+            description=f"{record.title}\n{presets}", epilog=EXAMPLES, formatter_class=Verbatim
+        )
+        methods.add_subcommand(name, options, help=record.title)
         options.add_argument("--config", action="config", help="YAML file with any of the options below")
         options.add_argument("--out", type=str, required=True, help="folder of the run; new or empty")
-        options.add_argument("--space", type=Literal[NAMES], default="S0", help="search space")
+        options.add_argument("--space", type=Literal[tuple(SPACES)], default="S0", help=_spaces())
         options.add_argument("--table", type=str | None, help=TABLE_HELP)
         options.add_argument("--resume", action="store_true", help="go on from the checkpoint in the folder")
         options.add_argument(
             "--checkpoint_seconds", type=float, default=300.0, help="between two checkpoints; 0: every step"
         )
         options.add_argument("--seeds", type=PositiveInt, default=1, help=SEEDS_HELP)
-        options.add_class_arguments(DataOptions)
+        add_data_options(options)
         options.add_class_arguments(Derivation)
-        options.add_class_arguments(found.config)
-        options.set_defaults({"topology": default_derivation(name).topology})
+        options.add_class_arguments(record.config)
+        options.set_defaults({"topology": record.topology})
         if preset_name:
             options.set_defaults(_defaults(name, preset_name))
     return parser
+
+
+def _matrix() -> str:
+    """Return which methods go with which topology searches."""
+    grouped = [f"{name} in groups" for name, record in METHODS.items() if record.grouped(record.config())]
+    deciding = [name for name, record in METHODS.items() if record.decides_edges]
+    return MATRIX.format(grouped=", ".join(grouped), deciding=", ".join(deciding))
+
+
+def _spaces() -> str:
+    """Return the help of --space."""
+    titles = (f"{name} ({space.title})" if space.title else name for name, space in SPACES.items())
+    return f"search space: {', '.join(titles)}"
 
 
 def _presets_of(method: str) -> list[str]:

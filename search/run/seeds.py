@@ -55,12 +55,13 @@ def search_seeds(
             search(method, replace(config, training=training), derivation, space, data, folder, **options)
         )
     figures = [genotype.provenance["metrics"] for genotype in found]
+    common = [name for name in figures[0] if all(name in row for row in figures)]
     summary = {
         "schema": 1,
         "kind": "seeds",
         "method": method,
         "seeds": list(seeds),
-        "figures": {name: spread([row[name] for row in figures]) for name in figures[0]},
+        "figures": {name: spread([row[name] for row in figures]) for name in common},
         "edges_agree": agreement(found),
         "runs": [f"seed{seed}" for seed in seeds],
     }

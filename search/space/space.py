@@ -129,7 +129,10 @@ def _numbered(operations: tuple[str, ...]) -> Iterator[str]:
 
 
 def operation_of(label: str) -> Operation:
-    """Return the operation of a label of `operation_choice`. Raises DotsZooError for one that is not known."""
+    """Return the operation that a label of `operation_choice` names.
+
+    Raises DotsZooError where it is not known.
+    """
     return look_up(OPS, label.partition(" ")[0], "operation")
 
 

@@ -116,8 +116,8 @@ def tensors_of(standing: Standing) -> dict[str, Tensor]:
     found |= {f"resting.{name}": tensor for name, tensor in search.resting.items()}
     found |= _optimiser_tensors("sgd", search.weights_optimiser, search.supernet.named_parameters())
     found |= _optimiser_tensors("adam", search.logits_optimiser, search.logits.items())
-    if standing.seen:
-        found["seen"] = torch.stack([torch.stack(list(figures.values())) for figures in standing.seen])
+    if scalars := [scalar for figures in standing.seen for scalar in figures.values()]:
+        found["seen"] = torch.stack(scalars)
     return found
 
 
@@ -138,7 +138,7 @@ def facts_of(standing: Standing) -> dict[str, Any]:
         "space": asdict(search.space),
         "shape": asdict(search.supernet.shape),
         "choices": {name: asdict(choice) for name, choice in search.choices.items()},
-        "figures": list(standing.seen[0]) if standing.seen else [],
+        "figures": [list(figures) for figures in standing.seen],
     }
 
 
@@ -148,10 +148,10 @@ def standing_of(saved: Saved, run: Run) -> Standing:
     tensors = {name: tensor.to(device) for name, tensor in saved.tensors.items()}
     try:
         search = _search(facts, tensors, run)
-        names = facts["figures"]
-        seen = [dict(zip(names, row, strict=True)) for row in tensors.get("seen", torch.empty(0, 0))]
+        scalars = iter(tensors.get("seen", torch.empty(0)))
+        seen = [{name: next(scalars) for name in names} for names in facts["figures"]]
         return Standing(Place(**facts["place"]), search, seen)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError, StopIteration) as error:
         raise DotsZooError(
             f"{saved.path}: not where a search stands, in the version of this dots_zoo ({error})"
         ) from error

@@ -204,19 +204,23 @@ def batches(stage: Stage, part: Part, run: Run, epoch: int, start: int = 0) -> I
 def read_figures(
     stage: Stage, run: Run, epoch: int, seen: Sequence[Figures], keeper: Keeper | None
 ) -> dict[str, float]:
-    """Means over an epoch's steps, read from the device at once. Raises DotsZooError where not finite."""
-    names = list(seen[0])
-    table = torch.stack([torch.stack([row[name] for name in names]) for row in seen])  # (steps, names)
-    rows: list[list[float]] = table.tolist()
-    for step, row in enumerate(rows):
-        for name, value in zip(names, row, strict=True):
-            if not math.isfinite(value):
-                kept = f"; the last checkpoint is {keeper.last}" if keeper and keeper.last else ""
-                run.processes.end(
-                    f"search, stage {stage.name!r}, epoch {epoch}, step {step}: expected a finite {name}, "
-                    f"got {value}; lower the learning rates of training.weights or training.logits{kept}"
-                )
-    return {name: sum(row[number] for row in rows) / len(rows) for number, name in enumerate(names)}
+    """Return the mean of every figure over the steps of an epoch that gave it, read from the device at once.
+
+    Raises DotsZooError where one is not finite.
+    """
+    places = [(step, name) for step, figures in enumerate(seen) for name in figures]
+    scalars = [seen[step][name] for step, name in places]
+    values: list[float] = torch.stack(scalars).tolist() if scalars else []
+    by_name: dict[str, list[float]] = {}
+    for (step, name), value in zip(places, values, strict=True):
+        if not math.isfinite(value):
+            kept = f"; the last checkpoint is {keeper.last}" if keeper and keeper.last else ""
+            run.processes.end(
+                f"search, stage {stage.name!r}, epoch {epoch}, step {step}: expected a finite {name}, "
+                f"got {value}; lower the learning rates of training.weights or training.logits{kept}"
+            )
+        by_name.setdefault(name, []).append(value)
+    return {name: sum(own) / len(own) for name, own in by_name.items()}
 
 
 def labelled(choice: Choice, weights: Tensor) -> dict[str, dict[str, float]]:

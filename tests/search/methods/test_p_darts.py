@@ -5,7 +5,13 @@ import torch
 
 from dots_zoo.runtime.errors import DotsZooError
 from dots_zoo.search.methods.darts_pt import PerturbationConfig
-from dots_zoo.search.methods.p_darts import PDartsConfig, derive_limited, limited, narrowed, skip_dropout
+from dots_zoo.search.methods.p_darts import (
+    PDartsConfig,
+    derive_limited,
+    limited,
+    restrict_candidates,
+    skip_dropout,
+)
 from dots_zoo.search.methods.registry import METHODS, Derivation, plan
 from dots_zoo.search.space.named import darts_space, named_space
 from dots_zoo.search.space.space import CellSpace, SearchSpace
@@ -133,14 +139,17 @@ def test_what_survives_for_a_topology_search_respects_the_limit():
     for logits in search.logits.values():
         logits.data.copy_(SKIPPING.log())
     config = toy_config("p_darts", **SMALL)
-    survivors = METHODS["p_darts"].surviving(config, 1, narrowed(config, search))
+    survivors = METHODS["p_darts"].surviving(config, 1, restrict_candidates(config, search))
     rows = survivors.candidates("normal")
     assert rows == (("sep_conv_3x3",), ("skip_connect",), ("skip_connect",), *(("sep_conv_3x3",),) * 2)
     assert survivors.candidates("reduce")[:4] == (("skip_connect",),) * 4
-    both = METHODS["p_darts"].surviving(config, 2, narrowed(config, search)).candidates("normal")
+    both = METHODS["p_darts"].surviving(config, 2, restrict_candidates(config, search)).candidates("normal")
     assert sum("skip_connect" in names for names in both) == 2  # what is closed does not survive
     free = replace(config, skip_limit=None)
-    assert best_operations(1, narrowed(free, search)).candidates("normal")[:4] == (("skip_connect",),) * 4
+    assert (
+        best_operations(1, restrict_candidates(free, search)).candidates("normal")[:4]
+        == (("skip_connect",),) * 4
+    )
 
 
 def test_the_plan_narrows_before_a_topology_search_and_before_a_selection():
@@ -160,9 +169,9 @@ def test_skip_connections_of_the_derived_cell_come_first_then_the_strongest():
     weights = torch.tensor([[0.45, 0.55], [0.6, 0.4], [0.3, 0.7], [0.3, 0.7], [0.4, 0.6]])
     for logits in search.logits.values():
         logits.data.copy_(weights.log())
-    opened = narrowed(toy_config("p_darts", **SMALL), search).open["alpha.normal"][:, 0]
+    opened = restrict_candidates(toy_config("p_darts", **SMALL), search).open["alpha.normal"][:, 0]
     assert opened.tolist() == [True, True, False, False, False]  # 2<-1 is in the cell, 0.45 is the strongest
-    one = narrowed(toy_config("p_darts", skip_limit=1, **SMALL), search).open["alpha.normal"][:, 0]
+    one = restrict_candidates(toy_config("p_darts", skip_limit=1, **SMALL), search).open["alpha.normal"][:, 0]
     assert one.tolist() == [False, True, False, False, False]
 
 
