@@ -1,12 +1,14 @@
-"""The command `dots-zoo`: one function a command, each imports what it needs when it runs.
+"""The command `dots-zoo`: one record a command; a command imports what it needs when it runs.
 
-This is the composition root: only here and in demo.py does the core reach for search and export.
+This is the composition root: only in this folder does the core reach for search and export.
 """
 
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from ..runtime.errors import DotsZooError
@@ -29,71 +31,21 @@ EPILOG = """examples:
   dots-zoo demo --out runs/demo                          all of it once, in minutes, on real images
   dots-zoo doctor                                        what is installed and what is missing"""
 
-# The commands of export/bench/command.py.
-BENCHMARKS = {
-    "bench": "measure the latency of ONNX files",
-    "report": "render measurements as a page",
-    "compare": "fail where a network became slower",
-}
-TABLES = "the papers' cost tables, with our counts and latency"
-
-# The extras that a command runs with; list, draw and doctor are the core's.
-EXTRAS = {
-    "search": ("search",),
-    "explain": ("search",),
-    "train": ("train",),
-    "eval": ("train",),
-    "det": ("mm",),
-    "seg": ("mm",),
-    "export": ("export",),
-    "inspect": ("export",),
-    **dict.fromkeys(BENCHMARKS, ("export",)),
-    "demo": ("search", "export"),
-}
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; 0: it did what was asked, 1: a check failed, 2: an input that cannot be used."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    if not argv or argv[0] not in COMMANDS:
+        _parser().parse_args(argv)  # prints the commands and exits
+    command = COMMANDS[argv[0]]
     try:
-        if argv[:1] == ["search"]:  # its options come from the methods' configurations
-            from dots_zoo.search.__main__ import main as search
-
-            search(argv[1:])
-            return 0
-        if argv[:1] == ["explain"]:  # theirs from the analyses'
-            from dots_zoo.search.explain.command import main as explain
-
-            explain(argv[1:])
-            return 0
-        if argv[:1] in (["train"], ["eval"]):  # theirs from the recipe and the data set
-            from ..train.command import eval_main, train_main
-
-            (train_main if argv[0] == "train" else eval_main)(argv[1:])
-            return 0
-        if argv[:1] and argv[0] in BENCHMARKS:
-            from dots_zoo.export.bench.command import main as benchmark
-
-            code: int = benchmark(argv)
-            return code
-        if argv[:1] == ["tables"]:
-            from dots_zoo.export.tables.command import main as tables
-
-            code = tables(argv[1:])
-            return code
-        if argv[:1] in (["det"], ["seg"]):
-            from ..openmm.command import main as openmm
-
-            return openmm(argv[0], argv[1:])
-        args = _parser().parse_args(argv)
-        result: int = args.run(args)
-        return result
+        return command.run(argv[1:])
     except DotsZooError as error:
         print(f"dots-zoo: error: {error}", file=sys.stderr)
         return error.exit_code
     except ModuleNotFoundError as error:
         module = (error.name or "").partition(".")[0]
-        extras = _extras_for(module, argv[0])
+        extras = _extras_for(module, command)
         if not extras:
             raise
         hint = f"pip install 'dots-zoo[{','.join(extras)}]'"
@@ -101,7 +53,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         return DotsZooError.exit_code
 
 
-def _extras_for(module: str, command: str) -> Sequence[str]:
+@dataclass(frozen=True)
+class Command:
+    """A command.
+
+    Args:
+        text: what it does, for the help.
+        run: takes the words behind its name, returns the exit code.
+        extras: that it needs; the core alone where there are none.
+    """
+
+    text: str
+    run: Callable[[Sequence[str]], int]
+    extras: tuple[str, ...] = ()
+
+
+def _extras_for(module: str, command: Command) -> Sequence[str]:
     """Return the extras that bring a module: the command's own if they do, () if none does.
 
     What nobody asks for by name, such as numba's llvmlite, comes with a command's own extras if these are
@@ -109,7 +76,7 @@ def _extras_for(module: str, command: str) -> Sequence[str]:
     """
     from .doctor import extras_with, missing
 
-    bringing, own = extras_with(module), EXTRAS.get(command, ())
+    bringing, own = extras_with(module), command.extras
     if set(own) & set(bringing) or (not bringing and any(map(missing, own))):
         return own
     return bringing[:1]
@@ -120,98 +87,20 @@ def _parser() -> argparse.ArgumentParser:
         "dots-zoo", description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
-
-    def command(name: str, run: object, text: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=text, description=text)
-        sub.set_defaults(run=run)
-        return sub
-
-    p = command(
-        "list",
-        _list,
-        "print the registered models: parameters, MACs, input size, origin, the paper's accuracy",
-    )
-    p.add_argument("pattern", nargs="?", default="*", help="only names that match, for example 'dots_*'")
-    p.add_argument("--cells", action="store_true", help="print the bundled cells instead")
-    p.add_argument("--json", action="store_true", help="print JSON")
-
-    p = command("draw", _draw, "draw the normal and the reduction cell side by side")
-    p.add_argument("genotype", help="a bundled cell, a genotype file, or a genotype as text")
-    p.add_argument("-o", "--output", type=Path, required=True, help="cell.svg or cell.png")
-
-    commands.add_parser("search", help="search for a cell: dots-zoo search dots --help", add_help=False)
-    commands.add_parser("explain", help="look at a search: dots-zoo explain --help", add_help=False)
-    commands.add_parser("train", help="train a network: dots-zoo train --help", add_help=False)
-    commands.add_parser("eval", help="evaluate a network: dots-zoo eval --help", add_help=False)
-
-    commands.add_parser("det", help="detection: dots-zoo det --help", add_help=False)
-    commands.add_parser("seg", help="segmentation: dots-zoo seg --help", add_help=False)
-
-    p = command("export", _export, "export a model to ONNX and prove it against PyTorch")
-    p.add_argument(
-        "model",
-        help="a timm name, ours or another, a genotype (bundled name, file or text), or the folder of a "
-        "training, whose weights it takes; for detect and segment a config, its name or file",
-    )
-    p.add_argument("-o", "--output", type=Path, required=True, help="m.onnx")
-    p.add_argument(
-        "--macro",
-        help="macro-architecture of a genotype: mobile, cifar, nb201; left out nb201 for a cell of that "
-        "space, cifar where --input is up to 64x64, else mobile",
-    )
-    p.add_argument("--channels", type=int, help="width of the first cells, where not the model's own")
-    p.add_argument("--layers", type=int, help="number of cells, where not the model's own")
-    p.add_argument("--task", default="classify", help="classify, features, detect or segment")
-    p.add_argument("--genotype", help="the cell, for cell_mobile, cell_cifar and cell_nb201, and for configs")
-    p.add_argument(
-        "--checkpoint", type=Path, help="weights to load: safetensors or a torch file, public names or ours"
-    )
-    p.add_argument("--pretrained", action="store_true", help="load the weights that come with a timm name")
-    p.add_argument("--num-classes", type=int, help="classes, where not the model's default")
-    p.add_argument("--input", metavar="HxW", help="input size, where not the model's own")
-    p.add_argument(
-        "--dynamic", metavar="AXES", default="batch", help="sizes left open: batch,height,width, or none"
-    )
-    p.add_argument(
-        "--precision",
-        choices=("fp32", "fp16", "int8"),
-        default="fp32",
-        help="int8: our networks go through the exact rewrites of --fuse that int8 needs, in any case",
-    )
-    p.add_argument("--half-io", action="store_true", help="float16 input and outputs too, for fp16")
-    p.add_argument("--calibration", type=Path, metavar="FOLDER", help="images that int8 is calibrated on")
-    p.add_argument(
-        "--for", dest="target", choices=("cpu", "cuda", "tensorrt"), default="cpu", help="where int8 will run"
-    )
-    p.add_argument(
-        "--image", default="float32", help="detect, segment: float32, or uint8 normalised in the graph"
-    )
-    p.add_argument("--logits", action="store_true", help="segment: scores of all classes, not the labels")
-    p.add_argument(
-        "--fuse",
-        action="store_true",
-        help="rewrite our networks into fewer operations, exactly; int8 always does",
-    )
-    p.add_argument("--opset", type=int, default=18)
-    p.add_argument("--exporter", choices=("dynamo", "torchscript"), default="dynamo")
-
-    p = command("inspect", _inspect, "print what an ONNX file says of itself, its operators and their MACs")
-    p.add_argument("file", type=Path, metavar="m.onnx")
-    p.add_argument("--input", metavar="HxW", help="image size, for a file that leaves it open")
-    p.add_argument("--json", action="store_true", help="print JSON")
-
-    for name, text in {**BENCHMARKS, "tables": TABLES}.items():
-        commands.add_parser(name, help=f"{text}: dots-zoo {name} --help", add_help=False)
-
-    p = command("demo", _demo, "search, retrain, register, export and measure a cell on handwritten digits")
-    p.add_argument("--out", type=Path, default=Path("runs/demo"))
-    p.add_argument("--seed", type=int, default=0)
-
-    command("doctor", _doctor, "report versions, providers and missing extras")
+    for name, command in COMMANDS.items():
+        commands.add_parser(name, help=f"{command.text}: dots-zoo {name} --help", add_help=False)
     return parser
 
 
-def _list(args: argparse.Namespace) -> int:
+def _list(argv: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(
+        "dots-zoo list",
+        description="Print the registered models: parameters, MACs, input size, origin, a paper's accuracy.",
+    )
+    parser.add_argument("pattern", nargs="?", default="*", help="only names that match, for example 'dots_*'")
+    parser.add_argument("--cells", action="store_true", help="print the bundled cells instead")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    args = parser.parse_args(argv)
     from . import list_models as listing
 
     rows, line = (listing.cells, listing.cell_line) if args.cells else (listing.models, listing.model_line)
@@ -231,7 +120,13 @@ def _list(args: argparse.Namespace) -> int:
     return 0
 
 
-def _draw(args: argparse.Namespace) -> int:
+def _draw(argv: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(
+        "dots-zoo draw", description="Draw the normal and the reduction cell side by side."
+    )
+    parser.add_argument("genotype", help="a bundled cell, a genotype file, or a genotype as text")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="cell.svg or cell.png")
+    args = parser.parse_args(argv)
     from ..drawing.draw import draw
     from ..genotype import load_genotype
 
@@ -239,43 +134,86 @@ def _draw(args: argparse.Namespace) -> int:
     return 0
 
 
-def _export(args: argparse.Namespace) -> int:
-    from dots_zoo.export.convert.command import export_model, parse_dynamic, parse_size
+def _search(argv: Sequence[str]) -> int:
+    from dots_zoo.search.__main__ import main as search
 
-    export_model(
-        args.model,
-        args.output,
-        task=args.task,
-        macro=args.macro,
-        channels=args.channels,
-        layers=args.layers,
-        genotype=args.genotype,
-        checkpoint=args.checkpoint,
-        pretrained=args.pretrained,
-        num_classes=args.num_classes,
-        input_size=parse_size(args.input) if args.input else None,
-        dynamic=parse_dynamic(args.dynamic),
-        precision=args.precision,
-        target=args.target,
-        half_io=args.half_io,
-        calibration=args.calibration,
-        image=args.image,
-        logits=args.logits,
-        fuse=args.fuse,
-        opset=args.opset,
-        exporter=args.exporter,
+    search(argv)
+    return 0
+
+
+def _explain(argv: Sequence[str]) -> int:
+    from dots_zoo.search.explain.command import main as explain
+
+    explain(argv)
+    return 0
+
+
+def _train(argv: Sequence[str]) -> int:
+    from ..train.command import train_main
+
+    train_main(argv)
+    return 0
+
+
+def _eval(argv: Sequence[str]) -> int:
+    from ..train.command import eval_main
+
+    eval_main(argv)
+    return 0
+
+
+def _openmm(task: str, argv: Sequence[str]) -> int:
+    from ..openmm.command import main as openmm
+
+    return openmm(task, argv)
+
+
+def _export(argv: Sequence[str]) -> int:
+    from dots_zoo.export.convert.main import export_main
+
+    code: int = export_main(argv)
+    return code
+
+
+def _inspect(argv: Sequence[str]) -> int:
+    from dots_zoo.export.convert.main import inspect_main
+
+    code: int = inspect_main(argv)
+    return code
+
+
+def _benchmark(name: str, argv: Sequence[str]) -> int:
+    from dots_zoo.export.bench.command import main as benchmark
+
+    code: int = benchmark([name, *argv])
+    return code
+
+
+def _tables(argv: Sequence[str]) -> int:
+    from dots_zoo.export.tables.command import main as tables
+
+    code: int = tables(argv)
+    return code
+
+
+def _demo(argv: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(
+        "dots-zoo demo",
+        description="Search, retrain, register, export and measure a cell on handwritten digits.",
     )
+    parser.add_argument("--out", type=Path, default=Path("runs/demo"))
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args(argv)
+    from .demo import demo, summary
+
+    print(summary(demo(args.out, args.seed), args.out))
     return 0
 
 
-def _inspect(args: argparse.Namespace) -> int:
-    from dots_zoo.export.convert.command import inspect_model, parse_size
-
-    inspect_model(args.file, parse_size(args.input) if args.input else None, args.json)
-    return 0
-
-
-def _doctor(args: argparse.Namespace) -> int:
+def _doctor(argv: Sequence[str]) -> int:
+    argparse.ArgumentParser(
+        "dots-zoo doctor", description="Report versions, providers and missing extras."
+    ).parse_args(argv)
     from .doctor import diagnose
 
     lines, problems = diagnose()
@@ -283,8 +221,21 @@ def _doctor(args: argparse.Namespace) -> int:
     return 1 if problems else 0
 
 
-def _demo(args: argparse.Namespace) -> int:
-    from .demo import demo, summary
-
-    print(summary(demo(args.out, args.seed), args.out))
-    return 0
+COMMANDS: Mapping[str, Command] = {
+    "list": Command("print the registered models, their cost and origin", _list),
+    "draw": Command("draw the normal and the reduction cell side by side", _draw),
+    "search": Command("search for a cell", _search, ("search",)),
+    "explain": Command("look at a search that has ended", _explain, ("search",)),
+    "train": Command("train a network", _train, ("train",)),
+    "eval": Command("evaluate a network", _eval, ("train",)),
+    "det": Command("detection with MMDetection", partial(_openmm, "det"), ("mm",)),
+    "seg": Command("segmentation with MMSegmentation", partial(_openmm, "seg"), ("mm",)),
+    "export": Command("export a model to ONNX and prove it against PyTorch", _export, ("export",)),
+    "inspect": Command("print what an ONNX file holds", _inspect, ("export",)),
+    "bench": Command("measure the latency of ONNX files", partial(_benchmark, "bench"), ("export",)),
+    "report": Command("render measurements as a page", partial(_benchmark, "report"), ("export",)),
+    "compare": Command("fail where a network became slower", partial(_benchmark, "compare"), ("export",)),
+    "tables": Command("the papers' cost tables, with our counts and latency", _tables, ("export",)),
+    "demo": Command("all of it once, on handwritten digits", _demo, ("search", "export")),
+    "doctor": Command("report versions, providers and missing extras", _doctor),
+}

@@ -1,9 +1,8 @@
-"""The commands `export` and `inspect`, as `dots-zoo` calls them; nothing else here prints."""
+"""What `dots-zoo export` and `inspect` do, as Python functions; nothing else in this folder prints."""
 
 import json
-import re
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,15 +46,12 @@ def export_model(
     opset: int = 18,
     exporter: "Exporter" = "dynamo",
 ) -> "Exported":
-    """Build a network with its weights, or a config's for the tasks detect and segment, export it, and print
-    what was measured.
+    """Build a network, or a config's for detect and segment, export it, and print what was measured.
 
-    name, macro, channels, layers: as for dots_zoo.reference.resolve; a training's weights are taken without
-    being asked for. genotype: for the names that build any cell, and for configs. checkpoint: safetensors or
-    a torch file, loaded strictly. pretrained: the weights that come with a timm name. input_size: (height,
-    width), None for the network's own. image and logits: see options.IOSpec. The others as for
-    options.ExportOptions and its Lowering. Raises DotsZooError for what cannot be built, loaded or exported,
-    and ParityError for an unproven graph.
+    name, macro, channels, layers: see dots_zoo.reference.resolve; a training brings its weights. genotype:
+    for the names that build any cell, and for configs. checkpoint: safetensors or a torch file. pretrained:
+    the weights that come with a timm name. input_size: (height, width), None for the network's own. The
+    others: see export.convert.options. Raises DotsZooError, and ParityError for an unproven graph.
     """
     _require("onnx", "onnxruntime", "onnxscript")
     from .mm_model import TOOLBOXES, build_network
@@ -67,30 +63,15 @@ def export_model(
     io = IOSpec(image, logits)  # type: ignore[arg-type]
     shape = {"macro": macro, "channels": channels, "layers": layers}
     if task in TOOLBOXES:
-        if pretrained or num_classes is not None or any(value is not None for value in shape.values()):
-            raise DotsZooError(
-                f"{name}: --pretrained, --num-classes, --macro, --channels and --layers are not for configs: "
-                "leave them out"
-            )
+        _refuse_for_configs(name, pretrained=pretrained or None, num_classes=num_classes, **shape)
         model = build_network(name, task, checkpoint, genotype)
     else:
-        side = None if input_size is None else max(input_size)
-        reference = resolve(name, size=side, **shape)  # type: ignore[arg-type]
-        name = reference.name
-        model = build_model(
-            reference,
-            task == "features",
-            checkpoint=checkpoint,
-            pretrained=pretrained,
-            genotype=genotype,
-            num_classes=num_classes,
-        )
-    config: Any = model.pretrained_cfg
-    in_chans = (config["input_size"] or (3,))[0]
-    size = None if input_size is None else (in_chans, *input_size)
+        reference = resolve(name, size=max(input_size) if input_size else None, **shape)  # type: ignore[arg-type]
+        name, weights = reference.name, Weights(checkpoint, pretrained)
+        model = build_model(reference, task == "features", weights, genotype, num_classes)
     options = ExportOptions(
         task=task,
-        input_size=size,
+        input_size=_with_channels(model, input_size),
         dynamic=dynamic,
         lowering=lowering,
         io=io,
@@ -101,6 +82,21 @@ def export_model(
     done = export_onnx(model, output, options)
     print("\n".join([*_lines(name, done), f"written: {done.path} ({done.path.stat().st_size / 1e6:.1f} MB)"]))
     return done
+
+
+def _refuse_for_configs(name: str, **options: Any) -> None:
+    """Refuse the options that a config has no use for, where they are given."""
+    if any(value is not None for value in options.values()):
+        raise DotsZooError(
+            f"{name}: --pretrained, --num-classes, --macro, --channels and --layers are not for configs: "
+            "leave them out"
+        )
+
+
+def _with_channels(model: nn.Module, size: tuple[int, int] | None) -> tuple[int, int, int] | None:
+    """Return the size of an image with the channels that the model reads, (C, H, W)."""
+    config: Any = model.pretrained_cfg
+    return None if size is None else ((config["input_size"] or (3,))[0], *size)
 
 
 def inspect_model(path: Path, input_size: tuple[int, int] | None = None, as_json: bool = False) -> None:
@@ -139,28 +135,21 @@ def _lines(name: str, done: "Exported") -> list[str]:
     return lines
 
 
-def parse_dynamic(text: str) -> tuple[str, ...]:
-    """Return 'batch,height,width' as its names, 'none' as (). Raises DotsZooError for anything else."""
-    names = () if text == "none" else tuple(text.split(","))
-    if len(set(names)) < len(names) or set(names) - {"batch", "height", "width"}:
-        raise DotsZooError(f"dynamic axes: expected none or some of batch,height,width, got {text!r}")
-    return names
+@dataclass(frozen=True)
+class Weights:
+    """Where weights come from, beside the folder of a training: a file, or timm's for the name."""
+
+    checkpoint: Path | None = None
+    pretrained: bool = False
 
 
-def parse_size(text: str) -> tuple[int, int]:
-    """Return '224x320' as (224, 320), height first. Raises DotsZooError for anything else."""
-    if not re.fullmatch(r"[1-9]\d{0,4}x[1-9]\d{0,4}", text):
-        raise DotsZooError(f"input size: expected HEIGHTxWIDTH, such as 224x320, got {text!r}")
-    height, width = text.split("x")
-    return int(height), int(width)
+OWN = Weights()
 
 
 def build_model(
     reference: Reference,
     features: bool,
-    *,
-    checkpoint: Path | None = None,
-    pretrained: bool = False,
+    weights: Weights = OWN,
     genotype: str | None = None,
     num_classes: int | None = None,
 ) -> nn.Module:
@@ -168,12 +157,13 @@ def build_model(
 
     Raises DotsZooError for what does not fit the network, and for weights that do not fit.
     """
-    _refuse_misfits(reference, checkpoint, pretrained, genotype, num_classes)
+    _refuse_misfits(reference, weights, genotype, num_classes)
     options = {"genotype": genotype, "num_classes": num_classes}
     given = {name: value for name, value in options.items() if value is not None}
-    trained = reference.folder is not None
+    trained, checkpoint = reference.folder is not None, weights.checkpoint
     if checkpoint is None and not (trained and features):
-        model: nn.Module = create(reference, weights=trained or pretrained, features_only=features, **given)
+        loaded = trained or weights.pretrained
+        model: nn.Module = create(reference, weights=loaded, features_only=features, **given)
         return model
     model = create(reference, weights=trained, **given)
     if checkpoint is not None:
@@ -193,21 +183,17 @@ def build_model(
 
 
 def _refuse_misfits(
-    reference: Reference,
-    checkpoint: Path | None,
-    pretrained: bool,
-    genotype: str | None,
-    num_classes: int | None,
+    reference: Reference, weights: Weights, genotype: str | None, num_classes: int | None
 ) -> None:
-    name = reference.name
-    if checkpoint is not None and pretrained:
+    name, trained = reference.name, reference.folder is not None
+    if weights.checkpoint is not None and weights.pretrained:
         raise DotsZooError(f"{name}: --checkpoint and --pretrained both give weights: choose one")
-    if checkpoint is not None and reference.folder is not None:
+    if weights.checkpoint is not None and trained:
         raise DotsZooError(f"{name}: --checkpoint and the folder both give weights: leave --checkpoint out")
-    if genotype is not None and (reference.cell or reference.folder is not None):
+    if genotype is not None and (reference.cell or trained):
         raise DotsZooError(f"{name}: it has its cell, and --genotype gives another: leave --genotype out")
     classes = reference.arguments.get("num_classes", num_classes)
-    if reference.folder is not None and num_classes not in (None, classes):
+    if trained and num_classes not in (None, classes):
         raise DotsZooError(
             f"{name}: it was trained to name {classes} classes, and --num-classes asks for {num_classes}: "
             "leave it out"

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 import dots_zoo  # noqa: F401
 from dots_zoo.export.convert import command as commands
+from dots_zoo.export.convert import main
 from dots_zoo.reference import Reference, resolve, weights_sha256
 from dots_zoo.runtime.errors import DotsZooError
 from helpers.fitting import fitted
@@ -30,7 +31,7 @@ def export(output: Path, name: str = "test_byobnet", **options: Any) -> Any:
 
 
 def test_from_a_checkpoint_to_a_file(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
-    done = export(tmp_path / "m.onnx", checkpoint=checkpoint)
+    done = export(tmp_path / "m.onnx", commands.Weights(checkpoint))
     assert not done.fitted_for_check  # it has the weights of the checkpoint
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("test_byobnet: image (batch, 3, 32, 32) -> logits; ")
@@ -48,8 +49,8 @@ def test_weights_that_were_never_fitted_are_named(tmp_path: Path, capsys: pytest
 
 
 def test_features_of_a_checkpoint_have_its_weights(checkpoint: Path):
-    whole = commands.build_model(resolve("test_byobnet"), False, checkpoint=checkpoint)
-    features = commands.build_model(resolve("test_byobnet"), True, checkpoint=checkpoint)
+    whole = commands.build_model(resolve("test_byobnet"), False, commands.Weights(checkpoint))
+    features = commands.build_model(resolve("test_byobnet"), True, commands.Weights(checkpoint))
     expected = whole.state_dict()
     for key, value in features.state_dict().items():
         [match] = [k for k in expected if k.replace(".", "_") == key.replace(".", "_")]
@@ -62,12 +63,12 @@ def test_cells_with_a_genotype_and_a_checkpoint(tmp_path: Path):
     model = fitted(timm.create_model("cell_cifar", **kwargs, **small), SIZE)
     torch.save(model.state_dict(), tmp_path / "w.pth")
     reference = resolve("cell_cifar", **small)
-    loaded = commands.build_model(reference, False, checkpoint=tmp_path / "w.pth", **kwargs)
+    loaded = commands.build_model(reference, False, commands.Weights(tmp_path / "w.pth"), **kwargs)
     assert weights_sha256(loaded) == weights_sha256(model)
-    features = commands.build_model(reference, True, checkpoint=tmp_path / "w.pth", **kwargs)
+    features = commands.build_model(reference, True, commands.Weights(tmp_path / "w.pth"), **kwargs)
     assert torch.equal(features.model.stem[0][0].weight, model.stem[0][0].weight)
     same = commands.build_model(
-        resolve("darts_v1", macro="cifar", **small), True, checkpoint=tmp_path / "w.pth", num_classes=3
+        resolve("darts_v1", macro="cifar", **small), True, commands.Weights(tmp_path / "w.pth"), num_classes=3
     )
     assert weights_sha256(same) == weights_sha256(features)
 
@@ -75,8 +76,8 @@ def test_cells_with_a_genotype_and_a_checkpoint(tmp_path: Path):
 def test_num_classes_and_genotype_reach_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     seen = {}
 
-    def stop(reference: Reference, features: bool, **options: Any) -> None:
-        seen.update(options, arguments=reference.arguments, features=features)
+    def stop(reference: Reference, features: bool, weights: commands.Weights, *options: Any) -> None:
+        seen.update(options=options, weights=weights, arguments=reference.arguments, features=features)
         raise DotsZooError("enough")
 
     monkeypatch.setattr(commands, "build_model", stop)
@@ -91,7 +92,7 @@ def test_num_classes_and_genotype_reach_the_model(tmp_path: Path, monkeypatch: p
             task="features",
             pretrained=True,
         )
-    given = {"genotype": "darts_v1", "num_classes": 3, "pretrained": True, "checkpoint": None}
+    given = {"options": ("darts_v1", 3), "weights": commands.Weights(None, True)}
     assert seen == {**given, "arguments": {"channels": 4, "layers": 3}, "features": True}
 
 
@@ -148,19 +149,19 @@ def test_the_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_input_sizes():
-    assert commands.parse_size("224x320") == (224, 320)
+    assert main.parse_size("224x320") == (224, 320)
     for text in ("224", "224x", "0x224", "224x-3", "224X320", " 224x320"):
         with pytest.raises(DotsZooError, match="expected HEIGHTxWIDTH, such as 224x320, got"):
-            commands.parse_size(text)
+            main.parse_size(text)
 
 
 def test_dynamic_axes():
-    assert commands.parse_dynamic("batch") == ("batch",)
-    assert commands.parse_dynamic("batch,height,width") == ("batch", "height", "width")
-    assert commands.parse_dynamic("none") == ()
+    assert main.parse_dynamic("batch") == ("batch",)
+    assert main.parse_dynamic("batch,height,width") == ("batch", "height", "width")
+    assert main.parse_dynamic("none") == ()
     for text in ("", "depth", "batch,batch", "batch,none", "Batch"):
         with pytest.raises(DotsZooError, match="expected none or some of batch,height,width, got"):
-            commands.parse_dynamic(text)
+            main.parse_dynamic(text)
 
 
 def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
