@@ -13,8 +13,8 @@ from PIL import Image
 from torch import nn
 
 import dots_zoo
-from dots_zoo.export.convert.calibration import read_images
 from dots_zoo.export.convert.precision import Target, to_int8
+from dots_zoo.export.convert.prove import read_images
 from dots_zoo.export.convert.to_onnx import Lowering, export_onnx
 from dots_zoo.export.ort_session import open_session
 from helpers.fitting import fitted, images

@@ -13,9 +13,9 @@ from PIL import Image
 from torch import nn
 
 from dots_zoo.export.convert import precision, to_onnx
-from dots_zoo.export.convert.calibration import read_images
 from dots_zoo.export.convert.options import ExportOptions, Lowering
 from dots_zoo.export.convert.parity import ParityError
+from dots_zoo.export.convert.prove import read_images
 from dots_zoo.export.convert.to_onnx import Exported, export_onnx
 from dots_zoo.export.ort_session import open_session
 from dots_zoo.fuse.fuse import DEFAULT
