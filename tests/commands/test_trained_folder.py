@@ -65,9 +65,10 @@ def test_eval_of_a_folder_takes_its_weights_size_and_normalisation(
     trained = replace(data, mean=tuple(own["mean"]), std=tuple(own["std"]))
     expected = evaluate(model, trained, Accelerator())
     assert abs(expected.loss - evaluate(model, data, Accelerator()).loss) > 0.001  # bright ones' mean and std
-    assert main(["eval", str(net), "--data", "image_folder", "--data_root", str(bright)]) == 0
+    name = f"local-dir:{net}"
+    assert main(["eval", name, "--data", "image_folder", "--data_root", str(bright)]) == 0
     assert capsys.readouterr().out == (
-        f"{net}: {100 * expected.accuracy:.2f} % of 4 test images of image_folder at 12x12 "
+        f"{name}: {100 * expected.accuracy:.2f} % of 4 test images of image_folder at 12x12 "
         f"(top five: {100 * expected.top5:.2f} %, loss {expected.loss:.4f})\n"
     )
 

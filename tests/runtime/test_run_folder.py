@@ -16,11 +16,9 @@ with quiet():
 
 TRAIN = "train darts_v1 --data digits --channels 2 --layers 3 --batch_size 719 --epochs 1".split()
 TRAIN += ["--augmentation.crop_padding", "1", "--aux_weight", "0"]
-COMMANDS = {
-    "search": ["search", "darts", "--data", "digits"],
-    "search --seeds": ["search", "darts", "--data", "digits", "--seeds", "2"],
-    "train": TRAIN,
-}
+SEARCH = "search random_search --data digits --cells 3 --epochs 1 --training.channels 2".split()
+SEARCH += ["--training.batch_size", "720"]
+COMMANDS = {"search": SEARCH, "search --seeds": [*SEARCH, "--seeds", "2"], "train": TRAIN}
 RESULTS = {"search": "genotype.json", "search --seeds": "seeds.json", "train": "model.safetensors"}
 
 

@@ -82,7 +82,7 @@ def test_other_weights_and_other_images_do_not_go_on(
     own = [*SMALL, "--data", "image_folder", "--image_size", 8]
     assert train("darts_v1", *own, "--data_root", root, "--out", body) == 0
     words = [*own[4:], "--pretrained", "--out", out, "--resume"]
-    assert train(body, *words, "--data_root", root) == 0
+    assert train(f"local-dir:{body}", *words, "--data_root", root) == 0
     before = contents(out)
 
     shutil.copytree(root, tmp_path / "copy")
@@ -90,13 +90,13 @@ def test_other_weights_and_other_images_do_not_go_on(
     assert train(tmp_path / "copied body", *words, "--data_root", tmp_path / "copy") == 0
     Image.effect_noise((30, 30), 50).save(tmp_path / "copy/train/dark/1.png")
     capsys.readouterr()
-    assert train(body, *words, "--data_root", tmp_path / "copy") == 2
+    assert train(f"local-dir:{body}", *words, "--data_root", tmp_path / "copy") == 2
     assert "made with data.images '" in capsys.readouterr().err
 
     weights = load_file(body / "model.safetensors")
     weights["head.fc.bias"] += 1
     save_file(weights, body / "model.safetensors", {"format": "pt"})
-    assert train(body, *words, "--data_root", root) == 2
+    assert train(f"local-dir:{body}", *words, "--data_root", root) == 2
     assert "made with network.weights '" in capsys.readouterr().err
     unchanged = out / "model.safetensors"
     assert unchanged.read_bytes() == before[str(unchanged)]
