@@ -21,7 +21,7 @@ from dots_zoo.runtime.errors import DotsZooError
 from dots_zoo.search.methods.darts import DartsConfig, darts_training
 from dots_zoo.search.methods.darts import stages as darts_stages
 from dots_zoo.search.methods.registry import METHODS, Derivation, Method, add_method, plan
-from dots_zoo.search.run.options import choose
+from dots_zoo.search.run.command import choose
 from dots_zoo.search.run.run import search
 from dots_zoo.search.space.named import (
     NamedSpace,

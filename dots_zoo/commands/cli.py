@@ -138,7 +138,7 @@ def _draw(argv: Sequence[str]) -> int:
 
 
 def _search(argv: Sequence[str]) -> int:
-    from dots_zoo.search.__main__ import main as search
+    from dots_zoo.search.run.command import main as search
 
     search(argv)
     return 0

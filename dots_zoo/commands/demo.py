@@ -113,7 +113,7 @@ def _prepare(out: Path) -> None:
 
 def _run(out: Path, seed: int, settings: Settings, search_options: Sequence[str]) -> dict[str, Any]:
     from dots_zoo.export.convert.to_onnx import export_onnx
-    from dots_zoo.search.run.options import choose
+    from dots_zoo.search.run.command import choose
     from dots_zoo.search.run.run import search
     from dots_zoo.search.space.discretise import random_genotype
     from dots_zoo.search.space.named import darts_space

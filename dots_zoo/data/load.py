@@ -24,17 +24,25 @@ def load_data(options: DataOptions) -> Data:
 
     Raises DotsZooError where it is not there or they cannot be used.
     """
-    dataset = look_up(DATASETS, options.data, "data")
-    _check(options, dataset)
+    dataset, fraction = look_up(DATASETS, options.data, "data"), options.train_fraction
+    if options.image_size is not None and options.image_size < 8:
+        raise DotsZooError(f"image_size: expected 8 pixels or more, got {options.image_size}")
+    if not 0 < fraction <= 1:
+        raise DotsZooError(f"train_fraction: expected a share above 0 and up to 1, got {fraction}")
+    if options.threads is not None and options.threads < 1:
+        raise DotsZooError(f"threads: expected 1 or more, got {options.threads}")
+    for name in OPTIONAL:
+        if name not in ("train_fraction", *dataset.reads) and getattr(options, name):
+            readers = " or ".join(other.name for other in DATASETS.values() if name in other.reads)
+            raise DotsZooError(f"{name}: expected only with {readers}, got it with {options.data}")
     data = dataset.load(options)
-    if options.train_fraction == 1 or "train_fraction" in dataset.reads:
+    if fraction == 1 or "train_fraction" in dataset.reads:
         return data
     if not isinstance(data, ImageData):
         raise DotsZooError(
-            f"train_fraction: expected 1, as {options.data} takes no share of its images, got "
-            f"{options.train_fraction}"
+            f"train_fraction: expected 1, as {options.data} takes no share of its images, got {fraction}"
         )
-    kept = fraction_of_every_class(data.labels, options.train_fraction)
+    kept = fraction_of_every_class(data.labels, fraction)
     return replace(data, images=data.images[kept], labels=data.labels[kept])
 
 
@@ -51,17 +59,3 @@ def add_data_options(parser: "ArgumentParser") -> None:
         help=f"data set: {', '.join(titles)}",
     )
     parser.add_class_arguments(DataOptions, skip={"data"})
-
-
-def _check(options: DataOptions, dataset: Dataset) -> None:
-    size, fraction = options.image_size, options.train_fraction
-    if size is not None and size < 8:
-        raise DotsZooError(f"image_size: expected 8 pixels or more, got {size}")
-    if not 0 < fraction <= 1:
-        raise DotsZooError(f"train_fraction: expected a share above 0 and up to 1, got {fraction}")
-    if options.threads is not None and options.threads < 1:
-        raise DotsZooError(f"threads: expected 1 or more, got {options.threads}")
-    for name in OPTIONAL:
-        if name not in dataset.reads and name != "train_fraction" and getattr(options, name):
-            readers = " or ".join(other.name for other in DATASETS.values() if name in other.reads)
-            raise DotsZooError(f"{name}: expected only with {readers}, got it with {options.data}")

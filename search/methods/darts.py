@@ -29,7 +29,7 @@ EPSILON = 0.01  # how far the weights are moved for the finite difference (Sec. 
 
 
 def darts_training() -> TrainingConfig:
-    """The numbers of the paper for CIFAR-10 (Sec. 3.1, Appendix A.1.1)."""
+    """Return the numbers of the paper for CIFAR-10 (Sec. 3.1, Appendix A.1.1)."""
     return TrainingConfig(logits=LogitsConfig(learning_rate=3e-4, betas=(0.5, 0.999), weight_decay=1e-3))
 
 
@@ -56,7 +56,7 @@ class DartsConfig:
 
 
 def stages(config: DartsConfig, space: SearchSpace, after: int) -> tuple[Stage, ...]:
-    """One span, or two with a warm-up; `after` epochs follow on the same cosine of the learning rate."""
+    """Return one span, or two with a warm-up; `after` epochs follow on the same cosine of the rate."""
     return operation_search(
         config,
         space,
@@ -66,12 +66,12 @@ def stages(config: DartsConfig, space: SearchSpace, after: int) -> tuple[Stage, 
 
 
 def unrolled(turn: Turn) -> Figures:
-    """The logits by the second-order gradient, then the weights as ever (Algorithm 1)."""
+    """Train the logits by the second-order gradient, then the weights (Algorithm 1)."""
     return train_logits_ahead(turn) | train_weights(turn)
 
 
 def train_logits_ahead(turn: Turn) -> Figures:
-    """One Adam step along Eq. 6-7; the weights and the running statistics are as before afterwards."""
+    """Take one Adam step along Eq. 6-7; weights and running statistics are as before afterwards."""
     assert turn.architecture_batch is not None, "the second order needs architecture_images"
     weights, logits = list(turn.search.supernet.parameters()), list(turn.search.logits.values())
     optimiser = turn.search.weights_optimiser
@@ -93,7 +93,7 @@ def train_logits_ahead(turn: Turn) -> Figures:
 
 
 def gradients(turn: Turn, batch: Batch, inputs: Sequence[Tensor]) -> tuple[Figures, list[Tensor]]:
-    """Loss and accuracy of a batch, and the gradient of its loss; zero where an input takes no part.
+    """Return loss and accuracy of a batch, and the gradient of its loss; zero where an input takes no part.
 
     Of several processes the means, so that all move the weights alike.
     """
@@ -105,7 +105,7 @@ def gradients(turn: Turn, batch: Batch, inputs: Sequence[Tensor]) -> tuple[Figur
 
 
 def ahead(optimiser: Optimizer, weights: Sequence[Tensor], gradient: Sequence[Tensor]) -> list[Tensor]:
-    """What SGD would subtract at a rate of one: momentum * buffer + gradient + weight decay."""
+    """Return what SGD would subtract at a rate of one: momentum * buffer + gradient + weight decay."""
     [group] = optimiser.param_groups
     steps = []
     for weight, own in zip(weights, gradient, strict=True):
@@ -117,7 +117,7 @@ def ahead(optimiser: Optimizer, weights: Sequence[Tensor], gradient: Sequence[Te
 
 @contextmanager
 def moved(weights: Sequence[Tensor], direction: Sequence[Tensor], size: float | Tensor) -> Iterator[None]:
-    """Inside: weights + size * direction; afterwards they are bit by bit as before."""
+    """Move the weights by size * direction inside; afterwards they are bit by bit as before."""
     kept = [weight.detach().clone() for weight in weights]
     with torch.no_grad():
         for weight, part in zip(weights, direction, strict=True):

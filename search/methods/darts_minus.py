@@ -48,7 +48,7 @@ class DartsMinusConfig:
 
 
 def stages(config: DartsMinusConfig, space: SearchSpace, after: int) -> tuple[Stage, ...]:
-    """The search, and a decision behind it: the logits of its best epoch.
+    """Return the search, and a decision after it: the logits of its best epoch.
 
     after: epochs that follow on the same cosine of the learning rate.
     """
@@ -68,7 +68,7 @@ def stages(config: DartsMinusConfig, space: SearchSpace, after: int) -> tuple[St
 
 
 def keep_best(search: Search, moment: Moment, figures: Mapping[str, float]) -> Search:
-    """Remembers the logits of an epoch that is as good as any before it."""
+    """Remember the logits of an epoch that is as good as any before it."""
     accuracy = figures["validation_accuracy"]
     if "best.accuracy" in search.memory and accuracy < search.memory["best.accuracy"].item():
         return search
@@ -78,7 +78,7 @@ def keep_best(search: Search, moment: Moment, figures: Mapping[str, float]) -> S
 
 
 def return_to_best(run: Run, before: Search | None, moment: Moment) -> Search:
-    """The logits are again those of the best epoch; all that follows starts from them."""
+    """Restore the logits of the best epoch; all that follows starts from them."""
     search = carry_on(run, before, moment)
     with torch.no_grad():
         for name, logits in search.logits.items():

@@ -56,8 +56,8 @@ class PerturbationConfig:
 
 
 @dataclass(frozen=True)
-class Judge:
-    """What decides between alternatives: the accuracy or the loss without each, or their weights."""
+class SelectionCriterion:
+    """What a selection goes by: the accuracy or the loss without each alternative, or their weights."""
 
     by: By
     relax: Callable[[Search], Relaxation]
@@ -76,13 +76,13 @@ def perturbation_stages(
     rule: EdgeRule | None,
     restrict_candidates: Callable[[Search], Search],
 ) -> tuple[Stage, ...]:
-    """The decisions behind the `last` stage of a search of `start` epochs: see `decisions` for how many.
+    """Return the decisions after the `last` stage of a search of `start` epochs; `decisions` counts them.
 
     rule: of the topology search before, if there was one. restrict_candidates: closes what may not be chosen.
     """
-    judge = Judge(by, last.relax, last.batch_size)
-    operation = partial(decide_row, judge, "alpha", rule)
-    topology = partial(decide_row, judge, "beta", rule) if rule else partial(decide_node, judge)
+    selection = SelectionCriterion(by, last.relax, last.batch_size)
+    operation = partial(decide_row, selection, "alpha", rule)
+    topology = partial(decide_row, selection, "beta", rule) if rule else partial(decide_node, selection)
     plan: Sequence[Decision] = [operation] * operations + [topology] * combinations
     tuned = config.tuning * (len(plan) - 1)
     first, end = config.learning_rate * training.weights.learning_rate, training.weights.learning_rate_end
@@ -93,7 +93,7 @@ def perturbation_stages(
             epochs=config.tuning if number < len(plan) else 0,
             begin=partial(begin, decision)
             if number > 1
-            else partial(begin_anew, judge, restrict_candidates, decision),
+            else partial(begin_anew, selection, restrict_candidates, decision),
             learning_rate=lambda epoch: cosine(epoch - start, tuned, first, end),
             rest=None,
         )
@@ -102,7 +102,7 @@ def perturbation_stages(
 
 
 def decisions(space: SearchSpace, rule: EdgeRule | None, one_left: bool) -> tuple[int, int]:
-    """How many edges and how many nodes a kind of cell can have to decide about.
+    """Return how many edges and how many nodes a kind of cell can have to decide about.
 
     one_left: one operation at most has stayed on an edge, `none` aside.
     """
@@ -116,12 +116,12 @@ def decisions(space: SearchSpace, rule: EdgeRule | None, one_left: bool) -> tupl
 
 
 def _built(space: SearchSpace, names: Iterable[str]) -> list[int]:
-    """The columns of the operations that an edge can become."""
+    """Return the columns of the operations that an edge can become."""
     return [c for c, name in enumerate(names) if name != "none" or space.family == "nasbench201"]
 
 
 def begin(decision: Decision, run: Run, before: Search | None, moment: Moment) -> Search:
-    """The search with one decision in every kind of cell, one after the other."""
+    """Take one decision in every kind of cell, one after the other."""
     search = carry_on(run, before, moment)
     for kind in search.space.kinds:
         search = decision(run, search, moment, kind)
@@ -129,40 +129,46 @@ def begin(decision: Decision, run: Run, before: Search | None, moment: Moment) -
 
 
 def begin_anew(
-    judge: Judge,
+    selection: SelectionCriterion,
     restrict_candidates: Callable[[Search], Search],
     decision: Decision,
     run: Run,
     before: Search | None,
     moment: Moment,
 ) -> Search:
-    """Before the first decision SGD starts anew, and an edge of one operation loses its `none`."""
+    """Start SGD anew, take `none` from edges of one operation, and take the first decision."""
     search = restrict_candidates(carry_on(run, before, moment))
     search = replace(search, weights_optimiser=sgd(search.supernet, run.training))
     for name in [f"alpha.{kind}" for kind in search.space.kinds]:
         for row in range(len(search.open[name])):
-            search = with_strength(judge, search, moment, name, row)
+            search = with_strength(selection, search, moment, name, row)
             columns = choosable(search, name, row, None)
             search = decide(search, name, row, columns[0]) if len(columns) == 1 else search
     return begin(decision, run, search, moment)
 
 
 def decide_row(
-    judge: Judge, logits: str, rule: EdgeRule | None, run: Run, search: Search, moment: Moment, kind: str
+    selection: SelectionCriterion,
+    logits: str,
+    rule: EdgeRule | None,
+    run: Run,
+    search: Search,
+    moment: Moment,
+    kind: str,
 ) -> Search:
-    """A random row that still has alternatives keeps the one that the supernet misses most (Algorithm 1)."""
+    """Decide a random row with alternatives for the one that the supernet misses most (Algorithm 1)."""
     name = f"{logits}.{kind}"
     rows = [row for row in range(len(search.open[name])) if len(choosable(search, name, row, rule)) > 1]
     if not rows:
         return search
     row = rows[_draw(moment, name, len(rows))]
-    column = strongest(judge, run, search, moment, name, row, choosable(search, name, row, rule))
-    search = with_strength(judge, search, moment, name, row) if logits == "alpha" else search
+    column = strongest(selection, run, search, moment, name, row, choosable(search, name, row, rule))
+    search = with_strength(selection, search, moment, name, row) if logits == "alpha" else search
     return decide(search, name, row, column)
 
 
-def decide_node(judge: Judge, run: Run, search: Search, moment: Moment, kind: str) -> Search:
-    """A random node with more than two edges loses those that are missed least, one at a time (A.3)."""
+def decide_node(selection: SelectionCriterion, run: Run, search: Search, moment: Moment, kind: str) -> Search:
+    """Close edges of a random node, those missed least, one at a time, until two remain (A.3)."""
     nodes = [node for node in search.space.nodes if len(built_edges(search, kind, node)) > 2]
     if not nodes:
         return search
@@ -170,12 +176,12 @@ def decide_node(judge: Judge, run: Run, search: Search, moment: Moment, kind: st
     for edge in set(search.space.incoming(node)) - set(built_edges(search, kind, node)):
         search = close_edge(search, kind, edge)
     while len(edges := built_edges(search, kind, node)) > 2:
-        search = close_edge(search, kind, weakest_edge(judge, run, search, moment, kind, edges))
+        search = close_edge(search, kind, weakest_edge(selection, run, search, moment, kind, edges))
     return search
 
 
 def choosable(search: Search, name: str, row: int, rule: EdgeRule | None) -> list[int]:
-    """The open alternatives of a row that a cell can be built with."""
+    """Return the open alternatives of a row that a cell can be built with."""
     space, (logits, kind) = search.space, name.split(".")
     columns = [column for column, is_open in enumerate(search.open[name][row].tolist()) if is_open]
     if logits == "alpha":
@@ -186,34 +192,40 @@ def choosable(search: Search, name: str, row: int, rule: EdgeRule | None) -> lis
 
 
 def built_edges(search: Search, kind: str, node: int) -> list[int]:
-    """The edges that enter a node and have an open operation that can be built."""
+    """Return the edges that enter a node and have an open operation that can be built."""
     incoming = search.space.incoming(node)
     return [edge for edge in incoming if choosable(search, f"alpha.{kind}", edge, None)]
 
 
 def strongest(
-    judge: Judge, run: Run, search: Search, moment: Moment, name: str, row: int, columns: Sequence[int]
+    selection: SelectionCriterion,
+    run: Run,
+    search: Search,
+    moment: Moment,
+    name: str,
+    row: int,
+    columns: Sequence[int],
 ) -> int:
-    """The alternative without which the supernet is worst, or that weighs most; the first of equals."""
-    if judge.by == "magnitude":
-        weights = weighed(judge, search, moment)[name][row].tolist()
+    """Return the alternative without which the supernet is worst, or the heaviest; the first of equals."""
+    if selection.by == "magnitude":
+        weights = weighed(selection, search, moment)[name][row].tolist()
         return max(columns, key=lambda column: weights[column])
-    return min(columns, key=lambda c: performance(judge, run, search, moment, [(name, row, c)]))
+    return min(columns, key=lambda c: performance(selection, run, search, moment, [(name, row, c)]))
 
 
 def weakest_edge(
-    judge: Judge, run: Run, search: Search, moment: Moment, kind: str, edges: Sequence[int]
+    selection: SelectionCriterion, run: Run, search: Search, moment: Moment, kind: str, edges: Sequence[int]
 ) -> int:
-    """The edge without which the supernet is best, or that was weakest when its operation was decided."""
-    if judge.by == "magnitude":
+    """Return the edge without which the supernet is best, or that was weakest as it was decided."""
+    if selection.by == "magnitude":
         strength = search.memory[f"strength.{kind}"].tolist()
         return min(reversed(edges), key=lambda edge: strength[edge])
     missing = {edge: _entries(search, kind, edge) for edge in edges}
-    return max(reversed(edges), key=lambda edge: performance(judge, run, search, moment, missing[edge]))
+    return max(reversed(edges), key=lambda edge: performance(selection, run, search, moment, missing[edge]))
 
 
 def _entries(search: Search, kind: str, edge: int) -> list[Entry]:
-    """All weights of an edge: of its operations, and its own where edges have one (PC-DARTS)."""
+    """Return all weights of an edge: of its operations, and its own where edges have one (PC-DARTS)."""
     found = [(f"alpha.{kind}", edge, column) for column in range(search.open[f"alpha.{kind}"].shape[1])]
     if f"beta.{kind}" in search.open:
         node = search.space.edges[edge][0]
@@ -223,28 +235,30 @@ def _entries(search: Search, kind: str, edge: int) -> list[Entry]:
 
 
 def performance(
-    judge: Judge, run: Run, search: Search, moment: Moment, removed: Iterable[Entry]
+    selection: SelectionCriterion, run: Run, search: Search, moment: Moment, removed: Iterable[Entry]
 ) -> tuple[float, float]:
-    """Of the supernet with some weights set to zero, the others as they are; larger is better."""
-    weights = {name: found.clone() for name, found in weighed(judge, search, moment).items()}
+    """Score the supernet with some weights set to zero, the others as they are; larger is better."""
+    weights = {name: found.clone() for name, found in weighed(selection, search, moment).items()}
     for name, row, column in removed:
         weights[name][row, column] = 0.0
-    mixture = judge.relax(search).mix(weights, moment)
-    loss, accuracy = measure(run, search.supernet, mixture, judge.batch_size, moment)
-    return (accuracy, -loss) if judge.by == "accuracy" else (-loss, accuracy)
+    mixture = selection.relax(search).mix(weights, moment)
+    loss, accuracy = measure(run, search.supernet, mixture, selection.batch_size, moment)
+    return (accuracy, -loss) if selection.by == "accuracy" else (-loss, accuracy)
 
 
-def weighed(judge: Judge, search: Search, moment: Moment) -> dict[str, Tensor]:
-    """What the logits say."""
+def weighed(selection: SelectionCriterion, search: Search, moment: Moment) -> dict[str, Tensor]:
+    """Return the weights that the logits stand for."""
     with torch.no_grad():
-        return dict(judge.relax(search).weigh(search.logits, moment))
+        return dict(selection.relax(search).weigh(search.logits, moment))
 
 
-def with_strength(judge: Judge, search: Search, moment: Moment, name: str, row: int) -> Search:
-    """Remembers the largest weight on an edge as it is now: a decision makes it one."""
+def with_strength(
+    selection: SelectionCriterion, search: Search, moment: Moment, name: str, row: int
+) -> Search:
+    """Remember the largest weight on an edge as it is now: a decision makes it one."""
     columns, key = choosable(search, name, row, None), f"strength.{name.split('.')[1]}"
     strength = search.memory.get(key, torch.zeros(len(search.open[name]))).clone()
-    weights = weighed(judge, search, moment)[name][row].tolist()
+    weights = weighed(selection, search, moment)[name][row].tolist()
     strength[row] = max((weights[column] for column in columns), default=0.0)
     return replace(search, memory={**search.memory, key: strength})
 

@@ -57,7 +57,7 @@ class DotsConfig:
 
 
 def stages(config: DotsConfig, space: SearchSpace, after: int) -> tuple[Stage, ...]:
-    """The operation search; with the paper's numbers its spans start at epochs 0 and 15.
+    """Return the operation search; with the paper's numbers its spans start at epochs 0 and 15.
 
     after: epochs of the topology search, which share the cosine of the learning rate. Raises DotsZooError
     where the groups do not fit the space.
@@ -76,13 +76,13 @@ def stages(config: DotsConfig, space: SearchSpace, after: int) -> tuple[Stage, .
 
 
 def searched_space(config: DotsConfig, space: SearchSpace) -> SearchSpace:
-    """Without `none` where the groups have no place for it."""
+    """Return the space without `none` where the groups have no place for it."""
     names = {name for kind in space.kinds for row in space.candidates(kind) for name in row}
     return restricted(space, frozenset(names - {"none"})) if config.groups == "v1" else space
 
 
 def group_relaxation(groups: Groups | None, search: Search) -> Relaxation:
-    """Every group of an edge has a softmax of its own; the edge is their sum (Sec. 4.2.2)."""
+    """Weigh every group of an edge by a softmax of its own; the edge is their sum (Sec. 4.2.2)."""
     tables = {}
     for kind in search.space.kinds:
         tables[kind] = open_operations(search, kind)
@@ -93,7 +93,7 @@ def group_relaxation(groups: Groups | None, search: Search) -> Relaxation:
 
 
 def surviving(config: DotsConfig, keep: int, search: Search) -> SearchSpace:
-    """O_n of Eq. 16: the best operations of every group, on every edge."""
+    """Return O_n of Eq. 16: the best operations of every group, on every edge."""
     return survivors(search.space, open_logits(search), GROUPS[config.groups](), keep)
 
 

@@ -35,7 +35,7 @@ class FixedAlphaConfig:
 
 
 def stages(config: FixedAlphaConfig, space: SearchSpace, after: int) -> tuple[Stage, ...]:
-    """One span on half A, so that half B can judge; `after` epochs follow on the same cosine."""
+    """Return one span on half A, so that half B can judge; `after` epochs follow on the same cosine."""
     [training] = operation_search(
         Numbers(config.epochs, config.cells, config.training), space, after, train_weights, name="supernet"
     )

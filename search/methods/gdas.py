@@ -60,7 +60,7 @@ class GdasConfig:
 
 
 def stages(config: GdasConfig, space: SearchSpace, after: int) -> tuple[Stage, ...]:
-    """One span, or two with a warm-up; `after` epochs follow on the same cosine of the learning rate."""
+    """Return one span, or two with a warm-up; `after` epochs follow on the same cosine of the rate."""
     return operation_search(
         config,
         space,
@@ -71,7 +71,7 @@ def stages(config: GdasConfig, space: SearchSpace, after: int) -> tuple[Stage, .
 
 
 def sampled_relaxation(config: GdasConfig, search: Search) -> Relaxation:
-    """A training step weighs one operation an edge with 1, all others with 0 (Eq. 3-5)."""
+    """Weigh one operation an edge with 1, all others with 0, in a training step (Eq. 3-5)."""
     kinds, may_be_drawn = search.space.kinds, active_operations(search)
     groups = {f"alpha.{kind}": open_operations(search, kind) for kind in kinds}
     schedules = temperatures(config.epochs, config.temperature_start, config.temperature_end)
@@ -96,12 +96,12 @@ def sampled_relaxation(config: GdasConfig, search: Search) -> Relaxation:
 
 
 def one_each(columns: Sequence[int], may_be_drawn: Active) -> Active:
-    """The column of every edge, where it may be drawn; on a closed edge there is nothing to draw."""
+    """Return the column of every edge, where it may be drawn; on a closed edge there is nothing to draw."""
     return tuple(on & {column} for column, on in zip(columns, may_be_drawn, strict=True))
 
 
 def straight_through(soft: Tensor, groups: Tensor) -> Tensor:
-    """(R, C): exactly 1 at the largest weight of a row and 0 elsewhere, with the gradient of `soft` (Eq. 5).
+    """Return exactly 1 at the largest weight of a row, else 0, with the gradient of `soft` (Eq. 5): (R, C).
 
     A row without open alternatives stays zero.
     """
@@ -110,12 +110,12 @@ def straight_through(soft: Tensor, groups: Tensor) -> Tensor:
 
 
 def of_logits(moment: Moment) -> Moment:
-    """The moment of the logits' half of a step, which draws apart."""
+    """Return the moment of the logits' half of a step, which draws apart."""
     return replace(moment, seed=derive_seed(moment.seed, "logits"))
 
 
 def bilevel_apart(turn: Turn) -> Figures:
-    """The weights on one draw, then the logits on another (Algorithm 1)."""
+    """Train the weights on one draw, then the logits on another (Algorithm 1)."""
     return train_weights(turn) | train_logits(replace(turn, moment=of_logits(turn.moment)))
 
 

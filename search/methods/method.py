@@ -73,7 +73,7 @@ class Method:
 
     @property
     def title(self) -> str:
-        """The first line of the configuration's docstring."""
+        """Return the first line of the configuration's docstring."""
         return (self.config.__doc__ or self.name).splitlines()[0]
 
 

@@ -49,7 +49,7 @@ from .method import Method
 
 
 def p_darts_training() -> TrainingConfig:
-    """The numbers of the paper for CIFAR-10 (Sec. 4.2)."""
+    """Return the numbers of the paper for CIFAR-10 (Sec. 4.2)."""
     return TrainingConfig(
         batch_size=96,
         weights=WeightsConfig(learning_rate=0.025, learning_rate_end=0.0),
@@ -91,12 +91,12 @@ class PDartsConfig:
 
 
 def stages(config: PDartsConfig, space: SearchSpace, after: int) -> tuple[Stage, ...]:
-    """Three operation searches; `after` changes nothing, since each has a cosine of its own."""
+    """Return three operation searches; `after` changes nothing, since each has a cosine of its own."""
     return tuple(stage for number in range(3) for stage in one_search(config, space, number))
 
 
 def one_search(config: PDartsConfig, space: SearchSpace, number: int) -> tuple[Stage, ...]:
-    """The search of that number, from 0, in a new supernet of what the one before has left."""
+    """Return one of the three searches, from 0, in a new supernet of what the one before has left."""
     name, cells, start = f"search {number + 1}", config.depths[number], number * config.epochs
     relax = with_skip_dropout(softmax_relaxation, partial(skip_dropout, config, number))
     first, *rest = operation_search(
@@ -122,7 +122,7 @@ def one_search(config: PDartsConfig, space: SearchSpace, number: int) -> tuple[S
 
 
 def skip_dropout(config: PDartsConfig, number: int, epoch: int) -> float:
-    """The rate at an epoch of the run, in the search of that number."""
+    """Return the dropout rate at an epoch of the run, in one of the three searches."""
     rate, epoch = config.skip_dropout[number], epoch - number * config.epochs
     if epoch < config.warm_up:
         return rate * (config.epochs - epoch - 1) / config.epochs
@@ -132,7 +132,7 @@ def skip_dropout(config: PDartsConfig, number: int, epoch: int) -> float:
 def with_skip_dropout(
     relax: Callable[[Search], Relaxation], rate: Callable[[int], float]
 ) -> Callable[[Search], Relaxation]:
-    """The same relaxation with dropout behind the skip connections, at a rate by epoch."""
+    """Add dropout after the skip connections to a relaxation, at a rate by epoch."""
 
     def relax_with(search: Search) -> Relaxation:
         plain = relax(search)
@@ -149,13 +149,13 @@ def with_skip_dropout(
 
 
 def derive_limited(limit: int | None, space: SearchSpace, weights: Weights) -> dict[str, CellGenotype]:
-    """The cells that the weights stand for, with no more skip connections in the normal cell than allowed."""
+    """Derive the cells with no more skip connections in the normal cell than allowed."""
     found = alphas(space, weights)
     return cells_of(space, found if limit is None else limited(limit, space, found))
 
 
 def limited(limit: int, space: SearchSpace, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """kind -> (E, O): the weights, the weakest of too many chosen skip connections zero (Sec. 3.3)."""
+    """Return the weights, (E, O) by kind, the weakest of too many skip connections set to zero (Sec. 3.3)."""
     found = {kind: own.clone() for kind, own in weights.items()}
     for kind in limited_kinds(space):
         while len(chosen := chosen_skips(space, kind, found)) > limit:
@@ -168,12 +168,12 @@ def limited(limit: int, space: SearchSpace, weights: Mapping[str, Tensor]) -> di
 
 
 def limited_kinds(space: SearchSpace) -> list[str]:
-    """The cells that keep the resolution."""
+    """Return the cells that keep the resolution."""
     return [kind for kind in space.kinds if kind != "reduce"]
 
 
 def chosen_skips(space: SearchSpace, kind: str, weights: Mapping[str, Tensor]) -> list[tuple[int, int]]:
-    """Edge and column of every skip connection in the cell that the weights stand for."""
+    """Return edge and column of every skip connection in the cell that the weights stand for."""
     found = []
     for chosen in cells_of(space, weights)[kind].edges:
         if OPS[chosen.op].skip:
@@ -184,20 +184,20 @@ def chosen_skips(space: SearchSpace, kind: str, weights: Mapping[str, Tensor]) -
 
 
 def _skips(space: SearchSpace, kind: str, edge: int) -> list[int]:
-    """Its columns on an edge; 3-skip has three."""
+    """Return the columns of skip connections on an edge; 3-skip has three."""
     return [c for c, name in enumerate(space.candidates(kind)[edge]) if OPS[name].skip]
 
 
 def _has_another(space: SearchSpace, kind: str, edge: int, weights: Tensor) -> bool:
-    """Whether an edge can become something that is neither a skip connection nor nothing."""
+    """Return whether an edge can become something that is neither a skip connection nor nothing."""
     names = space.candidates(kind)[edge]
     row = zip(names, weights[edge].tolist(), strict=False)
     return any(weight > 0 and name != "none" and not OPS[name].skip for name, weight in row)
 
 
 def restrict_candidates(config: PDartsConfig, search: Search) -> Search:
-    """The search with as many open skip connections in the normal cell as may be chosen: those of the cell
-    that it stands for, then the strongest.
+    """Leave as many skip connections open in the normal cell as may be chosen: those of the cell that the
+    logits stand for, then the strongest.
     """
     if config.skip_limit is None:
         return search

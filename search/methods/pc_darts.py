@@ -35,7 +35,7 @@ from .method import Method
 
 
 def pc_darts_training() -> TrainingConfig:
-    """The numbers of the paper for CIFAR-10 (Sec. 4.2)."""
+    """Return the numbers of the paper for CIFAR-10 (Sec. 4.2)."""
     return TrainingConfig(
         batch_size=256,
         weights=WeightsConfig(learning_rate=0.1, learning_rate_end=0.001),  # the end is the public code's
@@ -44,7 +44,7 @@ def pc_darts_training() -> TrainingConfig:
 
 
 def no_auxiliary() -> AuxiliaryConfig:
-    """PC-DARTS; a branch makes it PC-DARTS-."""
+    """Return no branch, as PC-DARTS has it; one makes it PC-DARTS-."""
     return AuxiliaryConfig(branch="none")
 
 
@@ -76,7 +76,7 @@ class PcDartsConfig:
 
 
 def stages(config: PcDartsConfig, space: SearchSpace, after: int) -> tuple[Stage, ...]:
-    """One span, or two with a warm-up; `after` epochs follow on the same cosine of the learning rate."""
+    """Return one span, or two with a warm-up; `after` epochs follow on the same cosine of the rate."""
     return operation_search(
         config,
         space,
@@ -91,13 +91,13 @@ def stages(config: PcDartsConfig, space: SearchSpace, after: int) -> tuple[Stage
 
 
 def operation_and_edge_choices(space: SearchSpace) -> dict[str, Choice]:
-    """alpha: an operation on every edge; beta: an edge at every node."""
+    """Return alpha, an operation on every edge, and beta, an edge at every node."""
     betas = {f"beta.{kind}": edge_choice(space, "edge_weights") for kind in space.kinds}
     return operation_choices(space) | betas
 
 
 def edge_normalisation(search: Search) -> Relaxation:
-    """A softmax over the operations of an edge, and one over the edges of a node (Eq. 3)."""
+    """Weigh the operations of an edge by a softmax, and the edges of a node by another (Eq. 3)."""
     device = next(iter(search.logits.values())).device
     groups = {name: table[None].to(device) for name, table in search.open.items()}  # (1, R, C)
     membership, active = edges_of_nodes(search.space, device), active_operations(search)
@@ -113,12 +113,12 @@ def edge_normalisation(search: Search) -> Relaxation:
 
 
 def edges_of_nodes(space: SearchSpace, device: torch.device) -> Tensor:
-    """(nodes, C, E): 1 where an alternative of a node is the edge."""
+    """Return 1 where an alternative of a node is the edge, else 0: (nodes, C, E)."""
     return edge_membership(space, "edge_weights", average=False, device=device)
 
 
 def derive_from_products(space: SearchSpace, weights: Weights) -> Mapping[str, CellGenotype]:
-    """The cell by the rule of the space's family, on gamma times the softmax of the operations."""
+    """Derive the cell by the rule of the space's family, from gamma times the softmax of the operations."""
     membership = edges_of_nodes(space, weights[f"beta.{space.kinds[0]}"].device)
     products = {}
     for kind in space.kinds:

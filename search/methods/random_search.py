@@ -38,7 +38,7 @@ class RandomSearchConfig:
 
 
 def stages(config: RandomSearchConfig, space: SearchSpace, after: int) -> tuple[Stage, ...]:
-    """One decision, or one span of weights on half A; `after` epochs follow on the same cosine."""
+    """Return one decision, or one span of weights on half A; `after` epochs follow on the same cosine."""
     [drawing] = operation_search(
         Numbers(config.epochs, config.cells, config.training), space, after, train_weights, name="random"
     )

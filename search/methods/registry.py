@@ -151,7 +151,7 @@ def plan(name: str, config: Any, derivation: Derivation, space: SearchSpace) -> 
 
 
 def _criterion(derivation: Derivation) -> By:
-    """What chooses between alternatives."""
+    """Return what chooses between alternatives."""
     return derivation.perturbation.by if derivation.selection == "perturbation" else "magnitude"
 
 

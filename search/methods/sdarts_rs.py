@@ -1,16 +1,16 @@
 """SDARTS-RS: Stabilizing Differentiable Architecture Search via Perturbation-based Regularization (Chen and
 Hsieh, ICML 2020), with random smoothing.
 
-The weights of the supernet train for an architecture that is shaken (Eq. 5-6), so that they stay good where
+The weights of the supernet train for a perturbed architecture (Eq. 5-6), so that they stay good where
 discretisation will move it:
 
     w <- argmin E[L_train(w, softmax(alpha) + delta)],   delta ~ U(-eps, eps),
 
-and the logits train as in DARTS, on what they say. eps rises linearly over the epochs (Algorithm 1). Shaken
+and the logits train as in DARTS, on what they say. eps rises linearly over the epochs (Algorithm 1). Perturbed
 weights are clamped to [0, 1] and sum to one again.
 
-Between the lines: a row of which the clamp leaves nothing becomes its largest shaken weight alone, as in the
-public code (xiangning-chen/SmoothDARTS). DARTS-PT calls the noise Gaussian; paper and code are uniform.
+Between the lines: a row of which the clamp leaves nothing becomes its largest perturbed weight alone, as in
+the public code (xiangning-chen/SmoothDARTS). DARTS-PT calls the noise Gaussian; paper and code are uniform.
 Differs from the public code: eps is reached in the last epoch, and not one epoch after it.
 """
 
@@ -58,19 +58,19 @@ class SdartsRsConfig:
 
 
 def stages(config: SdartsRsConfig, space: SearchSpace, after: int) -> tuple[Stage, ...]:
-    """One span, or two with a warm-up; `after` epochs follow on the same cosine of the learning rate."""
+    """Return one span, or two with a warm-up; `after` epochs follow on the same cosine of the rate."""
     return operation_search(
         config,
         space,
         after,
         step=smoothed,
         relax=partial(noisy_relaxation, config),
-        warm_up_step=train_weights_shaken,
+        warm_up_step=train_weights_perturbed,
     )
 
 
 def noisy_relaxation(config: SdartsRsConfig, search: Search) -> Relaxation:
-    """That of DARTS; eps is in the schedules, for the log and for the weights' half of a step."""
+    """Return the relaxation of DARTS; eps is in its schedules, for the log and the step of the weights."""
 
     def schedules(moment: Moment) -> dict[str, float]:
         return {"noise": linear(moment.epoch, config.epochs, config.noise_start, config.noise_end)}
@@ -79,25 +79,25 @@ def noisy_relaxation(config: SdartsRsConfig, search: Search) -> Relaxation:
 
 
 def smoothed(turn: Turn) -> Figures:
-    """The logits as they are, then the weights under noise (Algorithm 1)."""
-    return train_logits(turn) | train_weights_shaken(turn)
+    """Train the logits as they are, then the weights under noise (Algorithm 1)."""
+    return train_logits(turn) | train_weights_perturbed(turn)
 
 
-def train_weights_shaken(turn: Turn) -> Figures:
-    """The weights alone, with a shaken mixture (Eq. 6)."""
+def train_weights_perturbed(turn: Turn) -> Figures:
+    """Train the weights alone, with a perturbed mixture (Eq. 6)."""
     search, eps = turn.search, turn.relaxation.schedules(turn.moment)["noise"]
     with torch.no_grad():
         weights = dict(turn.relaxation.weigh(search.logits, turn.moment))
         for kind in search.space.kinds:
             name = f"alpha.{kind}"
             draws = turn.moment.generator(f"noise {name}")
-            weights[name] = shaken(weights[name], open_operations(search, kind)[0], eps, draws)
+            weights[name] = perturbed(weights[name], open_operations(search, kind)[0], eps, draws)
         mixture = turn.relaxation.mix(weights, turn.moment)
     return train_weights_under(turn, mixture)
 
 
-def shaken(weights: Tensor, members: Tensor, eps: float, draws: torch.Generator) -> Tensor:
-    """(R, C): uniform noise in [-eps, eps] on the weights of the members, clamped and normalised again."""
+def perturbed(weights: Tensor, members: Tensor, eps: float, draws: torch.Generator) -> Tensor:
+    """Add uniform noise in [-eps, eps] to the weights of the members, clamp and normalise again: (R, C)."""
     noise = sent(2 * torch.rand(weights.shape, generator=draws) - 1, weights.device)
     moved = (weights + eps * noise).masked_fill(~members, float("-inf"))
     largest = torch.zeros_like(moved).scatter(-1, moved.argmax(dim=-1, keepdim=True), 1.0) * members

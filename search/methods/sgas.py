@@ -33,7 +33,7 @@ from ..stages.operation_search import Numbers, operation_search, softmax_relaxat
 from ..stages.stage import Moment, Run, Search, Stage
 from ..stages.steps import bilevel
 from .darts import darts_training
-from .darts_pt import By, Judge, built_edges, choosable, strongest
+from .darts_pt import By, SelectionCriterion, built_edges, choosable, strongest
 from .method import Method
 
 
@@ -66,7 +66,7 @@ class SgasConfig:
 
 
 def stages(config: SgasConfig, space: SearchSpace, after: int, by: By = "magnitude") -> tuple[Stage, ...]:
-    """The warm-up, and a stage for every decision; with the paper's numbers they begin at epochs 10, 15, ...
+    """Return the warm-up, and a stage for every decision: with the paper's numbers at epochs 10, 15, ...
 
     after: nothing can follow on the cosine, which ends `interval` epochs behind the last decision. by: what
     chooses the operation of an edge.
@@ -81,12 +81,12 @@ def stages(config: SgasConfig, space: SearchSpace, after: int, by: By = "magnitu
     )
     found = [replace(warm_up, after=partial(remember, config.history))]
     for number in range(1, count + 1):
-        judge = Judge(by, softmax_relaxation, found[-1].batch_size)
+        selection = SelectionCriterion(by, softmax_relaxation, found[-1].batch_size)
         decided = replace(
             found[0],
             name=f"decision {number} of {count}",
             epochs=config.interval if number < count else 0,
-            begin=partial(decide_edges, config.criterion, judge),
+            begin=partial(decide_edges, config.criterion, selection),
             batch_size=config.training.batch_size + config.batch_increase * number,
         )
         found.append(decided)
@@ -94,7 +94,7 @@ def stages(config: SgasConfig, space: SearchSpace, after: int, by: By = "magnitu
 
 
 def decisions(space: SearchSpace) -> int:
-    """How many edges are decided in a kind of cell: two a node, all six in NAS-Bench-201."""
+    """Return how many edges are decided in a kind of cell: two a node, all six in NAS-Bench-201."""
     if space.family == "nasbench201":
         return len(space.edges)
     return max(sum(_kept(space, kind, node) for node in space.nodes) for kind in space.kinds)
@@ -106,7 +106,7 @@ def _kept(space: SearchSpace, kind: str, node: int) -> int:
 
 
 def remember(history: int, search: Search, moment: Moment, figures: Mapping[str, float]) -> Search:
-    """Keeps the weights of an epoch and of the `history` before it; of a decided edge those it had then."""
+    """Remember the weights of an epoch and the `history` before it; of a decided edge those it had then."""
     memory = dict(search.memory)
     for kind, decided in decided_edges(search).items():
         logits = search.logits[f"alpha.{kind}"].detach()
@@ -119,13 +119,13 @@ def remember(history: int, search: Search, moment: Moment, figures: Mapping[str,
 
 
 def decided_edges(search: Search) -> dict[str, Tensor]:
-    """kind -> (E,): which edges have been decided."""
+    """Return which edges have been decided, (E,) by kind."""
     none = torch.zeros(len(search.space.edges), dtype=torch.bool)
     return {kind: search.memory.get(f"decided.{kind}", none) for kind in search.space.kinds}
 
 
 def _members(space: SearchSpace, kind: str, without: str) -> Tensor:
-    """(E, O): the candidates of every edge but the one named."""
+    """Return the candidates of every edge but the one named, (E, O)."""
     candidates = space.candidates(kind)
     width = max(len(names) for names in candidates)
     return torch.tensor(
@@ -133,8 +133,10 @@ def _members(space: SearchSpace, kind: str, without: str) -> Tensor:
     )
 
 
-def decide_edges(criterion: int, judge: Judge, run: Run, before: Search | None, moment: Moment) -> Search:
-    """In every kind of cell the undecided edge with the largest score becomes one operation."""
+def decide_edges(
+    criterion: int, selection: SelectionCriterion, run: Run, before: Search | None, moment: Moment
+) -> Search:
+    """Decide the edge with the largest score in every kind of cell."""
     search = carry_on(run, before, moment)
     for kind in search.space.kinds:
         open_edges = undecided(search, kind)
@@ -142,19 +144,19 @@ def decide_edges(criterion: int, judge: Judge, run: Run, before: Search | None, 
             members = _members(search.space, kind, "none")
             found = scores(search.memory[f"weights.{kind}"], members, criterion).tolist()
             edge = max(open_edges, key=lambda number: found[number])
-            search = decide_edge(judge, run, search, moment, kind, edge)
+            search = decide_edge(selection, run, search, moment, kind, edge)
     return search
 
 
 def undecided(search: Search, kind: str) -> list[int]:
-    """The edges that can still be decided."""
+    """Return the edges that can still be decided."""
     built = [edge for node in search.space.nodes for edge in built_edges(search, kind, node)]
     decided = decided_edges(search)[kind].tolist()
     return [edge for edge in built if not decided[edge]]
 
 
 def scores(weights: Tensor, members: Tensor, criterion: int) -> Tensor:
-    """(E,) from the weights of the last epochs, (H, E, O), the present one last.
+    """Return the scores, (E,), from the weights of the last epochs, (H, E, O), the present one last.
 
     members: (E, O), the operations that are not none.
     """
@@ -171,15 +173,17 @@ def scores(weights: Tensor, members: Tensor, criterion: int) -> Tensor:
 
 
 def scaled(values: Tensor) -> Tensor:
-    """The values from 0, the least, to 1, the largest; 0 where all are equal."""
+    """Scale values to [0, 1], from the least to the largest; 0 where all are equal."""
     span = values.max() - values.min()
     return (values - values.min()) / span if span > 0 else torch.zeros_like(values)
 
 
-def decide_edge(judge: Judge, run: Run, search: Search, moment: Moment, kind: str, edge: int) -> Search:
-    """An edge becomes one operation; the second of a DARTS node closes the others of that node."""
+def decide_edge(
+    selection: SelectionCriterion, run: Run, search: Search, moment: Moment, kind: str, edge: int
+) -> Search:
+    """Decide an edge for one operation; the second of a DARTS node closes the others of that node."""
     name, space = f"alpha.{kind}", search.space
-    column = strongest(judge, run, search, moment, name, edge, choosable(search, name, edge, None))
+    column = strongest(selection, run, search, moment, name, edge, choosable(search, name, edge, None))
     decided = decided_edges(search)[kind].clone()
     decided[edge] = True
     search = replace(search, memory={**search.memory, f"decided.{kind}": decided})

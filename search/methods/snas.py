@@ -50,7 +50,7 @@ class SnasConfig:
 
 
 def stages(config: SnasConfig, space: SearchSpace, after: int) -> tuple[Stage, ...]:
-    """One span, or two with a warm-up; `after` epochs follow on the same cosine of the learning rate."""
+    """Return one span, or two with a warm-up; `after` epochs follow on the same cosine of the rate."""
     return operation_search(
         config,
         space,
@@ -62,7 +62,7 @@ def stages(config: SnasConfig, space: SearchSpace, after: int) -> tuple[Stage, .
 
 
 def concrete_relaxation(config: SnasConfig, search: Search) -> Relaxation:
-    """A training step weighs the operations with a draw from the concrete distribution (Eq. 4)."""
+    """Weigh the operations of a training step by a draw from the concrete distribution (Eq. 4)."""
     groups = {f"alpha.{kind}": open_operations(search, kind) for kind in search.space.kinds}
     schedules = temperatures(config.epochs, config.temperature_start, config.temperature_end)
 

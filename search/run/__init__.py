@@ -1,1 +1,1 @@
-"""A whole search: `options` (the command line), `run` (its folder), `seeds`, `plots` and `report`."""
+"""A whole search: `command` (the command line), `run` (its folder), `seeds`, `plots` and `report`."""

@@ -55,7 +55,7 @@ def search(
     checkpoint_seconds: float = 300.0,
     progress: bool = True,
 ) -> Genotype:
-    """Search a cell in a space, or in one of `spaces.NAMES`, write the run into `out`, return what was found.
+    """Search a cell in a space, or in one by name, write the run into `out`, return what was found.
 
     config: of the method, `METHODS[method].config`. table: of NAS-Bench-201, in which the cell of every epoch
     is looked up (`search/space/nasbench201_table.py`). resume: go on from the checkpoint in `out`, or begin

@@ -26,7 +26,7 @@ Best = dict[int, tuple[float, str]]  # edge -> weight and name of its best opera
 def survivors(
     space: SearchSpace, weights: Mapping[str, Tensor], groups: Groups | None, keep: int = 1
 ) -> SearchSpace:
-    """The space that keeps the `keep` best operations of every group on every edge (Eq. 14, Eq. 15-16).
+    """Return the space of the `keep` best operations of every group on every edge (Eq. 14, Eq. 15-16).
 
     weights: kind -> (E, O); logits do as well, as only the order inside a group counts. groups: None lets all
     operations of an edge compete. Where only `none` would stay on an edge, the best other operation stays
@@ -43,28 +43,28 @@ def survivors(
 def _edge_survivors(
     operations: Sequence[str], row: Sequence[float], groups: Groups, keep: int
 ) -> tuple[str, ...]:
-    found = [column for group in groups for column in _best_columns(operations, row, group, keep)]
-    if {operations[column] for column in found} == {"none"}:
-        found += _best_columns(operations, row, set(operations) - {"none"}, 1)
-    return tuple(operations[column] for column in found)
+    columns = [column for group in groups for column in _best_columns(operations, row, group, keep)]
+    if {operations[column] for column in columns} == {"none"}:
+        columns += _best_columns(operations, row, set(operations) - {"none"}, 1)
+    return tuple(operations[column] for column in columns)
 
 
 def _best_columns(
     operations: Sequence[str], row: Sequence[float], allowed: Container[str], keep: int
 ) -> list[int]:
-    """The columns of the largest weights among the allowed operations, best first; -inf is closed."""
+    """Return the columns of the largest weights among the allowed operations, best first; -inf is closed."""
     columns = [c for c, name in enumerate(operations) if name in allowed and row[c] > float("-inf")]
     return sorted(columns, key=lambda column: -row[column])[:keep]
 
 
 def cells_of(space: SearchSpace, weights: Mapping[str, Tensor]) -> dict[str, CellGenotype]:
-    """The cells that the weights of the operations alone stand for, by the rule of the space's family."""
+    """Discretise the weights of the operations alone, by the rule of the space's family."""
     rule = darts_rule if space.family == "darts" else nasbench201_rule
     return rule(space, weights)
 
 
 def nasbench201_rule(space: SearchSpace, weights: Mapping[str, Tensor]) -> dict[str, CellGenotype]:
-    """The cell that keeps every edge, as the operation with its largest weight; `none` is one of them.
+    """Return the cell of every edge, as the operation with its largest weight; `none` is one of them.
 
     weights: kind -> (E, O).
     """
@@ -80,8 +80,8 @@ def nasbench201_rule(space: SearchSpace, weights: Mapping[str, Tensor]) -> dict[
 
 
 def darts_rule(space: SearchSpace, weights: Mapping[str, Tensor]) -> dict[str, CellGenotype]:
-    """The cells that keep at every node the two edges with the largest weight of an operation other than
-    `none`.
+    """Return the cells that keep at every node the two edges with the largest weight of an operation other
+    than `none`.
 
     weights: kind -> (E, O).
     """
@@ -101,7 +101,7 @@ def darts_rule(space: SearchSpace, weights: Mapping[str, Tensor]) -> dict[str, C
 def topology_rule(
     space: SearchSpace, weights: Mapping[str, Tensor], combinations: Mapping[str, Tensor], rule: EdgeRule
 ) -> dict[str, CellGenotype]:
-    """The cells that keep at every node the combination of edges with the largest weight; of `edge_weights`
+    """Return the cells of the combination of edges with the largest weight at every node; of `edge_weights`
     the two edges with the largest, of `edge_sigmoid` those above one half, at least one.
 
     weights: kind -> (E, O); combinations: kind -> (nodes, C). A combination with an edge that has no
@@ -127,16 +127,14 @@ def topology_rule(
 
 
 def _how_many(rule: EdgeRule, weights: Sequence[float]) -> int:
-    """How many of a node's combinations, best first, are kept."""
+    """Return how many of a node's combinations, best first, are kept."""
     if rule == "edge_sigmoid":
         return max(1, sum(weight > 0.5 for weight in weights))
     return 2 if rule == "edge_weights" else 1
 
 
 def random_genotype(space: SearchSpace, draws: torch.Generator) -> Genotype:
-    """At every node two edges, on every edge an operation, uniformly drawn from `draws`: the control of a
-    search.
-    """
+    """Draw two edges at every node and an operation on every edge, uniformly: the control of a search."""
     weights, combinations = {}, {}
     for kind in space.kinds:
         weights[kind] = torch.rand(operation_choice(space, kind).shape, generator=draws)

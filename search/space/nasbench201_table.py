@@ -16,12 +16,15 @@ from dots_zoo.runtime.errors import DotsZooError
 
 
 def look_up(table: Path, genotype: Genotype) -> dict[str, float]:
-    """column -> number of the cell's row. Raises DotsZooError where the table cannot be read or lacks it."""
+    """Return column -> number of a cell's row.
+
+    Raises DotsZooError where the table cannot be read or lacks it.
+    """
     return find(read_table(table), genotype, table)
 
 
 def read_table(table: Path) -> dict[str, Mapping[str, str]]:
-    """Architecture string -> its row. Raises DotsZooError where there is no such table."""
+    """Return architecture string -> its row. Raises DotsZooError where there is no such table."""
     try:
         packed = table.read_bytes()
         text = (gzip.decompress(packed) if table.suffix == ".gz" else packed).decode()
@@ -34,7 +37,7 @@ def read_table(table: Path) -> dict[str, Mapping[str, str]]:
 
 
 def find(rows: Mapping[str, Mapping[str, str]], genotype: Genotype, table: Path) -> dict[str, float]:
-    """column -> number of the cell's row."""
+    """Return column -> number of the cell's row."""
     if genotype.space != "nasbench201":
         raise DotsZooError(
             f"{table}: expected a cell of NAS-Bench-201 to look up, got {genotype.name!r} of the space "

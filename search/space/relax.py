@@ -19,7 +19,7 @@ from .space import Choice, EdgeRule, SearchSpace
 
 
 def group_softmax(logits: Tensor, groups: Tensor, temperature: float = 1.0) -> Tensor:
-    """A softmax of its own in every group of every row (Eq. 2 with one group, Eq. 6, Sec. 4.2.2).
+    """Return a softmax in every group of every row (Eq. 2 with one group, Eq. 6, Sec. 4.2.2).
 
     logits: (R, C); groups: (G, R, C), True where an alternative is in the group. Returns (R, C): every group
     that has a member in a row sums to one there, an alternative in no group is zero.
@@ -30,38 +30,38 @@ def group_softmax(logits: Tensor, groups: Tensor, temperature: float = 1.0) -> T
 
 
 def sigmoid_weights(logits: Tensor, members: Tensor, temperature: float = 1.0) -> Tensor:
-    """A sigmoid for every alternative by itself (DOTS, Table 4a); (R, C), zero where `members` is False."""
+    """Return a sigmoid of every alternative (DOTS, Table 4a), (R, C), zero where `members` is False."""
     return (logits / temperature).sigmoid() * members
 
 
 def edge_weights(combination_weights: Tensor, membership: Tensor) -> Tensor:
-    """gamma of Eq. 7, (E,), from beta, (nodes, C), and `edge_membership`, (nodes, C, E)."""
+    """Return gamma (Eq. 7), (E,), from beta, (nodes, C), and `edge_membership`, (nodes, C, E)."""
     return torch.einsum("nc,nce->e", combination_weights, membership.to(combination_weights.dtype))
 
 
 def temperature(epoch: int, epochs: int, start: float, end: float) -> float:
-    """T(t) = T0 * theta^t of Eq. 9, theta such that epoch `epochs - 1` has temperature `end`; T0 if there is
-    one.
+    """Return T(t) = T0 * theta^t (Eq. 9), theta such that epoch `epochs - 1` has temperature `end`; T0 if
+    there is one.
     """
     theta = (end / start) ** (1 / (epochs - 1)) if epochs > 1 else 1.0
     return start * theta**epoch
 
 
 def cosine(epoch: int, epochs: int, start: float, end: float) -> float:
-    """The learning rate of an epoch: half a cosine from `start` at epoch 0 to `end` at epoch `epochs`."""
+    """Return an epoch's learning rate: half a cosine from `start` at epoch 0 to `end` at epoch `epochs`."""
     return end + (start - end) * (1 + math.cos(math.pi * epoch / epochs)) / 2
 
 
 def entropy(weights: Tensor) -> Tensor:
-    """Mean entropy in nats of the softmaxes in `weights` (any shape); each of them sums to one, so they are
-    counted.
+    """Return the mean entropy in nats of the softmaxes in `weights` (any shape); each of them sums to one,
+    so they are counted.
     """
     mean: Tensor = torch.special.entr(weights).sum() / weights.sum()
     return mean
 
 
 def operation_groups(space: SearchSpace, kind: str, groups: Groups, device: torch.device) -> Tensor:
-    """(G, E, O): which candidate of which edge is in which group.
+    """Return which candidate of which edge is in which group, (G, E, O).
 
     Raises DotsZooError where a candidate is not in exactly one.
     """
@@ -80,7 +80,7 @@ def operation_groups(space: SearchSpace, kind: str, groups: Groups, device: torc
 
 
 def one_group(choice: Choice, device: torch.device) -> Tensor:
-    """(1, R, C): all alternatives of a row compete in one softmax."""
+    """Return the group of all alternatives of a row, (1, R, C): they compete in one softmax."""
     width = choice.shape[1]
     return torch.tensor(
         [[[column < len(row) for column in range(width)] for row in choice.labels]], device=device
@@ -88,10 +88,10 @@ def one_group(choice: Choice, device: torch.device) -> Tensor:
 
 
 def edge_membership(space: SearchSpace, rule: EdgeRule, average: bool, device: torch.device) -> Tensor:
-    """(nodes, C, E): 1/N(c), or 1 without `average`, where an edge is in combination c of a node; else 0."""
+    """Return which edge is in which combination c of a node, (nodes, C, E): 1/N(c), 1 without `average`."""
     by_node = [space.combinations(node, rule) for node in space.nodes]
-    table = torch.zeros(space.intermediate, max(len(found) for found in by_node), len(space.edges))
-    for node, found in enumerate(by_node):
-        for number, chosen in enumerate(found):
-            table[node, number, list(chosen)] = 1 / len(chosen) if average else 1.0
+    table = torch.zeros(space.intermediate, max(map(len, by_node)), len(space.edges))
+    for node, combinations in enumerate(by_node):
+        for column, chosen in enumerate(combinations):
+            table[node, column, list(chosen)] = 1 / len(chosen) if average else 1.0
     return table.to(device)

@@ -49,13 +49,13 @@ class SearchSpace:
 
     @property
     def nodes(self) -> range:
-        """The numbers of the intermediate nodes."""
+        """Return the numbers of the intermediate nodes."""
         inputs = INPUTS[self.family]
         return range(inputs, inputs + self.intermediate)
 
     @property
     def edges(self) -> tuple[tuple[int, int], ...]:
-        """(node, input) of every edge, in order."""
+        """Return (node, input) of every edge, in order."""
         return tuple((node, source) for node in self.nodes for source in range(node))
 
     @property
@@ -63,17 +63,17 @@ class SearchSpace:
         return tuple(cell.kind for cell in self.cells)
 
     def candidates(self, kind: str) -> tuple[tuple[str, ...], ...]:
-        """The operations of every edge of a cell of this kind."""
-        [found] = [cell.candidates for cell in self.cells if cell.kind == kind]
-        return found
+        """Return the operations of every edge of a kind of cell."""
+        [candidates] = [cell.candidates for cell in self.cells if cell.kind == kind]
+        return candidates
 
     def incoming(self, node: int) -> tuple[int, ...]:
-        """The numbers of the edges that enter `node`, by input."""
-        return tuple(number for number, (target, _) in enumerate(self.edges) if target == node)
+        """Return the edges that enter `node`, by input."""
+        return tuple(edge for edge, (target, _) in enumerate(self.edges) if target == node)
 
     def combinations(self, node: int, rule: EdgeRule) -> tuple[tuple[int, ...], ...]:
-        """The sets of edges, as edge numbers, that a logit of `node` stands for: every pair (Eq. 5), every
-        set but the empty one (Eq. 12), or every edge by itself (the baselines of Table 4a).
+        """Return the sets of edges that a logit of `node` stands for: every pair (Eq. 5), every set but the
+        empty one (Eq. 12), or every edge by itself (the baselines of Table 4a).
         """
         incoming = self.incoming(node)
         sizes = {"pairs": range(2, 3), "any": range(1, len(incoming) + 1)}.get(rule, range(1, 2))
@@ -116,14 +116,14 @@ class Choice:
 
 
 def operation_choice(space: SearchSpace, kind: str) -> Choice:
-    """alpha: an operation on every edge."""
+    """Return what alpha decides: an operation on every edge."""
     rows = tuple(f"{node}<-{source}" for node, source in space.edges)
     labels = tuple(tuple(_numbered(operations)) for operations in space.candidates(kind))
     return Choice(rows, labels)
 
 
 def _numbered(operations: tuple[str, ...]) -> Iterator[str]:
-    """The names, those that stand on an edge more than once told apart."""
+    """Yield the names; those that stand on an edge more than once get a number."""
     for column, name in enumerate(operations):
         yield name if operations.count(name) == 1 else f"{name} ({operations[:column].count(name) + 1})"
 
@@ -137,7 +137,7 @@ def operation_of(label: str) -> Operation:
 
 
 def edge_choice(space: SearchSpace, rule: EdgeRule) -> Choice:
-    """beta: a combination of edges at every node, labelled by the inputs, such as `0+2`."""
+    """Return what beta decides: a combination of edges at every node, labelled by the inputs, as `0+2`."""
     labels = tuple(
         tuple(
             "+".join(str(space.edges[edge][1]) for edge in chosen)

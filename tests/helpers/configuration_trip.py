@@ -1,10 +1,11 @@
 """The way of a configuration: the functions that `dots-zoo search` hands it through, up to the first step.
 
-`python tests/helpers/configuration_trip.py [METHOD]` runs a search of one step on digits and prints them. A
-function counts once, where an argument of it is, when it is called, the words of the command line, the parsed
-options, a configuration dataclass of the method or one among its fields, a Derivation, DataOptions, or a
-dataclass that holds one of these. Functions inside functions, lambdas and what dataclasses generate do not
-count."""
+`PYTHONPATH=tests python tests/helpers/configuration_trip.py [METHOD]` runs a search on digits up to its first
+step and prints them. A function counts once, where an argument of it is, as it is called, the words of the
+command line, the parsed options, the method's configuration or a dataclass among its fields, a Derivation,
+DataOptions, or a dataclass that holds one of these. Functions inside functions, lambdas and what dataclasses
+generate do not count.
+"""
 
 import sys
 import tempfile

@@ -15,11 +15,11 @@ from dots_zoo.data.load import load_data
 from dots_zoo.genotype import load_genotype
 from dots_zoo.runtime.config_cli import preset, preset_names
 from dots_zoo.runtime.errors import DotsZooError
-from dots_zoo.search import __main__ as command
 from dots_zoo.search.methods.dots import DotsConfig
 from dots_zoo.search.methods.registry import METHODS, Derivation, plan
 from dots_zoo.search.methods.topology import TopologyConfig
-from dots_zoo.search.run.options import EXAMPLES, PRESETS, choose
+from dots_zoo.search.run import command
+from dots_zoo.search.run.command import EXAMPLES, PRESETS, choose
 from dots_zoo.search.run.run import search
 from dots_zoo.search.space.named import named_space
 from dots_zoo.search.stages.config import LogitsConfig, TrainingConfig, WeightsConfig

@@ -6,7 +6,13 @@ import torch
 from dots_zoo.runtime.errors import DotsZooError
 from dots_zoo.search.methods import darts_pt
 from dots_zoo.search.methods.darts import DartsConfig
-from dots_zoo.search.methods.darts_pt import Judge, PerturbationConfig, choosable, decisions, performance
+from dots_zoo.search.methods.darts_pt import (
+    PerturbationConfig,
+    SelectionCriterion,
+    choosable,
+    decisions,
+    performance,
+)
 from dots_zoo.search.methods.registry import Derivation, plan
 from dots_zoo.search.space.named import darts_space, named_space
 from dots_zoo.search.space.space import CellSpace, SearchSpace
@@ -29,12 +35,12 @@ def judged(monkeypatch, worth):
     """Measures the sum of worth * weight of the normal cell instead of an accuracy, and counts how often."""
     seen = []
 
-    def judge(run, supernet, mixture, batch_size, moment):
+    def selection(run, supernet, mixture, batch_size, moment):
         seen.append(mixture.operations["normal"].detach().clone())
         found = (mixture.operations["normal"] * worth).sum().item()
         return -found, found
 
-    monkeypatch.setattr(darts_pt, "measure", judge)
+    monkeypatch.setattr(darts_pt, "measure", selection)
     return seen
 
 
@@ -71,9 +77,9 @@ def test_how_many_decisions_a_space_needs():
 
 def test_a_weight_is_set_to_zero_and_the_others_stay_as_they_are(monkeypatch):
     run, stages, search = begun("darts", THREE, warm_up=0)
-    judge = Judge("accuracy", stages[0].relax, 8)
+    selection = SelectionCriterion("accuracy", stages[0].relax, 8)
     seen = judged(monkeypatch, torch.ones(5, 3))
-    accuracy, _ = performance(judge, run, search, NOW, [("alpha.normal", 3, 2)])
+    accuracy, _ = performance(selection, run, search, NOW, [("alpha.normal", 3, 2)])
     expected = search.logits["alpha.normal"].detach().softmax(dim=1)
     expected[3, 2] = 0.0
     torch.testing.assert_close(seen[0], expected)
@@ -84,8 +90,14 @@ def test_it_measures_the_supernet_on_half_b(monkeypatch):
     run, stages, search = begun("darts", THREE, warm_up=0)
     figures = validate(run, search, stages[0].relax(search), NOW, 8)
     loss, accuracy = figures["validation_loss"], figures["validation_accuracy"]
-    assert performance(Judge("loss", stages[0].relax, 8), run, search, NOW, []) == (-loss, accuracy)
-    assert performance(Judge("accuracy", stages[0].relax, 8), run, search, NOW, []) == (accuracy, -loss)
+    assert performance(SelectionCriterion("loss", stages[0].relax, 8), run, search, NOW, []) == (
+        -loss,
+        accuracy,
+    )
+    assert performance(SelectionCriterion("accuracy", stages[0].relax, 8), run, search, NOW, []) == (
+        accuracy,
+        -loss,
+    )
     monkeypatch.setattr(search.supernet, "forward", lambda images, mixture: torch.zeros(len(images), 4))
     assert measure(run, search.supernet, stages[0].relax(search).mixture(search.logits, NOW), 8, NOW)[0] > 1.3
 
@@ -158,12 +170,12 @@ def test_edges_of_a_large_node_go_one_at_a_time(monkeypatch):
     space = darts_space(("sep_conv_3x3",), 3)
     run, stages, search = begun("darts", space, perturbed(), warm_up=0)
 
-    def judge(run, supernet, mixture, *_):
+    def selection(run, supernet, mixture, *_):
         last = mixture.operations["normal"][5:, 0]  # 4<-0 ... 4<-3
         found = (last[:2].max() + 0.1 * last[2:].sum()).item()  # one of the first two is enough
         return -found, found
 
-    monkeypatch.setattr(darts_pt, "measure", judge)
+    monkeypatch.setattr(darts_pt, "measure", selection)
     last = run_decisions(run, stages, search)[-1]
     inputs = [edge.input for edge in last_cells(stages, last)["normal"].edges if edge.node == 4]
     assert len(inputs) == 2 and len({0, 1} & set(inputs)) == 1
@@ -252,12 +264,12 @@ def test_an_edge_of_partial_channels_goes_with_its_own_weight(monkeypatch):
     run, stages, search = begun("pc_darts", UNIFORM, perturbed(), warm_up=0)
     seen = []
 
-    def judge(run, supernet, mixture, *_):
+    def selection(run, supernet, mixture, *_):
         seen.append(mixture.edges["normal"].detach().clone())
         return 0.0, 0.0
 
     last = run_decisions_until_node(run, stages, search)
-    monkeypatch.setattr(darts_pt, "measure", judge)
+    monkeypatch.setattr(darts_pt, "measure", selection)
     stages[-1].begin(run, last, NOW)
     assert [int((gamma == 0).sum()) for gamma in seen[:3]] == [1, 1, 1]
 
@@ -273,11 +285,11 @@ def test_nas_bench_201_decides_six_edges_and_may_choose_none(monkeypatch):
     worth = torch.zeros(6, 5)
     worth[:3, 0], worth[3:, 3] = 1.0, 1.0
 
-    def judge(run, supernet, mixture, *_):
+    def selection(run, supernet, mixture, *_):
         found = (mixture.operations["cell"] * worth).sum().item()
         return -found, found
 
-    monkeypatch.setattr(darts_pt, "measure", judge)
+    monkeypatch.setattr(darts_pt, "measure", selection)
     found = run_decisions(run, stages, search)
     assert len(found) == 6
     operations = [edge.op for edge in last_cells(stages, found[-1])["cell"].edges]

@@ -5,7 +5,7 @@ import torch
 
 from dots_zoo.runtime.errors import DotsZooError
 from dots_zoo.search.methods.registry import plan
-from dots_zoo.search.methods.sdarts_rs import SdartsRsConfig, noisy_relaxation, shaken
+from dots_zoo.search.methods.sdarts_rs import SdartsRsConfig, noisy_relaxation, perturbed
 from dots_zoo.search.space.named import darts_space, named_space
 from dots_zoo.search.stages.init_stage import close_edge, decide
 from dots_zoo.search.stages.stage import Moment
@@ -32,7 +32,7 @@ def test_the_noise_grows_linearly_over_the_epochs():
 def test_shaken_weights_are_uniform_noise_clamped_and_normalised():
     weights = torch.tensor([0.05, 0.15, 0.8]).expand(5000, 3)
     members = torch.ones(5000, 3, dtype=torch.bool)
-    found = shaken(weights, members, 0.1, torch.Generator().manual_seed(0))
+    found = perturbed(weights, members, 0.1, torch.Generator().manual_seed(0))
     noise = 2 * torch.rand(5000, 3, generator=torch.Generator().manual_seed(0)) - 1
     moved = (weights + 0.1 * noise).clamp(0, 1)
     torch.testing.assert_close(found, moved / moved.sum(dim=-1, keepdim=True))
@@ -46,7 +46,7 @@ def test_shaken_weights_are_uniform_noise_clamped_and_normalised():
 def test_a_row_of_which_the_clamp_leaves_nothing_is_its_largest_weight():
     weights = torch.full((1000, 2), 0.5)
     members = torch.ones(1000, 2, dtype=torch.bool)
-    found = shaken(weights, members, 1e6, torch.Generator().manual_seed(0))
+    found = perturbed(weights, members, 1e6, torch.Generator().manual_seed(0))
     noise = 2 * torch.rand(1000, 2, generator=torch.Generator().manual_seed(0)) - 1
     lost = (noise < -1e-3).all(dim=-1)
     assert 150 < lost.sum() < 350
@@ -57,7 +57,7 @@ def test_a_row_of_which_the_clamp_leaves_nothing_is_its_largest_weight():
 def test_closed_alternatives_stay_zero():
     members = torch.tensor([[True, False], [False, False]]).repeat(100, 1)
     weights = torch.tensor([[1.0, 0.0], [0.0, 0.0]]).repeat(100, 1)
-    found = shaken(weights, members, 5.0, torch.Generator().manual_seed(0))
+    found = perturbed(weights, members, 5.0, torch.Generator().manual_seed(0))
     assert torch.equal(found, weights)
 
 
@@ -77,7 +77,7 @@ def test_the_weights_train_under_noise_and_the_logits_without():
     after = found.turn.search.logits["alpha.normal"].softmax(dim=-1).detach()
     assert torch.equal(logits_half, before)
     draws = found.turn.moment.generator("noise alpha.normal")
-    expected = shaken(after, torch.ones_like(after, dtype=torch.bool), 0.3, draws)
+    expected = perturbed(after, torch.ones_like(after, dtype=torch.bool), 0.3, draws)
     torch.testing.assert_close(weights_half, expected)
     assert (weights_half - after).abs().max() > 0.05
 

@@ -1,5 +1,6 @@
-"""Options to a search: the command line, a YAML file or a preset, each field of a configuration by its name.
+"""`dots-zoo search`: options in, a folder and a line out.
 
+Options come from the command line, a YAML file or a preset, each field of a configuration by its name.
 Presets are `presets/NAME.yaml`: the numbers of a paper, or small ones, for one method.
 """
 
@@ -8,16 +9,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from accelerate import PartialState  # type: ignore[import-untyped]
 from jsonargparse import ArgumentParser
 from jsonargparse.typing import PositiveInt
 
 from dots_zoo.data.datasets import DataOptions
-from dots_zoo.data.load import add_data_options
+from dots_zoo.data.load import add_data_options, load_data
+from dots_zoo.genotype import to_text
+from dots_zoo.kernels.malloc import keep_freed_memory
 from dots_zoo.runtime.config_cli import Verbatim, build, dotted, preset, preset_names, take_preset
+from dots_zoo.runtime.distributed import disconnecting
 from dots_zoo.runtime.errors import DotsZooError
 
 from ..methods.registry import METHODS, Derivation
 from ..space.named import SPACES
+from .run import search
+from .seeds import line, search_seeds
 
 PRESETS = Path(__file__).parent / "presets"
 
@@ -47,9 +54,31 @@ examples:
 """
 
 
+@disconnecting()
+def main(argv: Sequence[str] | None = None) -> None:
+    """Search as the command line says and print the result.
+
+    Raises DotsZooError where the input cannot be used.
+    """
+    keep_freed_memory()
+    chosen = choose(argv)
+    what = chosen.method, chosen.config, chosen.derivation, chosen.space, load_data(chosen.data), chosen.out
+    how: dict[str, Any] = {"table": chosen.table, "resume": chosen.resume}
+    how |= {"checkpoint_seconds": chosen.checkpoint_seconds}
+    if chosen.seeds > 1:
+        first = chosen.config.training.seed
+        report = line(search_seeds(range(first, first + chosen.seeds), *what, **how), chosen.out)
+    else:
+        genotype = search(*what, **how)
+        files = "genotype.json, report.html, run.json, config.yaml, metrics.jsonl, plots"
+        report = f"{to_text(genotype)}\nwritten to {chosen.out}: {files}"
+    if PartialState().is_main_process:
+        print(report)
+
+
 @dataclass(frozen=True)
 class Chosen:
-    """What the options say: everything that `run.search` needs."""
+    """The options of a search: everything that `run.search` needs."""
 
     method: str
     config: Any
@@ -64,7 +93,7 @@ class Chosen:
 
 
 def choose(argv: Sequence[str] | None = None) -> Chosen:
-    """What the command line says. Raises DotsZooError where it cannot be used, exits as argparse does."""
+    """Parse the command line. Raises DotsZooError where it cannot be used, exits as argparse does."""
     name, words = take_preset(argv)
     parsed = build_parser(words[0] if words else None, name).parse_args(words)
     options = parsed[parsed.method].as_dict()
@@ -83,9 +112,10 @@ def choose(argv: Sequence[str] | None = None) -> Chosen:
 
 
 def build_parser(method: str | None = None, preset_name: str | None = None) -> ArgumentParser:
-    """One subcommand for every method; the options of `method`, and of no other as they take time, are the
-    fields of DataOptions, of Derivation and of the method's configuration, with a preset's numbers as
-    defaults.
+    """Return the parser, with a subcommand for every method.
+
+    The options of `method`, and of no other as they take time, are the fields of DataOptions, of Derivation
+    and of the method's configuration, with a preset's numbers as defaults.
     """
     parser = ArgumentParser(
         prog="dots-zoo search",
@@ -139,10 +169,10 @@ def _presets_of(method: str) -> list[str]:
 
 
 def _defaults(method: str, name: str) -> dict[str, Any]:
-    """The preset as dotted options."""
-    found = preset(PRESETS, name)
-    if found.pop("method") != method:
+    """Return a preset as dotted options."""
+    values = preset(PRESETS, name)
+    if values.pop("method") != method:
         raise DotsZooError(
             f"preset {name}: expected one of {method} ({', '.join(_presets_of(method)) or 'there is none'})"
         )
-    return dotted(found)
+    return dotted(values)
