@@ -21,17 +21,11 @@ from search_step import machine
 from search_turns import Setting, in_processes, peak_of_this_process, step_of, timed, turns
 from torch import Tensor
 
-from dots_zoo.kernels import batch_norm as quick_norm
-from dots_zoo.kernels import depthwise
-from dots_zoo.kernels import depthwise_backward as depthwise_gradient
-from dots_zoo.kernels import norm_ops as passes
-from dots_zoo.kernels import per_channel as channel_numbers
-from dots_zoo.kernels import sep_conv as half_passes
-from dots_zoo.kernels.malloc import keep_freed_memory
-from dots_zoo.kernels.simd import WIDE
+from dots_zoo.kernels import batch_norm, keep_freed_memory, sep_conv_block
+from dots_zoo.kernels.pooling import max_pool_reference
+from dots_zoo.kernels.weighted_sum import weighted_sum_reference
 from dots_zoo.search.stages.steps import classify
-from dots_zoo.search.supernet import fast_cell, kernel_calls, sep_conv_blocks
-from dots_zoo.search.supernet import sep_conv_sum as separable_sum
+from dots_zoo.search.supernet import fast_cell
 from dots_zoo.search.supernet.mixed_op import SharedInputs
 
 Patch = Callable[[], Any]
@@ -51,17 +45,13 @@ def by_modules(members: Sequence[Any], weights: Tensor, maps: Sequence[Tensor], 
     terms, ones = [], maps[0].new_ones(maps[0].shape[1])
     for blocks, weight, x in zip(members, weights, maps, strict=True):
         for block in blocks:
-            conv, by = block.depthwise, 2 if block.even else 1
-            sizes = (size[0] // by for size in (conv.stride, conv.padding, conv.dilation))
-            y = block.pointwise(depthwise.depthwise(F.relu(x), conv.weight, *sizes))
-            x = quick_norm.normalise(y, block.norm, ones)
+            x = batch_norm(block.pointwise(block.depthwise(F.relu(x))), block.norm, ones)
         terms.append(weight * x)
     return sum(terms)
 
 
-def sum_of_products(weights: Tensor | None, maps: Sequence[Tensor], others: Sequence[Tensor]) -> Tensor:
-    factors = () if weights is None else weights.unbind()
-    return sum([w * y for w, y in zip(factors, maps, strict=True)] + list(others))
+def not_simd(block: sep_conv_block.Block) -> bool:
+    return False
 
 
 def without(*changes: tuple[Any, str, Any]) -> Patch:
@@ -82,23 +72,12 @@ UNREAD = "no gradient that nobody reads"  # of a pair: what is without it is the
 PARTS: dict[str, Patch] = {
     "all": without(),
     "shared by the edges that leave a node": without((fast_cell.FastCell, "_add_candidates", unshared)),
-    "every other pixel taken out once": without((sep_conv_blocks, "skips_odd", lambda conv: False)),
     "separable convolutions by hand, the weight their scale": without(
         (fast_cell, "sep_conv_sum", by_modules)
     ),
-    "one pass over memory: compiled loops": without(
-        *((module, "has_loops", lambda x: False) for module in (channel_numbers, passes, kernel_calls)),
-        (half_passes, "has_loop", lambda x, taps: False),
-    ),
-    "the backward pass of a half in one loop": without((half_passes, "tiles", lambda x, matrix: False)),
-    "tiles as this processor has registers": without(
-        *((module, "TILES", ((0,) * (4 if WIDE else 8), (0,))) for module in (passes, half_passes)),
-        (depthwise_gradient, "WIDE", not WIDE),
-    ),
-    "four separable convolutions together": without((separable_sum, "GROUP", 1)),
-    "a node's sum in one pass": without((fast_cell, "weighted_sum", sum_of_products)),
-    "max pooling without indices": without((kernel_calls, "has_loops", lambda x: False)),
-    "depthwise convolutions of our own": without((depthwise, "COMPILES", False)),
+    "loops of 16 channels": without((sep_conv_block.Block, "is_simd", property(not_simd))),
+    "the weighted sum of other maps": without((fast_cell, "weighted_sum", weighted_sum_reference)),
+    "max pooling without indices": without((fast_cell, "max_pool_3x3", max_pool_reference)),
     UNREAD: without(),
 }
 

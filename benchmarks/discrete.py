@@ -32,9 +32,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import dots_zoo
 from dots_zoo.fuse.fuse import REWRITES, fuse
-from dots_zoo.kernels.malloc import keep_freed_memory
-from dots_zoo.kernels.prepack import pack
-from dots_zoo.kernels.replace_layers import quicken
+from dots_zoo.kernels import keep_freed_memory, prepack, replace_with_fast_layers
 from dots_zoo.public_weights import load_public_checkpoint
 
 Run = Callable[[], object]
@@ -88,8 +86,8 @@ def inference() -> dict[str, Run]:
     x = torch.randn(1, 3, 224, 224)
     models = {"plain": plain, "CellNet": ours, "channels last": last(ours), "fuse": last(fuse(ours))}
     models["all rewrites of fuse"] = last(fuse(ours, tuple(REWRITES)))
-    models["pack"] = last(fuse(ours, tuple(REWRITES)))
-    pack(models["pack"])
+    models["prepack"] = last(fuse(ours, tuple(REWRITES)))
+    prepack(models["prepack"])
     inputs = {name: x if name in ("plain", "CellNet") else last(x) for name in models}
 
     @torch.inference_mode()
@@ -108,8 +106,8 @@ def training(batch: int, drop_path: float) -> dict[str, Run]:
     plain.drop_path_rate = drop_path
     ours.set_drop_path(drop_path)
     x, labels = torch.randn(batch, 3, 32, 32), torch.arange(batch) % 10
-    models = {"plain": plain, "channels last": last(ours), "quicken": last(ours)}
-    quicken(models["quicken"])
+    models = {"plain": plain, "channels last": last(ours), "fast layers": last(ours)}
+    replace_with_fast_layers(models["fast layers"])
     inputs = {name: x if name == "plain" else last(x) for name in models}
     losses: dict[str, Tensor] = {}
     runs: dict[str, Run] = {}
@@ -172,7 +170,7 @@ class Profile(TorchDispatchMode):
 def profile() -> None:
     """Where a training step of ours at batch 16 spends its time."""
     keep_freed_memory()
-    run = training(16, 0.0)["quicken"]
+    run = training(16, 0.0)["fast layers"]
     with Profile() as found:
         run(), run()
     total = sum(found.seconds.values())
@@ -208,8 +206,8 @@ def main() -> None:
         "torch": torch.__version__,
         "dots_zoo": dots_zoo.__version__,
         "threads": 1,
-        "inference_ratio": rows[0]["times"]["pack"]["cpu_min_ratio"],
-        "training_ratio": rows[2]["times"]["quicken"]["cpu_min_ratio"],
+        "inference_ratio": rows[0]["times"]["prepack"]["cpu_min_ratio"],
+        "training_ratio": rows[2]["times"]["fast layers"]["cpu_min_ratio"],
         "rows": rows,
     }
     print({key: value for key, value in found.items() if key != "rows"})

@@ -34,7 +34,7 @@ from search_turns import (
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import dots_zoo
-from dots_zoo.kernels.malloc import keep_freed_memory
+from dots_zoo.kernels import keep_freed_memory
 from dots_zoo.search.stages.steps import classify
 
 

@@ -1,1 +1,37 @@
-"""Everything that computes the same in fewer passes over memory, on a CPU."""
+"""The cost of a search and of a retraining on a CPU: operators that compute the same with fewer passes over
+memory.
+
+Each is a torch.library operator with its reference beside it. numba compiles its loops when it is first
+called; where they cannot run (another device, another precision, no numba) the reference runs in its place.
+Reading order: sep_conv, sep_conv_block, depthwise, weighted_sum, pooling, batch_norm; the loops behind them
+depthwise_loops, pointwise, elementwise; what these are made of jit, simd, parallel. README.md says what each
+gives.
+"""
+
+from .batch_norm import FastBatchNorm, batch_norm
+from .depthwise import DepthwiseConv, depthwise
+from .jit import HAS_NUMBA
+from .malloc import keep_freed_memory, return_freed_memory
+from .pooling import even_odd_pixels, every_other_pixel, max_pool_3x3
+from .prepack import prepack
+from .replace_layers import replace_with_fast_layers
+from .sep_conv import SepConvBlock, sep_conv_sum
+from .weighted_sum import weighted_sum
+
+__all__ = [
+    "HAS_NUMBA",
+    "DepthwiseConv",
+    "FastBatchNorm",
+    "SepConvBlock",
+    "batch_norm",
+    "depthwise",
+    "even_odd_pixels",
+    "every_other_pixel",
+    "keep_freed_memory",
+    "max_pool_3x3",
+    "prepack",
+    "replace_with_fast_layers",
+    "return_freed_memory",
+    "sep_conv_sum",
+    "weighted_sum",
+]

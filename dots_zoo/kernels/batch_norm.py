@@ -1,62 +1,62 @@
 """Batch norm whose backward pass stays fast where the gradient is a part of another map.
 
-The CPU library reduces a channels-last map well only if the gradient lies as the map does; others, such as
-the part of a cell's concatenation that belongs to one node, take far longer. Here the gradient is
-copied into the layout of the map first. What it saves is measured by `benchmarks/quick_norm.py`.
+PyTorch reduces a channels-last map well on a CPU only if the gradient lies as the map does; others, such as
+the part of a cell's concatenation that belongs to one node, take far longer. Here the gradient is copied into
+the layout of the map first. What it saves is measured by `benchmarks/batch_norm.py`.
+
+The statistics of a batch come out of it, and move those that are running afterwards: what is kept for the
+backward pass does not depend on them, as checkpointing asks for.
 """
 
-from typing import Any, TypeGuard
+from typing import TypeGuard
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
-
-Numbers = tuple[float, float]  # momentum, eps
-Running = tuple[Tensor | None, Tensor | None]  # mean, variance
 
 
-class _Normalise(torch.autograd.Function):
-    """Batch norm by the statistics of the batch: (N, C, H, W), weight (C,) or none, bias (C,) or none -> (N,
-    C, H, W).
-    """
+def batch_norm(x: Tensor, norm: nn.BatchNorm2d, weight: Tensor | None, bias: Tensor | None = None) -> Tensor:
+    """Return what a norm makes of (N, C, H, W), with weight and bias (C,) in the place of its own.
 
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, running: Running, numbers: Numbers
-    ) -> Tensor:
-        out, mean, inverse_std = torch.native_batch_norm(x, weight, bias, *running, True, *numbers)
-        ctx.save_for_backward(x, weight, mean, inverse_std)
-        ctx.eps = numbers[1]
-        return out
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, mean, inverse_std = ctx.saved_tensors
-        last = x.is_contiguous(memory_format=torch.channels_last)
-        grad = grad.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
-        gradients = torch.ops.aten.native_batch_norm_backward(
-            grad, x, weight, None, None, mean, inverse_std, True, ctx.eps, [*ctx.needs_input_grad[:3]]
-        )
-        return (*gradients, None, None)
-
-
-def normalise(x: Tensor, norm: nn.BatchNorm2d, weight: Tensor | None, bias: Tensor | None = None) -> Tensor:
-    """What the norm makes of (N, C, H, W), its own scale and shift replaced by weight and bias, (C,); running
-    statistics are updated, or used, as ever.
+    By the statistics of the batch in training, which move the running ones, and where there are no running
+    ones.
     """
     weight = None if weight is None else weight.contiguous()  # an expanded one is read beyond its end
-    running = (norm.running_mean, norm.running_var)
-    if not (norm.training or norm.running_mean is None):
-        return F.batch_norm(x, *running, weight, bias, False, 0.0, norm.eps)
-    if norm.num_batches_tracked is not None:
-        norm.num_batches_tracked.add_(1)
-    out: Tensor = _Normalise.apply(x, weight, bias, running, (norm.momentum, norm.eps))
+    if not by_batch(norm):
+        return F.batch_norm(x, norm.running_mean, norm.running_var, weight, bias, False, 0.0, norm.eps)
+    if weight is None and x.dtype in (torch.bfloat16, torch.float16):
+        weight = torch.ones(x.shape[1], device=x.device)  # statistics in single precision at least
+    out, mean, inverse_std = torch.native_batch_norm(x, weight, bias, None, None, True, 0.0, norm.eps)
+    if out.requires_grad:
+        last = x.is_contiguous(memory_format=torch.channels_last)
+        layout = torch.channels_last if last else torch.contiguous_format
+        out.register_hook(lambda grad: None if grad is None else grad.contiguous(memory_format=layout))
+    if norm.running_mean is not None:
+        move_statistics([norm], mean[None], inverse_std[None], x.numel() // x.shape[1])
     return out
 
 
-class QuickNorm(nn.BatchNorm2d):
+def by_batch(norm: nn.BatchNorm2d) -> bool:
+    """True if a norm uses the statistics of the batch."""
+    return norm.training or norm.running_mean is None
+
+
+@torch.no_grad()
+def move_statistics(norms: list[nn.BatchNorm2d], means: Tensor, inverses: Tensor, pixels: int) -> None:
+    """Move the running statistics of K norms in training towards the mean and the unbiased variance of so
+    many pixels, given means and 1 / sqrt(var + eps), (K, C).
+    """
+    for norm, mean, inverse in zip(norms, means, inverses, strict=True):
+        if norm.running_mean is None or norm.running_var is None or norm.num_batches_tracked is None:
+            continue
+        variance = (inverse**-2 - norm.eps) * (pixels / max(1, pixels - 1))
+        norm.num_batches_tracked.add_(1)
+        rate = 1.0 / float(norm.num_batches_tracked) if norm.momentum is None else norm.momentum
+        norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), rate)
+        norm.running_var.lerp_(variance.to(norm.running_var.dtype), rate)
+
+
+class FastBatchNorm(nn.BatchNorm2d):
     """nn.BatchNorm2d with the fast backward pass, on the parameters and buffers of the layer it replaces."""
 
     def __init__(self, norm: nn.BatchNorm2d) -> None:
@@ -67,9 +67,9 @@ class QuickNorm(nn.BatchNorm2d):
         self.train(norm.training)
 
     def forward(self, x: Tensor) -> Tensor:
-        return normalise(x, self, self.weight, self.bias)
+        return batch_norm(x, self, self.weight, self.bias)
 
 
-def is_moving_norm(module: nn.Module) -> TypeGuard[nn.BatchNorm2d]:
-    """Whether QuickNorm can replace it: it has moving statistics."""
+def has_running_statistics(module: nn.Module) -> TypeGuard[nn.BatchNorm2d]:
+    """True if FastBatchNorm can replace the layer: its running statistics move at a fixed rate."""
     return type(module) is nn.BatchNorm2d and module.track_running_stats and module.momentum is not None

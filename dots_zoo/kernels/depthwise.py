@@ -2,160 +2,195 @@
 
     y[n, c, i, j] = sum over u, v of w[c, u, v] x[n, c, s i + d u - p, s j + d v - p]
 
-The CPU library has a fast backward pass for 3x3 taps without dilation; for every other it has slow general
-code. And a call of it takes some 20 microseconds, whatever the size. So
+oneDNN has a fast backward pass for 3x3 kernels without dilation; for every other it has slow general code. So
 
-- the convolution is a loop of our own (`depthwise_forward.py`), which numba compiles, where LANES divides the
-  channels, up to 5x5 taps;
-- the gradient of the input is a convolution of that of the output, with the weight mirrored and, for a
-  stride, with s - 1 zeros between the pixels;
-- the gradient of the weight is a loop of our own (`depthwise_backward.py`).
+- the convolution is a loop (`depthwise_loops.py`), up to 5x5, where SIMD_WIDTH divides the channels;
+- the gradient of the input is a convolution of that of the output, with the weight mirrored and s - 1 zeros
+  between the pixels;
+- the gradient of the weight is a loop of our own.
 
-And where the dilation divides stride and padding, only every d-th pixel is read at all: the convolution is an
+Where the dilation divides stride and padding, only every d-th pixel is read at all: the convolution is an
 undilated one of x[::d, ::d]. `benchmarks/depthwise.py` measures what each saves.
 """
 
-from collections.abc import Callable, Sequence
-from importlib.util import find_spec
+from collections.abc import Sequence
 from typing import Any, TypeGuard
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.grad import conv2d_weight
 
-FAST = 3  # taps a side of what the library has a fast backward pass for
-COMPILES = find_spec("numba") is not None  # it comes with the extras that train
+from .jit import SIMD_WIDTH, as_array, channels_last, empty_map, has_loops, has_simd_loops
+from .parallel import parallel_for
+
+LIBRARY_TAPS = 3  # a side of the kernels that oneDNN has a fast backward pass for
 
 
 def depthwise(x: Tensor, weight: Tensor, stride: int = 1, padding: int = 0, dilation: int = 1) -> Tensor:
-    """(N, C, H, W), (C, 1, K, K) -> (N, C, H', W'), as F.conv2d with groups=C; twice differentiable.
+    """Return F.conv2d with groups=C: (N, C, H, W), (C, 1, K, K) -> (N, C, H', W'); twice differentiable.
 
-    On any device but a CPU, and without numba, it is F.conv2d itself. Autocast has it compute in its type.
+    It is F.conv2d itself where there are no loops, and where those are no faster.
     """
-    if dilation > 1 and stride % dilation == 0 and padding % dilation == 0:
+    if not has_loops(x, weight):
+        return depthwise_conv_reference(x, weight, stride, padding, dilation)
+    loop = _is_loop(x, weight)
+    if not loop and dilation > 1 and stride % dilation == 0 and padding % dilation == 0:
         x = x[:, :, ::dilation, ::dilation]
         stride, padding, dilation = stride // dilation, padding // dilation, 1
-    taps = weight.shape[-1]
-    quick = dilation == 1 and taps <= FAST and not has_loop(x, taps)
-    if x.device.type != "cpu" or not COMPILES or quick:
-        return F.conv2d(x, weight, None, stride, padding, dilation, groups=len(weight))
-    if torch.is_autocast_enabled("cpu"):
-        low = torch.get_autocast_dtype("cpu")
-        x, weight = x.to(low), weight.to(low)
-    out: Tensor = _Depthwise.apply(x, weight, stride, padding, dilation)
+    if not loop and dilation == 1 and weight.shape[-1] <= LIBRARY_TAPS:
+        return depthwise_conv_reference(x, weight, stride, padding, dilation)
+    out: Tensor = depthwise_conv(x, weight, stride, padding, dilation)
     return out
 
 
-def has_loop(x: Tensor, taps: int) -> bool:
-    """Whether the convolution is a loop of our own."""
-    if x.device.type != "cpu" or not COMPILES or torch.is_autocast_enabled("cpu"):
-        return False
-    from . import depthwise_forward as depthwise_loops  # numba takes half a second to import
-
-    return depthwise_loops.convolves(x, taps)
+def depthwise_conv_reference(x: Tensor, weight: Tensor, stride: int, padding: int, dilation: int) -> Tensor:
+    """Return what `depthwise_conv` does, by torch."""
+    return F.conv2d(x, weight, None, stride, padding, dilation, groups=len(weight))
 
 
-def convolve(x: Tensor, weight: Tensor, stride: int, padding: int, dilation: int) -> Tensor:
-    """What `depthwise` computes, without a gradient where it is a loop."""
-    if not has_loop(x, weight.shape[-1]):
-        return F.conv2d(x, weight, None, stride, padding, dilation, groups=len(weight))
-    from . import depthwise_forward as depthwise_loops
+@torch.library.custom_op("dots_zoo::depthwise_conv", mutates_args=())
+def depthwise_conv(x: Tensor, weight: Tensor, stride: int, padding: int, dilation: int) -> Tensor:
+    """(N, C, H, W), (C, 1, K, K) -> (N, C, H', W')"""
+    if not (has_loops(x, weight) and _is_loop(x, weight)):
+        return depthwise_conv_reference(x, weight, stride, padding, dilation)
+    from .depthwise_loops import convolve_images, loop_geometry, tap_types
 
-    return depthwise_loops.convolution(x, weight, stride, padding, dilation)
-
-
-class _Depthwise(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: int, padding: int, dilation: int) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.numbers = stride, padding, dilation
-        return convolve(x, weight, stride, padding, dilation)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
-        x, weight = ctx.saved_tensors
-        of_x = of_weight = None
-        if ctx.needs_input_grad[0]:
-            of_x = input_gradient(grad, x.shape[2:], weight, *ctx.numbers)
-        if ctx.needs_input_grad[1]:
-            of_weight = _WeightGradient.apply(grad, x, weight.shape[-1], *ctx.numbers)
-        return of_x, of_weight, None, None, None
+    out = empty_map(x, x.shape[1], *output_sides(x.shape[2:], weight.shape[-1], stride, padding, dilation))
+    maps, weights = (as_array(x), as_array(out)), flat_weights(weight)
+    arguments = weights, weights[:0, 0], tap_types(weight.shape[-1]), loop_geometry(stride, padding, dilation)
+    parallel_for(
+        lambda first, last: convolve_images(maps, *arguments, np.zeros(x.shape[1]), first, last), len(x)
+    )
+    return out
 
 
-class _WeightGradient(torch.autograd.Function):
-    """(N, C, H', W'), (N, C, H, W) -> (C, 1, taps, taps): as linear in each as the convolution is."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, grad: Tensor, x: Tensor, taps: int, stride: int, padding: int, dilation: int
-    ) -> Tensor:
-        ctx.save_for_backward(grad, x)
-        ctx.numbers = stride, padding, dilation
-        return weight_gradient(x, grad, taps, stride, padding, dilation)
-
-    @staticmethod
-    def backward(ctx: Any, pull: Tensor) -> tuple[Tensor | None, ...]:
-        grad, x = ctx.saved_tensors
-        of_grad = depthwise(x, pull, *ctx.numbers) if ctx.needs_input_grad[0] else None
-        of_x = input_gradient(grad, x.shape[2:], pull, *ctx.numbers) if ctx.needs_input_grad[1] else None
-        return of_grad, of_x, None, None, None, None
+@depthwise_conv.register_fake
+def _(x: Tensor, weight: Tensor, stride: int, padding: int, dilation: int) -> Tensor:
+    return depthwise_conv_reference(x, weight, stride, padding, dilation)
 
 
-def weight_gradient(x: Tensor, grad: Tensor, taps: int, stride: int, padding: int, dilation: int) -> Tensor:
-    """(N, C, H, W), (N, C, H', W') on a CPU -> (C, 1, taps, taps), in single precision at least."""
-    from . import depthwise_backward as depthwise_gradient
+def _save_convolved(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs[:2])
+    ctx.geometry = inputs[2:]
 
-    kind, numbers = torch.promote_types(x.dtype, torch.float32), (taps, stride, padding, dilation)
-    return depthwise_gradient.weight_gradient(x.to(kind), grad.to(kind), *numbers).to(x.dtype)
+
+def _conv_gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    x, weight = ctx.saved_tensors
+    of_x = of_weight = None
+    if ctx.needs_input_grad[0]:
+        of_x = input_gradient(grad, x.shape[2:], weight, *ctx.geometry)
+    if ctx.needs_input_grad[1]:
+        of_weight = depthwise_weight_grad(x, grad, weight.shape[-1], *ctx.geometry)
+    return of_x, of_weight, None, None, None
+
+
+depthwise_conv.register_autograd(_conv_gradients, setup_context=_save_convolved)
+
+
+def depthwise_weight_grad_reference(
+    x: Tensor, grad: Tensor, taps: int, stride: int, padding: int, dilation: int
+) -> Tensor:
+    """Return what `depthwise_weight_grad` does, by torch."""
+    size = [x.shape[1], 1, taps, taps]
+    out: Tensor = conv2d_weight(x, size, grad, stride, padding, dilation, x.shape[1])
+    return out
+
+
+@torch.library.custom_op("dots_zoo::depthwise_weight_grad", mutates_args=())
+def depthwise_weight_grad(
+    x: Tensor, grad: Tensor, taps: int, stride: int, padding: int, dilation: int
+) -> Tensor:
+    """(N, C, H, W), (N, C, H', W') -> (C, 1, taps, taps), linear in each as the convolution is."""
+    if not has_loops(x, grad):
+        return depthwise_weight_grad_reference(x, grad, taps, stride, padding, dilation)
+    from .depthwise_loops import add_gradients, gradient_types, loop_geometry
+
+    channels, missing = x.shape[1], SIMD_WIDTH - x.shape[1]
+    if missing > 0:
+        x, grad = (F.pad(each, [0, 0, 0, 0, 0, missing]) for each in (x, grad))
+    maps = as_array(channels_last(x)), as_array(channels_last(grad))
+    types = gradient_types(taps), loop_geometry(stride, padding, dilation)
+
+    def part(first: int, last: int) -> Any:
+        out = np.zeros((x.shape[1], taps * taps))
+        add_gradients(maps, *types, out, first, last)
+        return out
+
+    total = np.sum(parallel_for(part, len(x)), axis=0)[:channels].reshape(channels, 1, taps, taps)
+    return torch.from_numpy(total).to(x.dtype)
+
+
+@depthwise_weight_grad.register_fake
+def _(x: Tensor, grad: Tensor, taps: int, stride: int, padding: int, dilation: int) -> Tensor:
+    return x.new_empty(x.shape[1], 1, taps, taps)
+
+
+def _save_maps(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs[:2])
+    ctx.geometry = inputs[3:]
+
+
+def _weight_grad_gradients(ctx: Any, pull: Tensor) -> tuple[Tensor | None, ...]:
+    x, grad = ctx.saved_tensors
+    of_x = input_gradient(grad, x.shape[2:], pull, *ctx.geometry) if ctx.needs_input_grad[0] else None
+    of_grad = depthwise(x, pull, *ctx.geometry) if ctx.needs_input_grad[1] else None
+    return of_x, of_grad, None, None, None, None
+
+
+depthwise_weight_grad.register_autograd(_weight_grad_gradients, setup_context=_save_maps)
 
 
 def input_gradient(
-    grad: Tensor,
-    sides: Sequence[int],
-    weight: Tensor,
-    stride: int,
-    padding: int,
-    dilation: int,
-    function: Callable[..., Tensor] = depthwise,
+    grad: Tensor, sides: Sequence[int], weight: Tensor, stride: int, padding: int, dilation: int
 ) -> Tensor:
-    """(N, C, H', W') -> (N, C, H, W), the latter being `sides`; function: which depthwise convolution."""
+    """Return dL/dx (N, C, H, W) of dL/dy (N, C, H', W') and the weight (C, 1, K, K), mirrored."""
     reach = dilation * (weight.shape[-1] - 1)
     if stride > 1:
-        spread = _like(grad, [side + 2 * padding - reach for side in sides])
+        spread = _zeros_like(grad, [side + 2 * padding - reach for side in sides])
         spread[:, :, ::stride, ::stride] = grad
         grad = spread
     if padding > reach:  # the outermost outputs read zeros alone
         border = padding - reach
         grad = grad[:, :, border:-border, border:-border]
-    around = max(0, reach - padding)
-    return function(grad, weight.flip(2, 3), 1, around, dilation)
+    return depthwise(grad, weight.flip(2, 3), 1, max(0, reach - padding), dilation)
 
 
-def _like(x: Tensor, sides: list[int]) -> Tensor:
-    """Zeros of other sides, in the same layout."""
+def output_sides(sides: Sequence[int], taps: int, stride: int, padding: int, dilation: int) -> list[int]:
+    """Return the sides (H', W') of the convolution of a map with sides (H, W)."""
+    return [(side + 2 * padding - dilation * (taps - 1) - 1) // stride + 1 for side in sides]
+
+
+def flat_weights(weight: Tensor) -> Any:
+    """View the weights of a convolution (C', C, K, K) as an array (C', C * K * K)."""
+    return np.ascontiguousarray(weight.detach().numpy()).reshape(len(weight), -1)
+
+
+def _is_loop(x: Tensor, weight: Tensor) -> bool:
+    """True if the forward pass is a loop."""
+    last = x.is_contiguous(memory_format=torch.channels_last)
+    return last and has_simd_loops(x.shape[1], weight.shape[-1])
+
+
+def _zeros_like(x: Tensor, sides: list[int]) -> Tensor:
+    """Return zeros (N, C, *sides) in the layout of a map."""
     last = x.is_contiguous(memory_format=torch.channels_last)
     layout = torch.channels_last if last else torch.contiguous_format
-    return torch.empty([*x.shape[:2], *sides], dtype=x.dtype, memory_format=layout).zero_()
+    return torch.empty([*x.shape[:2], *sides], dtype=x.dtype, device=x.device, memory_format=layout).zero_()
 
 
 class DepthwiseConv(nn.Conv2d):
-    """A depthwise nn.Conv2d that computes by `depthwise`, on the weight of the layer it replaces.
+    """A depthwise nn.Conv2d that computes by `depthwise`, on the weight of the layer it replaces."""
 
-    even: it is fed every other pixel of what that layer reads, which has to be one that `skips_odd`.
-    """
-
-    def __init__(self, conv: nn.Conv2d, even: bool = False) -> None:
-        stride, padding, dilation = (
-            tuple(int(number) // (2 if even else 1) for number in numbers)
-            for numbers in (conv.stride, conv.padding, conv.dilation)
-        )
+    def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__(
             conv.in_channels,
             conv.out_channels,
             conv.kernel_size,  # type: ignore[arg-type]
-            stride,  # type: ignore[arg-type]
-            padding,  # type: ignore[arg-type]
-            dilation,  # type: ignore[arg-type]
+            conv.stride,  # type: ignore[arg-type]
+            conv.padding,  # type: ignore[arg-type]
+            conv.dilation,  # type: ignore[arg-type]
             conv.groups,
             bias=False,
             device="meta",
@@ -163,22 +198,12 @@ class DepthwiseConv(nn.Conv2d):
         self.weight = conv.weight
         self.train(conv.training)
 
-    @property
-    def numbers(self) -> tuple[int, int, int]:
-        """Stride, padding, dilation."""
-        return self.stride[0], int(self.padding[0]), self.dilation[0]
-
     def forward(self, x: Tensor) -> Tensor:
-        return depthwise(x, self.weight, *self.numbers)
-
-
-def skips_odd(conv: nn.Conv2d) -> bool:
-    """Whether it reads even rows and columns only."""
-    return conv.dilation[0] == 2 and conv.stride[0] == 2 and int(conv.padding[0]) % 2 == 0
+        return depthwise(x, self.weight, self.stride[0], int(self.padding[0]), self.dilation[0])
 
 
 def is_square_depthwise(module: nn.Module) -> TypeGuard[nn.Conv2d]:
-    """Whether DepthwiseConv can replace it."""
+    """True if DepthwiseConv can replace the layer."""
     return (
         type(module) is nn.Conv2d
         and module.groups == module.in_channels == module.out_channels

@@ -1,45 +1,72 @@
-"""Loops that numba compiles, and the maps they are given by address."""
+"""Compile loops with numba, and say where they can run.
+
+numba is imported when a loop is, not with this module: it takes half a second.
+"""
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any, TypeVar, cast
 
-import numba
+import numpy as np
 import torch
-from numba.core.types import intp, voidptr
-from numba.extending import intrinsic
 from torch import Tensor
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-Place = tuple[int, tuple[int, int, int, int]]  # address and (N, H, W, C)
-
+HAS_NUMBA = find_spec("numba") is not None  # it comes with the extras that train
+SIMD_WIDTH = 16  # channels that a vector holds (`simd.py`)
+MAX_TAPS = 25  # of a depthwise convolution whose weights stay in registers or in the next cache
 OPTIONS = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}  # a * b + c may round once
 
 
 def compiled(function: Function) -> Function:
-    """Machine code, made on the first call for each type of arguments; kept on disk where possible."""
+    """Compile a loop on its first call for each type of arguments, and keep it on disk where possible."""
+    import numba
+
+    options = {**OPTIONS, "no_cfunc_wrapper": True}
     try:
-        return cast(Function, numba.njit(cache=True, **OPTIONS)(function))
+        return cast(Function, numba.njit(cache=True, **options)(function))
     except RuntimeError:  # neither beside the source nor in a cache folder of the user
-        return cast(Function, numba.njit(**OPTIONS)(function))
+        return cast(Function, numba.njit(**options)(function))
 
 
-def place(x: Tensor) -> Place:
-    """Of a map (N, C, H, W), channels last, for a loop that is given its address and not the map."""
-    assert x.is_contiguous(memory_format=torch.channels_last), "a loop reads a map as channels last"
-    count, channels, height, width = x.shape
-    return x.data_ptr(), (count, height, width, channels)
+def inlined(function: Function) -> Function:
+    """Compile a part of loops, which is called by those alone and kept within them.
+
+    A constant argument is a type of its own, for which it is compiled again: np.int64(1) is not.
+    """
+    import numba
+
+    return cast(Function, numba.njit(no_cfunc_wrapper=True, no_cpython_wrapper=True, **OPTIONS)(function))
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def _pointer_to(_: Any, address: Any) -> Any:
-    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.inttoptr(arguments[0], context.get_value_type(voidptr))
+def has_loops(*tensors: Tensor) -> bool:
+    """True if compiled loops read these tensors: on a CPU, all of float32 or all of float64, no autocast."""
+    dtype = tensors[0].dtype
+    return (
+        HAS_NUMBA
+        and dtype in (torch.float32, torch.float64)
+        and all(x.dtype == dtype and x.device.type == "cpu" for x in tensors)
+        and not torch.is_autocast_enabled("cpu")
+    )
 
-    return voidptr(intp), build
+
+def has_simd_loops(channels: int, taps: int = 1) -> bool:
+    """True if loops compute SIMD_WIDTH channels at once, with a depthwise kernel of `taps` x `taps`."""
+    return channels % SIMD_WIDTH == 0 and taps * taps <= MAX_TAPS
 
 
-@compiled
-def array_at(address: int, shape: tuple[int, ...], like: Any) -> Any:
-    """The array of a shape, and of the type of another, that begins at an address, which does not keep it."""
-    return numba.carray(_pointer_to(address), shape, like.dtype)
+def channels_last(x: Tensor) -> Tensor:
+    """Return a map (N, C, H, W) in memory of its own channels-last layout, copied only if it is not."""
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def empty_map(like: Tensor, channels: int, height: int, width: int) -> Tensor:
+    """Return a channels-last map (N, C, H, W) of the batch and dtype of another, not initialised."""
+    size = (like.shape[0], channels, height, width)
+    return torch.empty(size, dtype=like.dtype, device=like.device, memory_format=torch.channels_last)
+
+
+def as_array(x: Tensor) -> Any:
+    """View a channels-last map (N, C, H, W) as a NumPy array (N, H, W, C); a copy of any other layout."""
+    return np.ascontiguousarray(x.detach().permute(0, 2, 3, 1).numpy())

@@ -1,4 +1,4 @@
-"""Convolutions whose weights lie as the CPU's convolution library reads them: `pack(model)`.
+"""Convolutions whose weights lie as the CPU's convolution library reads them: `prepack(model)`.
 
 PyTorch rewrites the weights of a convolution into that layout on every call, and of a single image on a
 single thread it gives the 1x1 convolutions to a slower matrix product. What both cost a `fuse`d network is
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..runtime.errors import DotsZooError
 
 
-class PackedConv(nn.Module):
+class PrepackedConv(nn.Module):
     """What an nn.Conv2d computes, for evaluation: (N, C, H, W) -> (N, C', H', W').
 
     It has no parameters and no gradient, and cannot be saved: a state dict holds no packed weights.
@@ -32,11 +32,11 @@ class PackedConv(nn.Module):
         )
         return out
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "PackedConv":
+    def __deepcopy__(self, memo: dict[int, Any]) -> "PrepackedConv":
         return self  # nothing of it ever changes, and PyTorch cannot copy a packed tensor
 
 
-def pack(model: nn.Module) -> None:
+def prepack(model: nn.Module) -> None:
     """Replace the convolutions of a model in place; it can be run then, but not trained, saved or exported.
 
     model: in evaluation mode, in float32 on a CPU; channels_last is its faster layout. Raises DotsZooError,
@@ -45,22 +45,24 @@ def pack(model: nn.Module) -> None:
     _check(model)
     for module in list(model.modules()):
         for name, child in module.named_children():
-            if _is_packable(child):
-                setattr(module, name, PackedConv(child))
+            if _can_be_prepacked(child):
+                setattr(module, name, PrepackedConv(child))
 
 
-def _is_packable(module: nn.Module) -> TypeGuard[nn.Conv2d]:
+def _can_be_prepacked(module: nn.Module) -> TypeGuard[nn.Conv2d]:
     return type(module) is nn.Conv2d and module.padding_mode == "zeros" and isinstance(module.padding, tuple)
 
 
 def _check(model: nn.Module) -> None:
     if not torch.backends.mkldnn.is_available():
-        raise DotsZooError("pack: this PyTorch was built without oneDNN, whose layout pack is for")
+        raise DotsZooError("prepack: this PyTorch was built without oneDNN, whose layout prepack is for")
     if model.training:
-        raise DotsZooError("pack: expected a model in evaluation mode, got one in training mode: call eval()")
+        raise DotsZooError(
+            "prepack: expected a model in evaluation mode, got one in training mode: call eval()"
+        )
     for name, parameter in model.named_parameters():
         if parameter.device.type != "cpu" or parameter.dtype is not torch.float32:
             raise DotsZooError(
-                f"pack: expected parameters in float32 on the CPU, but {name} is in {parameter.dtype} on "
+                f"prepack: expected parameters in float32 on the CPU, but {name} is in {parameter.dtype} on "
                 f"{parameter.device}"
             )

@@ -1,179 +1,283 @@
-"""What half a separable convolution does with maps, forward and backward, without a history.
+"""The weighted sum of separable convolutions, forward and backward, on statistics that cost little.
 
-Its depthwise convolution comes with the sums that the norm needs. The backward pass from the norm to what
-that convolution read is one loop (`sep_conv_backward.py`) where there is one: on a CPU, in single and double
-precision, where LANES divides the channels. Elsewhere it goes from pass to pass.
+A block is a ReLU, z = relu(m), a depthwise convolution, x = w * z, a pointwise one, y = P x, and batch norm
+(Ioffe and Szegedy, 2015); a candidate has one or two. The mean over the batch is taken of x and goes off y as
+it is written,
+
+    y = P x - P mean(x),   var = mean(y^2),   norm(y) = y / sqrt(var + eps),
+
+so that a norm is nothing but a factor for every channel. What follows is the ReLU of the second block, which
+is taken as y is read, or the sum of all candidates, where the weight w_k is part of that factor:
+
+    out = sum_k s_k y_k,   s_k = w_k / sqrt(var_k + eps).
+
+No normalised and no weighted map is ever written, and the gradient of w_k is a sum over channels of one that
+batch norm needs: with g the gradient of the sum and n pixels,
+
+    dot = sum of g * y over pixels,   dL/dw_k = sum over channels of dot / sqrt(var_k + eps),
+    dL/dy = s (g - mean(g) - y dot / (n (var + eps))).
+
+Nothing but x and y is kept, and neither where a step is lean.
 """
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from . import depthwise_backward as depthwise_gradient
-from . import depthwise_forward as depthwise_loops
-from .depthwise import convolve, has_loop
-from .depthwise import input_gradient as gradient_by_convolution
-from .depthwise import weight_gradient as gradient_by_loop
-from .jit import place
-from .norm_ops import Norm, channel_sums, dense, empties, product_gradient, scaled_relus
-from .parallel import in_parts, sum_of
-from .per_channel import Numbers, tiles
-from .pointwise import TILES
-from .sep_conv_backward import write_half_gradient
-
-Read = tuple[Tensor, Numbers]  # m, channels last, and s, (C,), where relu(s m) is read
-OfHalf = tuple[Numbers, Numbers]  # of the weights of its convolutions
+from .batch_norm import by_batch, move_statistics
+from .jit import channels_last, has_loops
+from .weighted_sum import dot_products, weighted_sum_reference
 
 
-class Part(NamedTuple):
-    """A half, by its number in a sum: the weights of its depthwise and pointwise convolutions, (C, 1, taps,
-    taps) and (C', C, 1, 1), stride, padding and dilation of the former, and the norm.
-    """
+class SepConvBlock(NamedTuple):
+    """The layers behind a ReLU: a depthwise and a 1x1 convolution without bias, and a norm without affine."""
 
-    number: int
-    weight: Tensor
-    matrix: Tensor
-    numbers: tuple[int, int, int]
+    depthwise: nn.Conv2d
+    pointwise: nn.Conv2d
     norm: nn.BatchNorm2d
 
-    @property
-    def taps(self) -> int:
-        """Of a side."""
-        return self.weight.shape[-1]
 
+def sep_conv_sum(
+    candidates: Sequence[Sequence[SepConvBlock]], weights: Tensor, maps: Sequence[Tensor], lean: bool
+) -> Tensor:
+    """Return sum_k w_k candidate_k(y_k): weights (K,), K maps (N, C, H, W), of which several may be the same.
 
-def convolved(read: Sequence[Read], parts: Sequence[Part]) -> tuple[list[Tensor], Numbers]:
-    """K maps m with s: convolutions of relu(s m), (N, C, H', W'), and sums over pixels, (K, C)."""
-    if has_loop(read[0][0], max(part.taps for part in parts)):
-        return _convolved_by_loop(read, parts)
-    outs = []
-    for (m, scale), part in zip(read, parts, strict=True):
-        [z] = scaled_relus([m], scale[None])
-        outs.append(dense(convolve(z, part.weight.to(m.dtype), *part.numbers)))
-    return outs, channel_sums(outs)
-
-
-def _convolved_by_loop(read: Sequence[Read], parts: Sequence[Part]) -> tuple[list[Tensor], Numbers]:
-    x, scale = read[0]
-    sides = depthwise_loops.sides_of(x.shape[2:], parts[0].taps, *parts[0].numbers)
-    outs = empties(x, (x.shape[0], x.shape[1], *sides), len(read))
-    loops = [
-        depthwise_loops.of_images(m, part.weight, part.numbers, out, scale)
-        for (m, scale), part, out in zip(read, parts, outs, strict=True)
-    ]
-
-    def write(first: int, last: int) -> Any:
-        sums = np.zeros((len(loops), x.shape[1]))
-        for loop, total in zip(loops, sums, strict=True):
-            loop(total, first, last)
-        return sums
-
-    return outs, sum_of(in_parts(write, x.shape[0])).astype(scale.dtype, copy=False)
-
-
-class Behind(NamedTuple):
-    """What the backward pass of a half starts from.
-
-    maps: g, y and x of the pointwise convolution, channels last; without x no gradient of a weight is
-    computed. read: of m without x the shape alone is looked at; the depthwise convolution has read z = relu(s
-    m). norm, each (C',): of y; masked: see `passes.norm_gradient`. into[at]: where dL/dz is put, or added to
-    what is there.
+    Running statistics move as torch moves them. lean: the loops keep nothing but the maps, and compute the
+    candidates again in the backward pass, one after the other.
     """
-
-    part: Part
-    maps: tuple[Tensor, Tensor, Tensor | None]
-    read: Read
-    norm: Norm
-    masked: bool
-    into: list[Tensor | None]
-    at: int
-
-
-def half_gradients(behind: Sequence[Behind]) -> dict[int, OfHalf]:
-    """Of halves of one batch: dL/dz, into its place; and, where there is x, dL/dw and dL/dP by number."""
-    found: dict[int, OfHalf] = {}
-    if not behind:
-        return found
-    y = behind[0].maps[1]
-    if tiles(y, behind[0].part.matrix.shape[:2]) and has_loop(y, max(one.part.taps for one in behind)):
-        return _by_loop(behind)
-    for one in behind:
-        found |= _by_operators(one)
-    return found
+    blocks = [block for candidate in candidates for block in candidate]
+    parameters = [layer.weight for block in blocks for layer in (block.depthwise, block.pointwise)]
+    if not (has_loops(weights, *maps, *parameters) and all(map(_has_kernel, blocks))):
+        return sep_conv_sum_reference(candidates, weights, maps)
+    distinct = {id(x): x for x in maps}  # several candidates of an edge read one map
+    reads = [[*distinct].index(id(x)) for x in maps]
+    plan: list[int] = []
+    for candidate, read in zip(candidates, reads, strict=True):
+        for k, block in enumerate(candidate):
+            conv = block.depthwise
+            plan += [READS_BLOCK if k else read, conv.stride[0], int(conv.padding[0]), conv.dilation[0]]
+    keep = 2 if any(p.requires_grad for p in parameters) else 1
+    keep = 0 if lean or not torch.is_grad_enabled() else keep
+    norms = [block.norm for block in blocks]
+    inputs = [*distinct.values()], parameters, plan, [norm.eps for norm in norms], keep
+    out: Tensor
+    out, means, inverses, _ = sep_conv_sum_operator(weights, *inputs)
+    move_statistics(norms, means, inverses, out.numel() // out.shape[1])
+    return out
 
 
-def _by_loop(behind: Sequence[Behind]) -> dict[int, OfHalf]:
-    loops, (into, channels) = [_loop(one) for one in behind], behind[0].part.matrix.shape[:2]
-
-    def write(first: int, last: int) -> Any:
-        found = [(np.zeros((into, channels)), np.zeros((channels, one.part.taps**2))) for one in behind]
-        for loop, sums in zip(loops, found, strict=True):
-            loop(*sums, first, last)
-        return found
-
-    found = in_parts(write, behind[0].maps[1].shape[0])
-    return {
-        one.part.number: (sum_of([weight for _, weight in sums]), sum_of([matrix for matrix, _ in sums]))
-        for one, *sums in zip(behind, *found, strict=True)
-        if one.maps[2] is not None
-    }
+def sep_conv_sum_reference(
+    candidates: Sequence[Sequence[SepConvBlock]], weights: Tensor, maps: Sequence[Tensor]
+) -> Tensor:
+    """Return what `sep_conv_sum` does, by torch."""
+    outs = []
+    for candidate, x in zip(candidates, maps, strict=True):
+        for block in candidate:
+            x = block.norm(block.pointwise(block.depthwise(F.relu(x))))
+        outs.append(x)
+    return weighted_sum_reference(weights, outs)
 
 
-def _loop(behind: Behind) -> Callable[..., None]:
-    """`write_half_gradient` but for sums and images; makes the place of dL/dz."""
-    part, (pull, y, x), (m, scale), norm, masked, into, at = behind
-    (stride, padding, dilation), onto, taps = part.numbers, into[at], part.taps
-    assert padding <= dilation * (taps - 1), "a border of nothing but zeros is read"
-    assert pull.dtype == m.dtype == part.matrix.dtype == part.weight.dtype == y.dtype, "loops read one type"
-    assert part.matrix.is_contiguous() and part.weight.is_contiguous(), "a loop reads weights row by row"
-    out = torch.empty_like(m, memory_format=torch.channels_last) if onto is None else onto
-    into[at] = out
-    forward = depthwise_gradient.gradient_types(taps, dilation, stride)
-    types = forward, ((0,) * (taps * taps), forward[1], forward[2], (0,))
-    places = place(pull), place(y), place(y if x is None else x), place(m)
-    weights = part.matrix.data_ptr(), part.weight.data_ptr(), scale
-    tiles = TILES, depthwise_loops.TILES
-    return partial(
-        write_half_gradient,
-        *(places, tuple(norm), masked, *weights, (*types, padding, x is not None), tiles),
-        *(place(out), onto is not None),
+def _has_kernel(block: SepConvBlock) -> bool:
+    """True if the operator computes a block: by the statistics of the batch, without scales and shifts."""
+    affine = (block.depthwise.bias, block.pointwise.bias, block.norm.weight)
+    return by_batch(block.norm) and all(each is None for each in affine)
+
+
+READS_BLOCK = -1  # in a plan: a block reads the one before it, and no map
+
+
+@torch.library.custom_op("dots_zoo::sep_conv_sum", mutates_args=())
+def sep_conv_sum_operator(
+    weights: Tensor,
+    maps: list[Tensor],
+    parameters: list[Tensor],
+    plan: list[int],
+    eps: list[float],
+    keep: int,
+) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
+    """Return the sum, (N, C', H', W'), of B blocks the mean and 1 / sqrt(var + eps), (B, C') in double
+    precision, and what is kept of each: y and x, if `keep` is 2, y, if 1.
+
+    weights (K,), different maps, depthwise and pointwise weights of each block in turn. plan: of each block
+    the map that it reads, stride, padding, dilation; a candidate begins with a block that reads a map.
+    """
+    from .sep_conv_block import ScaledInput, forward, scaled_sum
+
+    assert has_loops(weights, *maps, *parameters), "the operator reads maps of one precision on a CPU"
+    blocks, out, statistics, kept = _blocks(parameters, plan), None, [], []
+    unit, read = np.ones(maps[0].shape[1]), None
+    for candidate, weight in zip(_candidates(plan), weights.tolist(), strict=True):
+        read = ScaledInput(channels_last(maps[plan[4 * candidate[0]]]), unit)
+        for b in candidate:
+            x, y, mean, variance = forward(read, blocks[b])
+            read = ScaledInput(y, 1 / np.sqrt(variance + eps[b]))
+            statistics.append((mean, read.scale))
+            kept += [y, x][:keep]
+        out = scaled_sum(read.map, weight * read.scale, out)
+    assert out is not None, "a sum of no candidates"
+    means, inverses = (torch.from_numpy(np.stack(rows)) for rows in zip(*statistics, strict=True))
+    return out, means, inverses, kept
+
+
+@sep_conv_sum_operator.register_fake
+def _(
+    weights: Tensor,
+    maps: list[Tensor],
+    parameters: list[Tensor],
+    plan: list[int],
+    eps: list[float],
+    keep: int,
+) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
+    kept, y = [], maps[0]
+    for b, (weight, matrix, (stride, padding, dilation)) in enumerate(_blocks(parameters, plan)):
+        x = y if plan[4 * b] == READS_BLOCK else maps[plan[4 * b]]
+        x = channels_last(F.conv2d(x, weight, None, stride, padding, dilation, len(weight)))
+        y = channels_last(F.conv2d(x, matrix))
+        kept += [y, x][:keep]
+    shape = len(eps), y.shape[1]
+    means, inverses = (weights.new_empty(shape, dtype=torch.float64) for _ in range(2))
+    return torch.empty_like(y), means, inverses, kept
+
+
+@torch.library.custom_op("dots_zoo::sep_conv_sum_backward", mutates_args=())
+def sep_conv_sum_backward(
+    grad: Tensor,
+    weights: Tensor,
+    maps: list[Tensor],
+    parameters: list[Tensor],
+    plan: list[int],
+    inverses: Tensor,
+    kept: list[Tensor],
+    needs: list[bool],
+) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    """Return the gradients of weights (K,), of the maps that need one and of the parameters, if those do.
+
+    needs: of the parameters, then of each map. The rest is that of `sep_conv_sum`.
+    """
+    from .sep_conv_block import NormGradient, ScaledInput, backward, forward
+
+    grad, dense, scales = channels_last(grad), [channels_last(x) for x in maps], inverses.numpy()
+    blocks, of_weights = _blocks(parameters, plan), []
+    of_maps: list[Any] = [None for _ in maps]
+    of_parameters: list[Tensor] = [torch.empty(0) for _ in parameters]
+    unit, pixels = np.ones(maps[0].shape[1]), grad.numel() // grad.shape[1]
+    for candidate, weight in zip(_candidates(plan), weights.tolist(), strict=True):
+        first = plan[4 * candidate[0]]
+        reads, outputs = [ScaledInput(dense[first], unit)], []
+        for b in candidate:
+            outputs.append(_kept(kept, b, len(blocks)) or forward(reads[-1], blocks[b])[:2])
+            reads.append(ScaledInput(outputs[-1][1], scales[b]))
+        pull, factor, threshold = grad, weight, -np.inf
+        for k, b in reversed([*enumerate(candidate)]):
+            x, y = outputs[k]
+            sums, dots = dot_products(pull, y, threshold)
+            if b == candidate[-1]:
+                of_weights.append((dots * scales[b]).sum())
+            if not k and not needs[0] and not needs[1 + first]:
+                continue
+            scale, inverse = factor * scales[b], scales[b]
+            factors = np.stack([-scale * sums / pixels, -scale * inverse**2 * dots / pixels, scale])
+            behind, onto = NormGradient(pull, factors, threshold), None if k else of_maps[first]
+            pull, *gradients = backward(behind, y, x if needs[0] else None, reads[k], blocks[b], onto)
+            if k:
+                factor, threshold = 1.0, 0.0
+            else:
+                of_maps[first] = pull
+            for at, gradient in enumerate(gradients):
+                if gradient is not None:
+                    like = parameters[2 * b + at]
+                    of_parameters[2 * b + at] = torch.from_numpy(gradient).to(like.dtype).view(like.shape)
+    return (
+        torch.tensor(of_weights, dtype=weights.dtype),
+        [_masked(of_map, x) for of_map, x, needed in zip(of_maps, dense, needs[1:], strict=True) if needed],
+        of_parameters if needs[0] else [],
     )
 
 
-def _by_operators(behind: Behind) -> dict[int, OfHalf]:
-    part, maps, (m, scale), norm, masked, into, at = behind
-    before = into[at]
-    of_x, of_matrix = product_gradient(maps, part.matrix.flatten(1), norm, masked)
-    of_z = _input_gradient(part, of_x, m)
-    into[at] = of_z if before is None else before.add_(of_z)
-    if of_matrix is None:
-        return {}
-    return {part.number: (_weight_gradient(part, of_x, scaled_relus([m], scale[None])[0]), of_matrix)}
+@sep_conv_sum_backward.register_fake
+def _(
+    grad: Tensor,
+    weights: Tensor,
+    maps: list[Tensor],
+    parameters: list[Tensor],
+    plan: list[int],
+    inverses: Tensor,
+    kept: list[Tensor],
+    needs: list[bool],
+) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    of_maps = [
+        torch.empty_like(x, memory_format=torch.channels_last)
+        for x, needed in zip(maps, needs[1:], strict=True)
+        if needed
+    ]
+    of_parameters = [torch.empty_like(p, memory_format=torch.contiguous_format) for p in parameters]
+    return torch.empty_like(weights), of_maps, of_parameters if needs[0] else []
 
 
-def _input_gradient(part: Part, grad: Tensor, z: Tensor) -> Tensor:
-    if grad.device.type != "cpu":
-        return _by_operator(part, grad, z, 0)
-    weight = part.weight.to(grad.dtype)
-    return gradient_by_convolution(grad, z.shape[2:], weight, *part.numbers, function=convolve)
+def _blocks(parameters: Sequence[Tensor], plan: Sequence[int]) -> list[Any]:
+    from .sep_conv_block import Block
+
+    geometries: list[Any] = [tuple(plan[at + 1 : at + 4]) for at in range(0, len(plan), 4)]
+    return [Block(*each) for each in zip(parameters[::2], parameters[1::2], geometries, strict=True)]
 
 
-def _weight_gradient(part: Part, grad: Tensor, z: Tensor) -> Tensor:
-    if grad.device.type != "cpu":
-        return _by_operator(part, grad, z, 1)
-    return gradient_by_loop(z, grad, part.taps, *part.numbers)
+def _candidates(plan: Sequence[int]) -> list[list[int]]:
+    """Return the blocks of each candidate."""
+    candidates: list[list[int]] = []
+    for b, read in enumerate(plan[::4]):
+        if read != READS_BLOCK:
+            candidates.append([])
+        candidates[-1].append(b)
+    return candidates
 
 
-def _by_operator(part: Part, grad: Tensor, z: Tensor, number: int) -> Tensor:
-    """The gradient of z, number 0, or of the weight, 1."""
-    stride, padding, dilation = ([n, n] for n in part.numbers)
-    gradients = torch.ops.aten.convolution_backward(
-        *(grad, z, part.weight.to(z.dtype), None, stride, padding, dilation, False, [0, 0]),
-        *(len(part.weight), [number == 0, number == 1, False]),
+def _kept(kept: Sequence[Tensor], b: int, count: int) -> tuple[Tensor | None, Tensor] | None:
+    """Return x, if kept, and y of a block, or None if nothing is."""
+    each = len(kept) // count
+    return None if not each else (kept[2 * b + 1] if each == 2 else None, kept[each * b])
+
+
+def _masked(of_relu: Tensor, x: Tensor) -> Tensor:
+    """Make the gradient of relu(x) that of x, in place."""
+    out: Tensor = torch.ops.aten.threshold_backward.grad_input(of_relu, x, 0, grad_input=of_relu)
+    return out
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
+    (weights, maps, parameters, ctx.plan, _, _), (_, means, inverses, kept) = inputs, output
+    ctx.save_for_backward(weights, inverses, *maps, *parameters, *kept)
+    ctx.counts = len(maps), len(parameters), len(kept)
+    ctx.mark_non_differentiable(means, inverses, *kept)
+    ctx.set_materialize_grads(False)
+
+
+def _gradients(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Any, ...]:
+    weights, inverses, *saved = ctx.saved_tensors
+    maps, parameters, kept = (list(each) for each in _split(saved, ctx.counts))
+    if grad is None:
+        return None, [None for _ in maps], [None for _ in parameters], None, None, None
+    needed = [*ctx.needs_input_grad[1]]
+    needs = [any(ctx.needs_input_grad[2]), *needed]
+    of_weights, of_maps, of_parameters = sep_conv_sum_backward(
+        grad, weights, maps, parameters, ctx.plan, inverses, kept, needs
     )
-    found: Tensor = gradients[number]
-    return found
+    gradients = iter(of_maps)
+    return (
+        of_weights,
+        [next(gradients) if need else None for need in needed],
+        of_parameters or [None for _ in parameters],
+        *(None, None, None),
+    )
+
+
+def _split(values: Sequence[Any], counts: Sequence[int]) -> list[Sequence[Any]]:
+    bounds = [sum(counts[:k]) for k in range(len(counts) + 1)]
+    return [values[first:last] for first, last in zip(bounds, bounds[1:], strict=False)]
+
+
+sep_conv_sum_operator.register_autograd(_gradients, setup_context=_save)

@@ -1,10 +1,12 @@
-"""Sixteen neighbouring channels at once, in loops that numba compiles.
+"""Vectors of SIMD_WIDTH neighbouring channels, for loops that numba compiles.
 
-LLVM turns an inner loop over channels into vector instructions, but writes its sums to memory on every turn.
-Here a variable of a loop is a vector, which stays in a register as long as the loop runs; LLVM splits it
-where the machine's registers are shorter. Arrays are flat and of single or double precision.
+LLVM turns an inner loop over channels into vector instructions, but writes its sums to memory on every
+iteration. Here a variable of a loop is a vector, which stays in a register as long as the loop runs; LLVM
+splits it where the machine's registers are shorter. Arrays are flat and of single or double precision. How
+many vectors a loop holds is the length of a tuple, so that it is part of its type.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
@@ -13,220 +15,238 @@ from numba.core.types import Type, float32, intp, void
 from numba.core.types.containers import UniTuple
 from numba.extending import intrinsic, models, register_model
 
-LANES = 16
-WIDE = bool(get_host_cpu_features().get("avx512f"))  # 32 registers, each of LANES numbers; else 16 of half
+from .jit import SIMD_WIDTH
+
+WIDE = bool(
+    get_host_cpu_features().get("avx512f")
+)  # 32 registers, each of SIMD_WIDTH floats; else 16 of half
 
 
-class Lanes(Type):
-    """The type of a vector of LANES numbers."""
+class Vector(Type):
+    """The numba type of SIMD_WIDTH values."""
 
     def __init__(self, dtype: Any) -> None:
         self.dtype = dtype
-        super().__init__(f"Lanes({dtype})")
+        super().__init__(f"Vector({dtype})")
 
 
-@register_model(Lanes)
-class _LanesModel(models.PrimitiveModel):  # type: ignore[misc]
-    def __init__(self, manager: Any, lanes: Lanes) -> None:
-        number = ir.FloatType() if lanes.dtype == float32 else ir.DoubleType()
-        super().__init__(manager, lanes, ir.VectorType(number, LANES))
+@register_model(Vector)
+class _VectorModel(models.PrimitiveModel):  # type: ignore[misc]
+    def __init__(self, manager: Any, vector: Vector) -> None:
+        value = ir.FloatType() if vector.dtype == float32 else ir.DoubleType()
+        super().__init__(manager, vector, ir.VectorType(value, SIMD_WIDTH))
 
 
-def _pointer(context: Any, builder: Any, kind: Any, array: Any, index: Any) -> Any:
-    """To the LANES numbers that begin at an index."""
-    number = builder.gep(context.make_array(kind)(context, builder, array).data, [index])
-    return builder.bitcast(number, context.get_value_type(Lanes(kind.dtype)).as_pointer())
+class _Memory:
+    """An array in LLVM code: vectors are read from it and written to it at any index."""
+
+    def __init__(self, context: Any, builder: Any, array_type: Any, array: Any) -> None:
+        self.builder, self.data = builder, context.make_array(array_type)(context, builder, array).data
+        self.vector = context.get_value_type(Vector(array_type.dtype)).as_pointer()
+        self.align = int(array_type.dtype.bitwidth) // 8
+
+    def pointer(self, index: Any) -> Any:
+        return self.builder.bitcast(self.builder.gep(self.data, [index]), self.vector)
+
+    def load(self, index: Any) -> Any:
+        return self.builder.load(self.pointer(index), align=self.align)
+
+    def store(self, value: Any, index: Any) -> None:
+        self.builder.store(value, self.pointer(index), align=self.align)
+
+    def splat(self, index: Any) -> Any:
+        """A vector of one value of the array."""
+        value = self.builder.load(self.builder.gep(self.data, [index]))
+        empty = ir.Constant(self.vector.pointee, ir.Undefined)
+        first = self.builder.insert_element(empty, value, ir.Constant(ir.IntType(32), 0))
+        return self.builder.shuffle_vector(
+            first, empty, ir.Constant(ir.VectorType(ir.IntType(32), SIMD_WIDTH), None)
+        )
 
 
-def _at(builder: Any, start: Any, step: Any, turn: int) -> Any:
-    return builder.add(start, builder.mul(step, ir.Constant(step.type, turn)))
+def _offset(builder: Any, start: Any, step: Any, count: int) -> Any:
+    """start + count * step"""
+    return builder.add(start, builder.mul(step, ir.Constant(step.type, count))) if count else start
 
 
-def _align(kind: Any) -> int:
-    return int(kind.dtype.bitwidth) // 8
+def _multiply_add(builder: Any, total: Any, left: Any, right: Any) -> Any:
+    return builder.fadd(total, builder.fmul(left, right, flags=("contract",)), flags=("contract",))
+
+
+def _each(builder: Any, vectors: Any, count: int, function: Callable[[int, Any], Any]) -> Any:
+    """The tuple of function(k, vectors[k])."""
+    for k in range(count):
+        vectors = builder.insert_value(vectors, function(k, builder.extract_value(vectors, k)), k)
+    return vectors
 
 
 @intrinsic  # type: ignore[untyped-decorator]
 def load(_: Any, array: Any, start: Any) -> Any:
-    """array[start : start + LANES]"""
+    """array[start : start + SIMD_WIDTH]"""
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        pointer = _pointer(context, builder, array, *arguments)
-        return builder.load(pointer, align=_align(array))
+        return _Memory(context, builder, array, arguments[0]).load(arguments[1])
 
-    return Lanes(array.dtype)(array, intp), build
+    return Vector(array.dtype)(array, intp), build
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def load_all(_: Any, array: Any, start: Any, step: Any, row: Any) -> Any:
-    """array[start + k * step : start + k * step + LANES], for as many k as a tuple is long."""
+def load_all(_: Any, array: Any, start: Any, step: Any, like: Any) -> Any:
+    """array[start + k * step : start + k * step + SIMD_WIDTH], for as many k as `like` is long."""
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        data, begin, stride, _ = arguments
-        found = ir.Constant(context.get_value_type(signature.return_type), ir.Undefined)
-        for k in range(row.count):
-            pointer = _pointer(context, builder, array, data, _at(builder, begin, stride, k))
-            found = builder.insert_value(found, builder.load(pointer, align=_align(array)), k)
-        return found
+        memory, (_, begin, stride, _) = _Memory(context, builder, array, arguments[0]), arguments
+        empty = ir.Constant(context.get_value_type(signature.return_type), ir.Undefined)
+        return _each(builder, empty, like.count, lambda k, _: memory.load(_offset(builder, begin, stride, k)))
 
-    return UniTuple(Lanes(array.dtype), row.count)(array, intp, intp, row), build
+    return UniTuple(Vector(array.dtype), like.count)(array, intp, intp, like), build
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def relu_of_product(_: Any, lanes: Any, others: Any) -> Any:
-    """lanes * others where that is positive, and 0 elsewhere; what is no number stays so."""
+def store(_: Any, array: Any, start: Any, step: Any, vectors: Any) -> Any:
+    """array[start + k * step : start + k * step + SIMD_WIDTH] = vectors[k], for all k."""
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        product = builder.fmul(*arguments)
-        zeros = ir.Constant(product.type, None)
-        return builder.select(builder.fcmp_ordered("<=", product, zeros), zeros, product)
+        memory, (_, begin, stride, values) = _Memory(context, builder, array, arguments[0]), arguments
+        for k in range(vectors.count):
+            memory.store(builder.extract_value(values, k), _offset(builder, begin, stride, k))
+        return context.get_dummy_value()
 
-    return lanes(lanes, others), build
+    return void(array, intp, intp, vectors), build
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def no_sums(_: Any, array: Any, row: Any) -> Any:
-    """As many vectors of zeros as a tuple is long: a length is known to the compiler by the type alone."""
+def zeros(_: Any, array: Any, like: Any) -> Any:
+    """As many vectors of zeros, of the type of an array, as `like` is long."""
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return ir.Constant(context.get_value_type(signature.return_type), None)
 
-    return UniTuple(Lanes(array.dtype), row.count)(array, row), build
+    return UniTuple(Vector(array.dtype), like.count)(array, like), build
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def add_taps(_: Any, sums: Any, lanes: Any, array: Any, start: Any, line: Any, row: Any, apart: Any) -> Any:
-    """sums[k] + lanes * array[at : at + LANES], for all k, at being start + i * line + j * len(apart) * LANES
-    of the j-th in the i-th row: a row is as long as a tuple.
+def relu_of_product(_: Any, vector: Any, other: Any) -> Any:
+    """vector * other where that is positive, and 0 elsewhere; NaN stays NaN."""
+
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        product = builder.fmul(*arguments)
+        nothing = ir.Constant(product.type, None)
+        return builder.select(builder.fcmp_ordered("<=", product, nothing), nothing, product)
+
+    return vector(vector, other), build
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def add_taps(_: Any, sums: Any, vector: Any, array: Any, start: Any, line: Any, column: Any, row: Any) -> Any:
+    """sums[k] + vector * array[at : at + SIMD_WIDTH], for all k, where at = start + i * line + j * column of
+    the j-th tap in the i-th row of taps, which is as long as `row`.
     """
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        found, factor, data, begin, stride = arguments[:5]
-        step = ir.Constant(begin.type, apart.count * LANES)
-        for k in range(sums.count):
-            at = _at(builder, _at(builder, begin, stride, k // row.count), step, k % row.count)
-            number = builder.load(_pointer(context, builder, array, data, at), align=_align(array))
-            product = builder.fmul(factor, number, flags=("contract",))
-            total = builder.fadd(builder.extract_value(found, k), product, flags=("contract",))
-            found = builder.insert_value(found, total, k)
-        return found
+        (totals, factor, _, begin, next_line, next_column, _) = arguments
+        memory = _Memory(context, builder, array, arguments[2])
 
-    return sums(sums, lanes, array, intp, intp, row, apart), build
+        def add(k: int, total: Any) -> Any:
+            at = _offset(
+                builder, _offset(builder, begin, next_line, k // row.count), next_column, k % row.count
+            )
+            return _multiply_add(builder, total, factor, memory.load(at))
+
+        return _each(builder, totals, sums.count, add)
+
+    return sums(sums, vector, array, intp, intp, intp, row), build
 
 
 @intrinsic  # type: ignore[untyped-decorator]
 def add_windows(
-    _: Any, sums: Any, weights: Any, array: Any, start: Any, line: Any, row: Any, apart: Any, stride: Any
+    _: Any, sums: Any, taps: Any, array: Any, start: Any, line: Any, column: Any, row: Any, step: Any
 ) -> Any:
-    """sums[p] + the sum over k of weights[k] * array[at : at + LANES], for all p, at being that of `add_taps`
-    and p * len(stride) * LANES more.
+    """sums[p] + the sum over k of taps[k] * array[at : at + SIMD_WIDTH], for all p, at being that of
+    `add_taps` and p * step more.
     """
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        found, factors, data, begin, next_line = arguments[:5]
-        totals = [builder.extract_value(found, p) for p in range(sums.count)]
-        for k in range(weights.count):
-            factor, at = builder.extract_value(factors, k), _at(builder, begin, next_line, k // row.count)
-            for p in range(sums.count):
-                more = (k % row.count * apart.count + p * stride.count) * LANES
-                pointer = _pointer(context, builder, array, data, builder.add(at, ir.Constant(at.type, more)))
-                number = builder.load(pointer, align=_align(array))
-                product = builder.fmul(factor, number, flags=("contract",))
-                totals[p] = builder.fadd(totals[p], product, flags=("contract",))
-        for p, total in enumerate(totals):
-            found = builder.insert_value(found, total, p)
-        return found
+        (totals, factors, _, begin, next_line, next_column, _, next_pixel) = arguments
+        memory = _Memory(context, builder, array, arguments[2])
+        values = [builder.extract_value(totals, p) for p in range(sums.count)]
+        pixels = [_offset(builder, begin, next_pixel, p) for p in range(sums.count)]
+        for k in range(taps.count):
+            tap = ir.Constant(begin.type, 0)
+            tap = _offset(
+                builder, _offset(builder, tap, next_line, k // row.count), next_column, k % row.count
+            )
+            factor = builder.extract_value(factors, k)
+            for p, pixel in enumerate(pixels):
+                values[p] = _multiply_add(builder, values[p], factor, memory.load(builder.add(pixel, tap)))
+        return _each(builder, totals, sums.count, lambda p, _: values[p])
 
-    return sums(sums, weights, array, intp, intp, row, apart, stride), build
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def add_to(_: Any, array: Any, start: Any, step: Any, sums: Any) -> Any:
-    """array[start + k * step : start + k * step + LANES] += sums[k], for all k."""
-
-    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        data, begin, stride, found = arguments
-        for k in range(sums.count):
-            pointer = _pointer(context, builder, array, data, _at(builder, begin, stride, k))
-            before = builder.load(pointer, align=_align(array))
-            builder.store(builder.fadd(before, builder.extract_value(found, k)), pointer, align=_align(array))
-        return context.get_dummy_value()
-
-    return void(array, intp, intp, sums), build
+    return sums(sums, taps, array, intp, intp, intp, row, intp), build
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def add_multiples(_: Any, sums: Any, array: Any, start: Any, step: Any, lanes: Any) -> Any:
-    """sums[k] + array[start + k * step] * lanes, a number times a vector, for all k."""
+def add_multiples(_: Any, sums: Any, array: Any, start: Any, step: Any, vector: Any) -> Any:
+    """sums[k] + array[start + k * step] * vector, a value times a vector, for all k."""
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        found, data, begin, stride, factor = arguments
-        empty = ir.Constant(factor.type, ir.Undefined)
-        first = ir.Constant(ir.IntType(32), 0)
-        same = ir.Constant(ir.VectorType(ir.IntType(32), LANES), None)
-        numbers = context.make_array(array)(context, builder, data).data
-        for k in range(sums.count):
-            number = builder.load(builder.gep(numbers, [_at(builder, begin, stride, k)]))
-            spread = builder.shuffle_vector(builder.insert_element(empty, number, first), empty, same)
-            product = builder.fmul(spread, factor, flags=("contract",))
-            total = builder.fadd(builder.extract_value(found, k), product, flags=("contract",))
-            found = builder.insert_value(found, total, k)
-        return found
+        memory, (totals, _, begin, stride, factor) = _Memory(context, builder, array, arguments[1]), arguments
+        return _each(
+            builder,
+            totals,
+            sums.count,
+            lambda k, total: _multiply_add(
+                builder, total, memory.splat(_offset(builder, begin, stride, k)), factor
+            ),
+        )
 
-    return sums(sums, array, intp, intp, lanes), build
+    return sums(sums, array, intp, intp, vector), build
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def minus(_: Any, sums: Any, lanes: Any) -> Any:
-    """sums[k] - lanes, for all k."""
+def add(_: Any, sums: Any, vectors: Any) -> Any:
+    """sums[k] + vectors[k], for all k."""
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        found, lanes = arguments
-        for k in range(sums.count):
-            found = builder.insert_value(found, builder.fsub(builder.extract_value(found, k), lanes), k)
-        return found
+        totals, values = arguments
+        return _each(
+            builder, totals, sums.count, lambda k, t: builder.fadd(t, builder.extract_value(values, k))
+        )
 
-    return sums(sums, lanes), build
+    return sums(sums, vectors), build
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def add_all(_: Any, lanes: Any, sums: Any) -> Any:
-    """lanes + sum_k sums[k], in pairs, so that few wait for others."""
+def subtract(_: Any, sums: Any, vector: Any) -> Any:
+    """sums[k] - vector, for all k."""
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        total, found = arguments
-        terms = [builder.extract_value(found, k) for k in range(sums.count)]
+        return _each(builder, arguments[0], sums.count, lambda _, total: builder.fsub(total, arguments[1]))
+
+    return sums(sums, vector), build
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def add_sum(_: Any, vector: Any, vectors: Any) -> Any:
+    """vector + sum_k vectors[k], in pairs, so that few additions wait for others."""
+
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        terms = [builder.extract_value(arguments[1], k) for k in range(vectors.count)]
         while len(terms) > 1:
             terms = [*terms[2:], builder.fadd(terms[0], terms[1])]
-        return builder.fadd(total, terms[0])
+        return builder.fadd(arguments[0], terms[0])
 
-    return lanes(lanes, sums), build
+    return vector(vector, vectors), build
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def add_squares(_: Any, lanes: Any, sums: Any) -> Any:
-    """lanes + sum_k sums[k]^2"""
+def add_squares(_: Any, vector: Any, vectors: Any) -> Any:
+    """vector + sum_k vectors[k]^2"""
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        total, found = arguments
-        for k in range(sums.count):
-            value = builder.extract_value(found, k)
-            square = builder.fmul(value, value, flags=("contract",))
-            total = builder.fadd(total, square, flags=("contract",))
+        total = arguments[0]
+        for k in range(vectors.count):
+            value = builder.extract_value(arguments[1], k)
+            total = _multiply_add(builder, total, value, value)
         return total
 
-    return lanes(lanes, sums), build
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def store(_: Any, array: Any, start: Any, step: Any, sums: Any) -> Any:
-    """array[start + k * step : start + k * step + LANES] = sums[k], for all k."""
-
-    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        data, begin, stride, found = arguments
-        for k in range(sums.count):
-            pointer = _pointer(context, builder, array, data, _at(builder, begin, stride, k))
-            builder.store(builder.extract_value(found, k), pointer, align=_align(array))
-        return context.get_dummy_value()
-
-    return void(array, intp, intp, sums), build
+    return vector(vector, vectors), build

@@ -1,45 +1,94 @@
-"""The weighted sum of maps in one pass over memory, and its gradients."""
+"""Weighted sum of maps: no weighted map is written or kept, and the gradient of a weight is a dot product."""
 
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from .norm_ops import channel_pulls, multiples, scaled_sum
-from .per_channel import joined, numbers_of, ones, stacked
+from .jit import as_array, channels_last, has_loops
+from .parallel import parallel_for
 
 
 def weighted_sum(weights: Tensor | None, maps: Sequence[Tensor], others: Sequence[Tensor] = ()) -> Tensor:
-    """sum_k w_k y_k, weights (K,), if any, and maps of one shape, and other maps added to it."""
-    out: Tensor = _WeightedSum.apply(weights, *maps, *others)
+    """Return sum_k w_k y_k + sum_j z_j: weights (K,), K maps and others, all (N, C, H, W)."""
+    if weights is None or not has_loops(weights, *maps):
+        return weighted_sum_reference(weights, maps, others)
+    out: Tensor = sum(others, scaled_sum(weights, [*maps]))
     return out
 
 
-class _WeightedSum(torch.autograd.Function):
-    """(K,), K maps, and others that are added as they are -> a map, in one pass over memory. The gradients of
-    the weights are dot products, so that no weighted map is written.
+def weighted_sum_reference(
+    weights: Tensor | None, maps: Sequence[Tensor], others: Sequence[Tensor] = ()
+) -> Tensor:
+    """Return what `weighted_sum` does, by torch."""
+    terms = [] if weights is None else [w * y for w, y in zip(weights.unbind(), maps, strict=True)]
+    first, *rest = [*terms, *others]
+    return sum(rest, first)
+
+
+def dot_products(grad: Tensor, y: Tensor, threshold: float = -np.inf) -> Any:
+    """Return the sums over pixels of g and of g * y, (2, C) in double precision, by loops; g is the gradient
+    where y > threshold, and 0 elsewhere.
     """
+    from .elementwise import add_dot_products
 
-    @staticmethod
-    def forward(ctx: Any, weights: Tensor | None, *maps: Tensor) -> Tensor:
-        count = 0 if weights is None else len(weights)
-        ctx.save_for_backward(weights, *(maps[:count] if ctx.needs_input_grad[0] else ()))
-        scales = stacked([ones(maps[0])] * len(maps))
-        if weights is not None:
-            scales[:count] *= numbers_of(weights, maps[0])[:, None]
-        return scaled_sum(maps, scales)
+    maps = as_array(channels_last(grad)), as_array(channels_last(y))
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        weights, *maps = ctx.saved_tensors
-        wanted, *each = ctx.needs_input_grad
-        if weights is None:
-            return None, *[grad] * len(each)
-        of_weights = joined([channel_pulls(grad, maps)[1:].sum(1)]).to(weights.dtype) if wanted else None
-        factors = [w for w, on in zip(numbers_of(weights, grad), each, strict=False) if on]
-        found = iter(multiples(grad, factors))
-        of_maps = [next(found) if on else None for on in each[: len(weights)]]
-        return of_weights, *of_maps, *[grad] * (len(each) - len(weights))
+    def part(first: int, last: int) -> Any:
+        totals = np.zeros((2, y.shape[1]))
+        add_dot_products(*maps, threshold, totals, first, last)
+        return totals
+
+    return np.sum(parallel_for(part, len(y)), axis=0)
+
+
+@torch.library.custom_op("dots_zoo::weighted_sum", mutates_args=())
+def scaled_sum(weights: Tensor, maps: list[Tensor]) -> Tensor:
+    """(K,), K maps (N, C, H, W) -> the sum of w_k y_k, channels last."""
+    first, *factors = weights.tolist()
+    out: Tensor = channels_last(maps[0]) * first
+    for factor, y in zip(factors, maps[1:], strict=True):
+        out.add_(y, alpha=factor)
+    return out
+
+
+@scaled_sum.register_fake
+def _(weights: Tensor, maps: list[Tensor]) -> Tensor:
+    return torch.empty_like(maps[0], memory_format=torch.channels_last)
+
+
+@torch.library.custom_op("dots_zoo::weighted_sum_backward", mutates_args=())
+def scaled_sum_backward(
+    grad: Tensor, weights: Tensor, maps: list[Tensor], needs: list[bool]
+) -> tuple[Tensor, list[Tensor]]:
+    """Return dL/dw (K,), zeros without maps, and dL/dy_k for the k-th that needs it, each in memory of its
+    own: autograd adds in place.
+    """
+    dots = [float(dot_products(grad, y)[1].sum()) for y in maps]
+    of_weights = torch.tensor(dots, dtype=weights.dtype) if maps else torch.zeros_like(weights)
+    factors = zip(weights.tolist(), needs, strict=True)
+    return of_weights, [channels_last(grad * factor) for factor, needed in factors if needed]
+
+
+@scaled_sum_backward.register_fake
+def _(grad: Tensor, weights: Tensor, maps: list[Tensor], needs: list[bool]) -> tuple[Tensor, list[Tensor]]:
+    like = [torch.empty_like(grad, memory_format=torch.channels_last) for needed in needs if needed]
+    return torch.empty_like(weights), like
+
+
+def _save_summands(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    weights, maps = inputs
+    ctx.save_for_backward(weights, *(maps if weights.requires_grad else ()))
+
+
+def _sum_gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, list[Tensor | None]]:
+    weights, *maps = ctx.saved_tensors
+    needs = [*ctx.needs_input_grad[1]]
+    of_weights, of_maps = scaled_sum_backward(grad, weights, maps, needs)
+    gradients = iter(of_maps)
+    return of_weights if maps else None, [next(gradients) if needed else None for needed in needs]
+
+
+scaled_sum.register_autograd(_sum_gradients, setup_context=_save_summands)

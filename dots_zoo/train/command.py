@@ -13,7 +13,7 @@ from jsonargparse import ArgumentParser
 
 from ..data.datasets import Data, DataOptions
 from ..data.load import add_data_options, load_data
-from ..kernels.malloc import keep_freed_memory
+from ..kernels import keep_freed_memory
 from ..macro import MACROS
 from ..reference import Reference, create
 from ..runtime.config_cli import Verbatim, build, dotted, preset, preset_names, take_preset

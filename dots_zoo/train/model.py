@@ -7,7 +7,6 @@ from typing import Any
 import torch
 
 from ..data.datasets import Data, DataOptions
-from ..kernels.replace_layers import quicken
 from ..network import CellNet
 from ..reference import Reference, create, require_cells, resolve, weights_sha256
 from ..runtime.seeding import seeded
@@ -102,7 +101,9 @@ def build(model: str, options: ModelOptions, data: Data, recipe: Recipe) -> Buil
             network.pretrained_cfg = body.pretrained_cfg
             weights = weights_sha256(body)[:16]
     if recipe.precision == "no" and not torch.cuda.is_available() and data.size >= QUICK:
-        quicken(network)
+        from ..kernels import replace_with_fast_layers  # of a CPU alone
+
+        replace_with_fast_layers(network)
     return Built(network, reference, {**reference.arguments, **classes}, weights)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from jsonargparse import ArgumentParser
 from matplotlib.figure import Figure
 
-from dots_zoo.kernels.malloc import keep_freed_memory
+from dots_zoo.kernels import keep_freed_memory
 from dots_zoo.runtime.atomic_write import follow_links, write_file
 from dots_zoo.runtime.best_effort import attempt
 from dots_zoo.runtime.config_cli import Verbatim, build

@@ -7,8 +7,7 @@ discretisation will move it:
     w <- argmin E[L_train(w, softmax(alpha) + delta)],   delta ~ U(-eps, eps),
 
 and the logits train as in DARTS, on what they say. eps rises linearly over the epochs (Algorithm 1).
-Perturbed
-weights are clamped to [0, 1] and sum to one again.
+Perturbed weights are clamped to [0, 1] and sum to one again.
 
 Between the lines: a row of which the clamp leaves nothing becomes its largest perturbed weight alone, as in
 the public code (xiangning-chen/SmoothDARTS). DARTS-PT calls the noise Gaussian; paper and code are uniform.

@@ -7,7 +7,7 @@ parameters or buffers: it looks up those of the modules whenever it computes. Wh
   that read it;
 - separable convolutions of all edges that enter a node are one sum (`sep_conv_sum`);
 - the weight of any other candidate that ends in a batch norm is the scale of that norm;
-- layers that halve the resolution read every other pixel, which is taken out once for a node.
+- FactorizedReduce reads even and odd pixels, which are taken out once for a node.
 
 Every other candidate is computed by its MixedOp.
 """
@@ -20,20 +20,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dots_zoo.ops import FactorizedReduce
-
-from .cell import Nodes, SearchCell, SearchCell201
-from .kernel_calls import (
+from dots_zoo.kernels import (
     SepConvBlock,
     batch_norm,
     even_odd_pixels,
-    every_other_pixel,
     max_pool_3x3,
-    relu_mask_once,
     return_freed_memory,
     sep_conv_sum,
     weighted_sum,
 )
+from dots_zoo.ops import FactorizedReduce
+
+from .cell import Nodes, SearchCell, SearchCell201
 from .mixed_op import MixedOp, SharedInputs
 from .mixture import CellMixture
 from .sep_conv_blocks import has_fast_norm, sep_conv_blocks
@@ -73,7 +71,7 @@ def fast_candidate(operation: nn.Module) -> FastCandidate | None:
     """Return the fast way of an operation, None where it has none."""
     blocks = sep_conv_blocks(operation)
     if blocks:
-        return FastCandidate("even" if blocks[0].even else "relu_mask_once", blocks[-1].norm, blocks)
+        return FastCandidate("node", blocks[-1].norm, blocks)
     if isinstance(operation, FactorizedReduce) and has_fast_norm(operation.bn):
         return FastCandidate("even_odd", operation.bn, body=EvenOddReduce(operation))
     if (
@@ -102,8 +100,8 @@ class FastPool:
 class FastInputs:
     """A node (N, C, H, W) as fast candidates read it, each form computed when first read:
 
-    relu: its ReLU; relu_mask_once: the node, for kernels that take the ReLU as they read it; even: every
-    other pixel of that, (N, C, H', W'); even_odd: the ReLU of even and odd pixels, (N, 2 C, H', W').
+    node: itself, for kernels that take the ReLU as they read it; relu: its ReLU; even_odd: the ReLU of even
+    and of odd pixels, (N, 2 C, H', W').
     """
 
     def __init__(self, shared: SharedInputs) -> None:
@@ -118,12 +116,10 @@ class FastInputs:
 
     def _computed(self, form: str) -> Tensor:
         x = self.shared.x
+        if form == "node":
+            return x
         if form == "relu":
             return F.relu(x)
-        if form == "relu_mask_once":
-            return relu_mask_once(x)
-        if form == "even":
-            return every_other_pixel(self.read("relu_mask_once"))
         assert form == "even_odd", form
         return F.relu(torch.cat(even_odd_pixels(x), dim=1))
 

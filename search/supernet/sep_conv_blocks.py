@@ -4,10 +4,9 @@ from typing import TypeGuard
 
 from torch import nn
 
-from dots_zoo.kernels.batch_norm import is_moving_norm
-from dots_zoo.kernels.depthwise import is_square_depthwise, skips_odd
-
-from .kernel_calls import SepConvBlock
+from dots_zoo.kernels import SepConvBlock
+from dots_zoo.kernels.batch_norm import has_running_statistics
+from dots_zoo.kernels.depthwise import is_square_depthwise
 
 BLOCK = 4  # layers: ReLU, depthwise convolution, pointwise convolution, batch norm
 
@@ -30,7 +29,7 @@ def has_fast_norm(module: nn.Module) -> TypeGuard[nn.BatchNorm2d]:
     """Return True for a batch norm without affine, with torch's default eps and momentum."""
     default = nn.BatchNorm2d(1)
     return (
-        is_moving_norm(module)
+        has_running_statistics(module)
         and not module.affine
         and (module.eps, module.momentum) == (default.eps, default.momentum)
     )
@@ -55,4 +54,4 @@ def _block(
     taps, dilation = depthwise.kernel_size[0], depthwise.dilation[0]
     if taps % 2 == 0 or depthwise.padding[0] != dilation * (taps // 2):
         return None
-    return SepConvBlock(depthwise, pointwise, norm, even=skips_odd(depthwise))
+    return SepConvBlock(depthwise, pointwise, norm)

@@ -7,8 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from dots_zoo.kernels.depthwise import DepthwiseConv, depthwise, is_square_depthwise, skips_odd
-from dots_zoo.kernels.depthwise_forward import of_images
+from dots_zoo.kernels import DepthwiseConv, depthwise, depthwise_loops
+from dots_zoo.kernels.depthwise import (
+    depthwise_conv,
+    depthwise_conv_reference,
+    depthwise_weight_grad,
+    depthwise_weight_grad_reference,
+    is_square_depthwise,
+)
+from helpers.operators import assert_as_precise, counted, draw, opcheck, results, threads
 
 LAST, FIRST = torch.channels_last, torch.contiguous_format
 
@@ -67,61 +74,48 @@ def test_the_convolutions_of_the_candidate_operations(
     compare((1, 3, side, side + 1), taps, (stride, dilation * (taps // 2), dilation), last)
 
 
-@pytest.mark.parametrize("channels", [15, 16, 17, 40])
-@pytest.mark.parametrize("threads", [1, 2])
-def test_any_number_of_channels_on_any_number_of_threads(channels: int, threads: int) -> None:
-    before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(threads)
-        for stride in (1, 2):
-            compare((3, channels, 6, 5), 5, (stride, 4, 2 if stride == 1 else 1), True)
-    finally:
-        torch.set_num_threads(before)
+@pytest.mark.parametrize("channels", [15, 16, 17, 32, 40])
+@pytest.mark.parametrize("count", [1, 2])
+def test_any_number_of_channels_on_any_number_of_threads(channels: int, count: int) -> None:
+    loops = counted(depthwise_loops, "convolve_images", "add_gradients")
+    with threads(count), loops as calls:
+        for stride, dilation in ((1, 2), (2, 1), (2, 2)):
+            compare((3, channels, 6, 5), 5, (stride, 2 * dilation, dilation), True)
+    assert "add_gradients" in calls and ("convolve_images" in calls) == (channels % 16 == 0)
 
 
-@pytest.mark.parametrize("size", [(2, 16, 5, 7), (3, 48, 4, 4), (1, 16, 1, 1)])
-@pytest.mark.parametrize("taps, stride, dilation", [(3, 1, 1), (5, 2, 1), (3, 1, 2)])
-def test_a_loop_reads_a_scaled_relu_and_sums_what_it_writes(
-    size: tuple[int, int, int, int], taps: int, stride: int, dilation: int
-) -> None:
-    draws, numbers = torch.Generator().manual_seed(0), (stride, dilation * (taps // 2), dilation)
-    x = torch.randn(size, generator=draws).double().contiguous(memory_format=LAST)
-    weight = torch.randn(size[1], 1, taps, taps, generator=draws).double()
-    scales = torch.linspace(-1, 2, size[1]).double()
-    for read, factors in ((x, scales[:0]), (F.relu(x * scales[:, None, None]), scales)):
-        exact = F.conv2d(read, weight, None, *numbers, groups=size[1])
-        found, sums = torch.empty_like(exact, memory_format=LAST), torch.zeros(size[1]).double()
-        of_images(x, weight, numbers, found, factors.numpy())(sums.numpy(), 0, size[0])
-        torch.testing.assert_close(found, exact, rtol=1e-12, atol=1e-12)
-        torch.testing.assert_close(sums, exact.sum(dim=(0, 2, 3)), rtol=1e-12, atol=1e-12)
+@pytest.mark.parametrize("taps, stride, dilation", [(3, 1, 1), (5, 2, 1), (3, 1, 2), (5, 2, 2)])
+def test_in_float32_the_error_is_that_of_the_reference(taps: int, stride: int, dilation: int) -> None:
+    geometry = stride, dilation * (taps // 2), dilation
+
+    def inputs(dtype: torch.dtype) -> list[Tensor]:
+        return [draw(4, 32, 12, 12, dtype=dtype), draw(32, 1, taps, taps, dtype=dtype, seed=1)]
+
+    exact = results(depthwise_conv_reference, inputs(torch.double), *geometry)
+    single = [
+        results(function, inputs(torch.float), *geometry)
+        for function in (depthwise, depthwise_conv_reference)
+    ]
+    assert_as_precise(*single, exact)
 
 
-def test_what_is_no_number_passes_the_relu_of_a_loop() -> None:
-    x = torch.full((1, 16, 3, 3), float("nan")).contiguous(memory_format=LAST)
-    out, sums = torch.empty_like(x), torch.zeros(16).double()
-    write = of_images(x, torch.ones(16, 1, 3, 3), (1, 1, 1), out, torch.ones(16).numpy())
-    write(sums.numpy(), 0, 1)
-    assert out.isnan().all() and sums.isnan().all()
+@pytest.mark.parametrize("dtype", [torch.float, torch.double])
+@pytest.mark.parametrize("channels", [4, 16])
+def test_the_operators_keep_their_contract(channels: int, dtype: torch.dtype) -> None:
+    x, weight = draw(2, channels, 6, 5, dtype=dtype), draw(channels, 1, 5, 5, dtype=dtype, seed=1)
+    opcheck(depthwise_conv, (x, weight, 1, 4, 2))
+    opcheck(depthwise_weight_grad, (x, x, 5, 1, 4, 2))
 
 
-def test_without_numba_it_is_the_library_s_convolution(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dots_zoo.kernels.depthwise.COMPILES", False)
-    monkeypatch.setattr("dots_zoo.kernels.depthwise._Depthwise", None)
-    assert depthwise(torch.ones(1, 2, 9, 9), torch.ones(2, 1, 5, 5), 1, 4, 2).shape == (1, 2, 9, 9)
-
-
-def test_every_other_pixel_is_all_that_a_dilated_layer_of_stride_2_reads() -> None:
-    conv = nn.Conv2d(4, 4, 5, 2, 4, dilation=2, groups=4, bias=False)
-    x = torch.randn(2, 4, 9, 7)
-    assert skips_odd(conv) and not skips_odd(nn.Conv2d(4, 4, 3, 2, 1, groups=4))
-    torch.testing.assert_close(DepthwiseConv(conv, even=True)(x[:, :, ::2, ::2]), conv(x))
+def test_a_gradient_of_weights_is_that_of_the_reference() -> None:
+    x, grad = draw(2, 5, 7, 6), draw(2, 5, 4, 3, seed=1)
+    ours, theirs = (f(x, grad, 3, 2, 1, 1) for f in (depthwise_weight_grad, depthwise_weight_grad_reference))
+    torch.testing.assert_close(ours, theirs, rtol=1e-11, atol=1e-11)
 
 
 @pytest.mark.parametrize("stride, dilation", [(1, 1), (1, 2), (2, 1), (2, 2)])
 def test_first_and_second_derivatives_are_those_of_finite_differences(stride: int, dilation: int) -> None:
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(2, 2, 5, 4, generator=generator, dtype=torch.float64, requires_grad=True)
-    weight = torch.randn(2, 1, 5, 5, generator=generator, dtype=torch.float64, requires_grad=True)
+    x, weight = draw(2, 2, 5, 4), draw(2, 1, 5, 5, seed=1)
 
     def function(x: Tensor, weight: Tensor) -> Tensor:
         return depthwise(x, weight, stride, 2 * dilation, dilation)
@@ -130,17 +124,24 @@ def test_first_and_second_derivatives_are_those_of_finite_differences(stride: in
     assert torch.autograd.gradgradcheck(function, (x, weight))
 
 
-def test_a_frozen_weight_costs_no_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dots_zoo.kernels.depthwise._WeightGradient", None)
+def test_the_loops_of_sixteen_channels_are_differentiated_too() -> None:
+    x, weight = draw(1, 16, 2, 3), draw(16, 1, 3, 3, seed=1)
+    with counted(depthwise_loops, "convolve_images", "add_gradients") as calls:
+        assert torch.autograd.gradcheck(lambda x, weight: depthwise(x, weight, 1, 1), (x, weight))
+    assert {*calls} == {"convolve_images", "add_gradients"}
+
+
+def test_a_frozen_weight_costs_no_gradient() -> None:
     x, weight = torch.ones(1, 2, 4, 4, requires_grad=True), torch.ones(2, 1, 3, 3)
-    depthwise(x, weight, 1, 2, 2).sum().backward()
+    with counted(depthwise_loops, "add_gradients") as calls:
+        depthwise(x, weight, 1, 2, 2).sum().backward()
+    assert not calls
     assert x.grad is not None and x.grad[0, 0].tolist() == [[4.0] * 4] * 4  # every pixel is read by four
 
 
-def test_off_the_cpu_it_is_the_library_s_convolution(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dots_zoo.kernels.depthwise._Depthwise", None)
+def test_off_the_cpu_it_is_the_library_s_convolution() -> None:
     out = depthwise(torch.ones(1, 2, 9, 9, device="meta"), torch.ones(2, 1, 3, 3, device="meta"), 2, 2, 2)
-    assert out.shape == (1, 2, 5, 5)
+    assert out.shape == (1, 2, 5, 5) and out.device.type == "meta"
 
 
 def test_under_autocast_it_computes_and_returns_bfloat16() -> None:

@@ -1,57 +1,94 @@
-"""The compiled max pooling against PyTorch's."""
+"""Max pooling without indices, and the pixels that layers of stride 2 read, against PyTorch's."""
 
 import pytest
 import torch
-from torch import nn
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from dots_zoo.ops import OPS
-from dots_zoo.search.supernet.max_pool import MaxPool
-
-
-def library(stride):
-    return OPS["max_pool_3x3"](16, stride, False)
-
-
-@pytest.mark.parametrize(
-    "size", [(2, 3, 5, 7), (3, 16, 8, 8), (1, 2, 1, 4), (1, 2, 4, 1), (1, 1, 1, 1), (2, 4, 2, 2)]
+from dots_zoo.kernels import elementwise, even_odd_pixels, every_other_pixel, max_pool_3x3
+from dots_zoo.kernels.pooling import (
+    max_pool,
+    max_pool_backward,
+    max_pool_reference,
+    spread_pixels,
+    take_pixels,
 )
-@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
-def test_output_and_gradient_are_those_of_the_library_ties_included(size, layout):
-    plain = library(1)
-    draws = torch.Generator().manual_seed(0)
-    values = torch.randint(-2, 3, size, generator=draws).double()  # few values: many ties
-    pull = torch.randn(size, generator=draws).double()
-    found = []
-    for module in (MaxPool(plain), plain):
-        x = values.contiguous(memory_format=layout).requires_grad_()
-        out = module(x)
-        found.append((out, *torch.autograd.grad((out * pull).sum(), x)))
-    for ours, theirs in zip(*found, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+from helpers.operators import LAST, assert_same, counted, draw, opcheck, results, threads
+
+SIZES = [(2, 3, 5, 7), (3, 16, 8, 8), (1, 2, 1, 4), (1, 2, 4, 1), (1, 1, 1, 1), (2, 4, 2, 2)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float, torch.double])
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("size", SIZES)
+def test_max_pooling_is_that_of_the_library_ties_included(size, count, dtype):
+    """Bit by bit, in either layout; there are few values, so many ties."""
+    values = draw(*size, dtype=dtype, grad=False).round()
+    for layout in (LAST, torch.contiguous_format):
+        both = []
+        for function in (max_pool_3x3, max_pool_reference):
+            x = values.contiguous(memory_format=layout).requires_grad_()
+            with threads(count), counted(elementwise, "write_max_pool", "write_max_pool_gradient") as calls:
+                both.append(results(function, [x]))
+            assert (len(calls) >= 2) == (function is max_pool_3x3)
+        assert_same(*both, 1e-6 if dtype == torch.float else 1e-12)
 
 
 def test_no_indices_are_kept():
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
-        MaxPool(library(1))(torch.randn(2, 16, 4, 4, requires_grad=True))
+        max_pool_3x3(torch.randn(2, 16, 4, 4, requires_grad=True))
     assert [t.dtype for t in kept] == [torch.float32] * 2
 
 
-def test_what_is_no_number_spreads():
+def test_nan_spreads():
     x = torch.zeros(1, 16, 5, 5)
     x[0, 0, 2, 2] = float("nan")
-    ours, theirs = MaxPool(library(1))(x), library(1)(x)
-    assert torch.equal(ours.isnan(), theirs.isnan())
+    assert torch.equal(max_pool_3x3(x).isnan(), max_pool_reference(x).isnan())
 
 
-def test_a_stride_and_other_types_are_the_library_s():
-    pool = library(2)
-    x = torch.randn(1, 2, 6, 6)
-    assert torch.equal(MaxPool(pool)(x), pool(x))
-    low = x.bfloat16()
-    assert torch.equal(MaxPool(library(1))(low), library(1)(low))
+def test_where_there_are_no_loops_the_library_computes_it():
+    for x in (torch.randn(1, 2, 6, 6).bfloat16(), torch.empty(1, 2, 6, 6, device="meta")):
+        assert max_pool_3x3(x).shape == x.shape and max_pool_3x3(x).dtype == x.dtype
+    assert torch.equal(max_pool_3x3(x := torch.randn(1, 2, 6, 6).bfloat16()), max_pool_reference(x))
 
 
-def test_other_modules_are_refused():
-    with pytest.raises(AssertionError):
-        MaxPool(nn.MaxPool2d(2))
+def test_gradients_are_those_of_finite_differences():
+    x = (torch.randperm(2 * 2 * 4 * 3).double() / 7).view(2, 2, 4, 3).requires_grad_()  # no ties
+    assert torch.autograd.gradcheck(max_pool_3x3, (x,))
+    for function in (every_other_pixel, lambda x: torch.cat(even_odd_pixels(x), dim=1)):
+        assert torch.autograd.gradcheck(function, (x,))
+        assert torch.autograd.gradgradcheck(lambda x, function=function: function(x) ** 2, (x,))
+
+
+@pytest.mark.parametrize("dtype", [torch.float, torch.double])
+def test_the_operators_keep_their_contract(dtype):
+    x = draw(2, 16, 5, 4, dtype=dtype)
+    opcheck(max_pool, (x,))
+    maps = tuple(draw(2, 16, 5, 4, dtype=dtype, seed=k, grad=False) for k in range(3))
+    opcheck(max_pool_backward, maps)
+    opcheck(take_pixels, (x, 1))
+    opcheck(spread_pixels, (x, 1, 10, 9))
+
+
+def indexed(x):
+    """The pixels of `even_odd_pixels`, as an index takes them."""
+    even, odd = x[:, :, ::2, ::2], x[:, :, 1::2, 1::2]
+    return even, F.pad(odd, [0, even.shape[3] - odd.shape[3], 0, even.shape[2] - odd.shape[2]])
+
+
+@settings(deadline=None)
+@given(st.integers(1, 3), st.integers(1, 5), st.integers(1, 9), st.integers(1, 9), st.booleans())
+def test_the_pixels_and_their_gradients_are_those_of_an_index(batch, channels, height, width, both):
+    pairs = (even_odd_pixels, indexed) if both else (every_other_pixel, lambda x: x[:, :, ::2, ::2])
+    outs, gradients = [], []
+    for function in pairs:
+        x = torch.arange(batch * channels * height * width).double().view(batch, channels, height, width)
+        x = (x.contiguous(memory_format=LAST).requires_grad_() + 1).contiguous(memory_format=LAST)
+        x.register_hook(gradients.append)  # that of a leaf is laid as the leaf is
+        out = torch.cat(function(x), dim=1) if both else function(x)
+        out.square().sum().backward()
+        outs.append(out)
+    assert torch.equal(*outs) and torch.equal(*gradients)
+    assert gradients[0].is_contiguous(memory_format=LAST)

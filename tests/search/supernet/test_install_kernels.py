@@ -3,6 +3,7 @@
 import copy
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -163,7 +164,7 @@ OWN = {
 
 @pytest.mark.parametrize("own", OWN)
 def test_an_operation_of_ones_own_is_computed_beside_the_kernels(own, monkeypatch):
-    monkeypatch.setitem(OPS, "noise", OWN[own])
+    monkeypatch.setitem(OPS, "noise", replace(OPS["noise"], build=OWN[own]))
     space = darts_space(("sep_conv_3x3", "noise", "dil_conv_5x5"), 1)
     fast = with_kernels(space, cells=3, auxiliary="skip")
     images = torch.randn(3, 3, 8, 8).double()
@@ -200,6 +201,7 @@ def test_kernels_are_for_a_cpu():
 
 SEARCH = """
 import sys
+from dataclasses import replace
 from pathlib import Path
 from dots_zoo.search.methods.registry import Derivation
 from dots_zoo.search.run.run import search

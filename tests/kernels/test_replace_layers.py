@@ -6,9 +6,7 @@ import torch
 from torch import nn
 
 from dots_zoo.genotype import load_genotype
-from dots_zoo.kernels.batch_norm import QuickNorm
-from dots_zoo.kernels.depthwise import DepthwiseConv
-from dots_zoo.kernels.replace_layers import quicken
+from dots_zoo.kernels import DepthwiseConv, FastBatchNorm, replace_with_fast_layers
 from dots_zoo.network import CellNet
 from dots_zoo.public_weights import checkpoint_filter_fn, load_public_checkpoint
 from helpers.fitting import images
@@ -21,8 +19,8 @@ def test_a_model_keeps_its_parameters_and_names() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), inner, depthwise)
     model.eval()
     before = dict(model.state_dict(keep_vars=True))
-    quicken(model)
-    assert isinstance(model[1], QuickNorm) and not model[1].training and type(inner[0]) is nn.BatchNorm2d
+    replace_with_fast_layers(model)
+    assert isinstance(model[1], FastBatchNorm) and not model[1].training and type(inner[0]) is nn.BatchNorm2d
     assert isinstance(model[3], DepthwiseConv) and type(model[0]) is nn.Conv2d
     after = dict(model.state_dict(keep_vars=True))
     assert list(after) == list(before) and all(after[name] is before[name] for name in before)
@@ -36,7 +34,7 @@ def test_a_training_step_is_that_of_the_public_network(name: str) -> None:
     plain = Network(genotype, 4, 6, 5, imagenet=False)
     ours = CellNet(genotype, "cifar", 4, 6, num_classes=5, aux_head=True)
     load_public_checkpoint(ours, plain.state_dict())
-    quicken(ours)
+    replace_with_fast_layers(ours)
     models = [model.double().train() for model in (ours, plain)]
     models[0].to(memory_format=torch.channels_last)
     inputs = [images((3, 32, 32), 3).double().requires_grad_() for _ in models]
@@ -60,9 +58,9 @@ def test_a_network_computes_the_same_gradients() -> None:
         model = timm.create_model("cell_cifar", genotype="dots_cifar10", channels=4, layers=3, num_classes=5)
         model.double()
         if replace:
-            quicken(model)
+            replace_with_fast_layers(model)
             assert not any(type(m) is nn.Conv2d and m.groups > 1 for m in model.modules())
         model(images).square().sum().backward()
         gradients.append([parameter.grad for parameter in model.parameters()])
-    for plain, quick in zip(*gradients, strict=True):
-        torch.testing.assert_close(quick, plain, rtol=1e-8, atol=1e-8)
+    for plain, fast in zip(*gradients, strict=True):
+        torch.testing.assert_close(fast, plain, rtol=1e-8, atol=1e-8)

@@ -1,6 +1,6 @@
 """What the fast backward pass of batch norm saves in a training step: two copies of a network in turn.
 
-python benchmarks/quick_norm.py [channels] [repetitions]
+python benchmarks/batch_norm.py [channels] [repetitions]
 """
 
 import copy
@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 import dots_zoo
-from dots_zoo.kernels.replace_layers import quicken
+from dots_zoo.kernels import replace_with_fast_layers
 
 
 def seconds(network: Any, images: torch.Tensor, labels: torch.Tensor) -> float:
@@ -31,7 +31,7 @@ def main(channels: int, repetitions: int) -> None:
     plain = timm.create_model("cell_cifar", genotype="dots_cifar10", **shape)
     plain = plain.to(memory_format=torch.channels_last).train()
     quick = copy.deepcopy(plain)
-    quicken(quick)
+    replace_with_fast_layers(quick)
     images = torch.randn(64, 3, 32, 32).contiguous(memory_format=torch.channels_last)
     labels = torch.arange(64) % 10
     pairs = [(seconds(plain, images, labels), seconds(quick, images, labels)) for _ in range(repetitions)]

@@ -1,6 +1,6 @@
 """What it saves a training step that freed memory is kept: two kinds of processes in turn.
 
-python benchmarks/allocator.py [channels] [repetitions]
+python benchmarks/malloc.py [channels] [repetitions]
 """
 
 import platform
@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 
 import dots_zoo
-from dots_zoo.kernels.malloc import keep_freed_memory
+from dots_zoo.kernels import keep_freed_memory
 
 
 def steps(channels: int, count: int = 8) -> None:

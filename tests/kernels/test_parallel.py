@@ -1,9 +1,7 @@
-"""Parts of a range, one for each thread of PyTorch."""
+"""Chunks of a range, one for each thread of PyTorch."""
 
 import os
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -11,21 +9,12 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dots_zoo.kernels import parallel as parts
-from dots_zoo.kernels.parallel import in_parts
+from dots_zoo.kernels import parallel
+from dots_zoo.kernels.parallel import parallel_for
+from helpers.operators import threads
 
 NO_TEAM = "this PyTorch has no OpenMP of GNU's interface"
 TASKS = Path("/proc/self/task")
-
-
-@contextmanager
-def threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def numbers(first: int, last: int) -> list[int]:
@@ -36,8 +25,8 @@ def numbers(first: int, last: int) -> list[int]:
 def where(request, monkeypatch):
     """A pool of threads stands in for those of OpenMP where there are none."""
     if request.param == "pool":
-        monkeypatch.setattr(parts, "_PARALLEL", None)
-    elif parts._PARALLEL is None:
+        monkeypatch.setattr(parallel, "_GOMP_PARALLEL", None)
+    elif parallel._GOMP_PARALLEL is None:
         pytest.skip(NO_TEAM)
 
 
@@ -45,8 +34,8 @@ def where(request, monkeypatch):
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_parts_cover_a_range_in_order(where, count, many):
     with threads(many):
-        found = in_parts(numbers, count)
-    assert sum(found, []) == list(range(count)) and len(found) == min(count, many)
+        chunks = parallel_for(numbers, count)
+    assert sum(chunks, []) == list(range(count)) and len(chunks) == min(count, many)
 
 
 def test_what_a_part_raises_is_raised(where):
@@ -55,38 +44,38 @@ def test_what_a_part_raises_is_raised(where):
             raise KeyError(first)
 
     with threads(2), pytest.raises(KeyError, match="4"):
-        in_parts(part, 8)
+        parallel_for(part, 8)
 
 
 def test_a_team_of_fewer_threads_than_asked_computes_all_parts():
     """As one within a part is, which has a single thread."""
-    if parts._PARALLEL is None:
+    if parallel._GOMP_PARALLEL is None:
         pytest.skip(NO_TEAM)
 
     def part(first: int, last: int) -> tuple[int, list[list[int]]]:
-        return torch.get_num_threads(), in_parts(numbers, 6)
+        return torch.get_num_threads(), parallel_for(numbers, 6)
 
     with threads(2):
-        assert in_parts(part, 2) == [(2, [[0, 1, 2], [3, 4, 5]])] * 2
+        assert parallel_for(part, 2) == [(2, [[0, 1, 2], [3, 4, 5]])] * 2
 
 
 @pytest.mark.skipif(not TASKS.is_dir(), reason="no list of the threads of a process")
 def test_the_threads_are_those_of_pytorch():
-    if parts._PARALLEL is None:
+    if parallel._GOMP_PARALLEL is None:
         pytest.skip(NO_TEAM)
     with threads(2):
         torch.relu(torch.zeros(1 << 20))
         before = len([*TASKS.iterdir()])
-        in_parts(numbers, 2)
+        parallel_for(numbers, 2)
         assert len([*TASKS.iterdir()]) <= before
 
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # of a fork with threads, Python 3.12
 def test_threads_work_in_a_forked_process_too(where):
     with threads(2):
-        assert in_parts(lambda first, last: last - first, 2) == [1, 1]
+        assert parallel_for(lambda first, last: last - first, 2) == [1, 1]
         pid = os.fork()
         if not pid:
             signal.alarm(30)  # a team in a fork would wait for threads that are not there
-            os._exit(0 if in_parts(lambda first, last: last - first, 2) == [1, 1] else 1)
+            os._exit(0 if parallel_for(lambda first, last: last - first, 2) == [1, 1] else 1)
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0

@@ -1,0 +1,129 @@
+"""Max pooling without indices, and the pixels that layers of stride 2 read.
+
+PyTorch's 3x3 max pooling keeps the index of every maximum in eight bytes, on a CPU twice the memory of the
+map; from x and the maximum, which are kept anyway, it can be found again.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .jit import as_array, channels_last, empty_map, has_loops
+from .parallel import parallel_for
+
+
+def max_pool_3x3(x: Tensor) -> Tensor:
+    """Return the maximum of every 3x3 window, stride 1, padding 1: (N, C, H, W) -> the same."""
+    out: Tensor = max_pool(channels_last(x)) if has_loops(x) else max_pool_reference(x)
+    return out
+
+
+def max_pool_reference(x: Tensor) -> Tensor:
+    """Return what `max_pool` does, by torch."""
+    return F.max_pool2d(x, 3, 1, 1)
+
+
+@torch.library.custom_op("dots_zoo::max_pool", mutates_args=())
+def max_pool(x: Tensor) -> Tensor:
+    """(N, C, H, W) -> the same; keeps no indices."""
+    if not has_loops(x):
+        return channels_last(max_pool_reference(x))
+    from .elementwise import write_max_pool
+
+    out = empty_map(x, *x.shape[1:])
+    maps = as_array(x), as_array(out)
+    parallel_for(lambda first, last: write_max_pool(*maps, first, last), len(x))
+    return out
+
+
+@torch.library.custom_op("dots_zoo::max_pool_backward", mutates_args=())
+def max_pool_backward(grad: Tensor, maximum: Tensor, x: Tensor) -> Tensor:
+    """Return dL/dx, all (N, C, H, W): a gradient goes to the first pixel of a window that is its maximum."""
+    if not has_loops(grad, maximum, x):
+        indices = F.max_pool2d(x, 3, 1, 1, return_indices=True)[1]
+        sizes = [3, 3], [1, 1], [1, 1], [1, 1], False
+        return channels_last(torch.ops.aten.max_pool2d_with_indices_backward(grad, x, *sizes, indices))
+    from .elementwise import write_max_pool_gradient
+
+    out = empty_map(x, *x.shape[1:])
+    pull, highest, values = (as_array(channels_last(each)) for each in (grad, maximum, x))
+    maps = pull, highest, values, as_array(out)
+    parallel_for(lambda first, last: write_max_pool_gradient(*maps, first, last), len(x))
+    return out
+
+
+@max_pool.register_fake
+def _(x: Tensor) -> Tensor:
+    return empty_map(x, *x.shape[1:])
+
+
+@max_pool_backward.register_fake
+def _(grad: Tensor, maximum: Tensor, x: Tensor) -> Tensor:
+    return empty_map(x, *x.shape[1:])
+
+
+def _save_maximum(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs, output)
+
+
+def _max_pool_gradient(ctx: Any, grad: Tensor) -> Tensor:
+    x, maximum = ctx.saved_tensors
+    out: Tensor = max_pool_backward(grad, maximum, x)
+    return out
+
+
+max_pool.register_autograd(_max_pool_gradient, setup_context=_save_maximum)
+
+
+@torch.library.custom_op("dots_zoo::take_pixels", mutates_args=())
+def take_pixels(x: Tensor, first: int) -> Tensor:
+    """(N, C, H, W) -> x[:, :, first::2, first::2], channels last; nothing is kept for its gradient."""
+    return x[:, :, first::2, first::2].clone(memory_format=torch.channels_last)
+
+
+@torch.library.custom_op("dots_zoo::spread_pixels", mutates_args=())
+def spread_pixels(pixels: Tensor, first: int, height: int, width: int) -> Tensor:
+    """Return zeros (N, C, H, W), channels last, but for x[:, :, first::2, first::2]: the gradient of an index
+    is not channels last, and slows down all that it is added to.
+    """
+    out = empty_map(pixels, pixels.shape[1], height, width).zero_()
+    out[:, :, first::2, first::2] = pixels
+    return out
+
+
+@take_pixels.register_fake
+def _(x: Tensor, first: int) -> Tensor:
+    return x[:, :, first::2, first::2].clone(memory_format=torch.channels_last)
+
+
+@spread_pixels.register_fake
+def _(pixels: Tensor, first: int, height: int, width: int) -> Tensor:
+    return empty_map(pixels, pixels.shape[1], height, width)
+
+
+def _save_sides(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.first, ctx.sides = inputs[1], inputs[0].shape[2:]
+
+
+take_pixels.register_autograd(
+    lambda ctx, grad: (spread_pixels(grad, ctx.first, *ctx.sides), None), setup_context=_save_sides
+)
+spread_pixels.register_autograd(
+    lambda ctx, grad: (take_pixels(grad, ctx.first), None, None, None), setup_context=_save_sides
+)
+
+
+def every_other_pixel(x: Tensor) -> Tensor:
+    """Return x[:, :, ::2, ::2] as a map of its own, channels last, as is its gradient."""
+    out: Tensor = take_pixels(x, 0)
+    return out
+
+
+def even_odd_pixels(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return every other pixel, from the first and from the second on, each (N, C, H', W'): of an odd side
+    the latter end with zeros.
+    """
+    even, odd = take_pixels(x, 0), take_pixels(x, 1)
+    return even, F.pad(odd, [0, even.shape[3] - odd.shape[3], 0, even.shape[2] - odd.shape[2]])
