@@ -26,13 +26,8 @@ def sep_conv_blocks(operation: nn.Module) -> tuple[SepConvBlock, ...]:
 
 
 def has_fast_norm(module: nn.Module) -> TypeGuard[nn.BatchNorm2d]:
-    """Return True for a batch norm without affine, with torch's default eps and momentum."""
-    default = nn.BatchNorm2d(1)
-    return (
-        has_running_statistics(module)
-        and not module.affine
-        and (module.eps, module.momentum) == (default.eps, default.momentum)
-    )
+    """Return True for a batch norm with running statistics and without affine."""
+    return has_running_statistics(module) and not module.affine
 
 
 def _block(
