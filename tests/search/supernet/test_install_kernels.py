@@ -4,7 +4,6 @@ import copy
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +14,7 @@ from dots_zoo.runtime.errors import DotsZooError
 from dots_zoo.search.space.named import darts_space, named_space
 from dots_zoo.search.supernet import PartialChannels, Supernet, still_statistics, without_kernels
 from dots_zoo.search.supernet.install_kernels import install_kernels
+from helpers.paths import ROOT
 from helpers.supernets import OPERATION_STAGE, TOPOLOGY_STAGE, mixture_for, near, shape
 
 NASBENCH201 = named_space("S6")
@@ -207,8 +207,8 @@ from dots_zoo.search.methods.registry import Derivation
 from dots_zoo.search.run.run import search
 from dots_zoo.search.supernet import Supernet
 from dots_zoo.search.supernet.install_kernels import install_kernels
-from supernets import OPERATION_STAGE, shape
-from toy_search import toy_config, toy_data, toy_training
+from helpers.supernets import OPERATION_STAGE, shape
+from helpers.toy_search import toy_config, toy_data, toy_training
 config = toy_config("darts", epochs=1, warm_up=0, training=toy_training(kernels="off"))
 search("darts", config, Derivation(), "S2", toy_data(64), Path(sys.argv[1]), progress=False)
 print(*sys.modules)
@@ -219,7 +219,7 @@ print(*sys.modules)
 
 def test_a_search_with_kernels_off_imports_none_of_them(tmp_path):
     command = [sys.executable, "-c", SEARCH, str(tmp_path / "run")]
-    printed = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parent)
+    printed = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT / "tests")
     off, installed = (set(line.split()) for line in printed.stdout.splitlines())
     kernels = {"numba", "llvmlite", "dots_zoo.kernels.simd", "dots_zoo.search.supernet.fast_cell"}
     assert off.isdisjoint(kernels) and kernels <= installed
