@@ -1,5 +1,6 @@
 """Every command in the README and docs runs, save for those that need data, a GPU or an installation."""
 
+import ast
 import os
 import re
 import shlex
@@ -82,3 +83,35 @@ def test_links_lead_somewhere() -> None:
 
 def test_every_page_has_a_command_or_is_plain_text() -> None:
     assert sum(bool(commands(page)) for page in PAGES) >= 4
+
+
+ROW = re.compile(r"^\| [^|]+ \| `([^`|]+\.py)` \| (`.+`) \|$", re.MULTILINE)
+ROWS = ROW.findall((ROOT / "CONTRIBUTING.md").read_text())
+
+
+def test_contributing_says_where_things_are() -> None:
+    assert len(ROWS) >= 20
+
+
+@pytest.mark.parametrize(("path", "names"), ROWS)
+def test_what_contributing_names_is_there(path: str, names: str) -> None:
+    tree = ast.parse((ROOT / path).read_text())
+    defined: set[str] = set()
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            defined.add(node.name)
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            defined |= {target.id for target in targets if isinstance(target, ast.Name)}
+    assert set(re.findall(r"`(\w+)`", names)) <= defined
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=lambda page: page.name)
+def test_files_and_tests_that_a_page_names_are_there(page: Path) -> None:
+    """A path is written from the root of the repository, or from the package's folder."""
+    text = page.read_text()
+    for path in set(re.findall(r"`((?:\w+/)+\w+\.py)\b", text)) - {"tools/test.py"}:  # MMDetection's
+        assert (ROOT / path).is_file() or (ROOT / "dots_zoo" / path).is_file(), f"{page.name}: {path}"
+    tests = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    for name in re.findall(r"`(test_\w+)`", text):
+        assert f"def {name}(" in tests, f"{page.name}: {name}"

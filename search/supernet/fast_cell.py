@@ -29,7 +29,7 @@ from dots_zoo.kernels import (
     sep_conv_sum,
     weighted_sum,
 )
-from dots_zoo.ops import FactorizedReduce
+from dots_zoo.ops import OPS, FactorizedReduce
 
 from .cell import Nodes, SearchCell, SearchCell201
 from .mixed_op import MixedOp, SharedInputs
@@ -238,7 +238,7 @@ class FastCell:
             if column not in mixture.active[edge] or name == "none":
                 continue
             fast = self.candidates[edge].get(column)
-            dropped = bool(mixture.skip_dropout) and name == "skip_connect"
+            dropped = bool(mixture.skip_dropout) and OPS[name].skip
             if fast is not None and not dropped and is_fast_now(fast):
                 node.add(fast, weights[column], inputs)
                 continue

@@ -87,7 +87,7 @@ class MixedOp(nn.Module):
         for column, (name, weight) in enumerate(zip(self.names, weights.unbind(), strict=False)):
             if column in active and name != "none":
                 y = self.candidate(column, inputs)
-                if skip_dropout and name == "skip_connect":
+                if skip_dropout and OPS[name].skip:
                     y = F.dropout(y, skip_dropout, self.training)
                 terms.append(weight * y)
         if self.auxiliary is not None and auxiliary is not None:

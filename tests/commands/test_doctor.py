@@ -3,12 +3,12 @@
 import re
 import tomllib
 from importlib import metadata
-from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 
 from dots_zoo.commands import doctor
+from helpers.paths import ROOT
 
 
 def test_requirements_are_those_of_the_extra_alone() -> None:
@@ -37,7 +37,7 @@ def test_two_onnxruntimes_are_a_problem(monkeypatch: pytest.MonkeyPatch, both: b
 
 
 def test_the_floors_of_the_project_are_those_of_the_readme() -> None:
-    root = Path(__file__).parents[1]
+    root = ROOT
     project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
     floors = {r.name: str(r.specifier) for r in map(Requirement, project["dependencies"])}
     assert floors["torch"] == ">=2.8" and floors["torchvision"] == ">=0.23"

@@ -17,11 +17,11 @@ from PIL import Image
 
 from dots_zoo.commands import doctor
 from dots_zoo.openmm.progress import quiet
+from helpers.paths import ROOT
 
 with quiet():
     from helpers.tiny_mm import make_camvid, make_coco, write_config
 
-ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 # One process for all commands of an environment: importing torch takes longer than most of them.

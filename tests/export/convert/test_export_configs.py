@@ -2,7 +2,7 @@
 
 The default run takes the cheap ones. All of them, in minutes:
 
-    python tests/test_export_configs.py [precision]
+    python tests/export/convert/test_export_configs.py [precision]
 """
 
 import sys
