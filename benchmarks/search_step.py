@@ -7,7 +7,9 @@ Both take the same steps on the same images in turn, in one process, so that wha
 the same for both; a ratio is that of the minima, in CPU seconds of the process. A pair is the step of the
 logits and that of the weights, optimisers included; the plain one computes all gradients in both. Peak
 memory is that of a process of its own, over what it holds behind a step of one image, which has made the
-kernels that any step needs. Before anything is timed the two must agree on the loss.
+kernels that any step needs. `topology` is a step in which both operations of an edge have weight, `settled`
+one in which a single one has; neither side computes what has none. Before anything is timed the two must
+agree on the loss.
 """
 
 import argparse
@@ -131,7 +133,7 @@ def machine() -> dict[str, str]:
 def settings(quick: bool) -> list[tuple[str, Setting]]:
     """One axis at a time."""
     if quick:
-        return [("pair", Setting()), ("topology", Setting())]
+        return [(step, Setting()) for step in ("pair", "topology", "settled")]
     varied = [
         Setting(),
         *(Setting(batch=batch) for batch in (16, 64)),
@@ -141,7 +143,7 @@ def settings(quick: bool) -> list[tuple[str, Setting]]:
         *(Setting(memory=memory) for memory in ("lean", "checkpoint")),
     ]
     rows = [(step, setting) for step in ("pair", "topology") for setting in varied]
-    return rows + [(step, Setting()) for step in ("second order", "dropnas")]
+    return rows + [(step, Setting()) for step in ("settled", "second order", "dropnas")]
 
 
 def plot(rows: list[dict[str, Any]], path: str) -> None:
@@ -171,7 +173,7 @@ def main() -> None:
     parser.add_argument("--json")
     parser.add_argument("--plot")
     parser.add_argument("--repetitions", type=int, default=3)
-    parser.add_argument("--profile", choices=("pair", "topology", "second order", "dropnas"))
+    parser.add_argument("--profile", choices=("pair", "topology", "settled", "second order", "dropnas"))
     chosen = parser.parse_args()
     if chosen.profile:
         profile(chosen.profile)
@@ -186,6 +188,7 @@ def main() -> None:
         **machine(),
         "pair_ratio": rows[0]["cpu_ratio"],
         "topology_ratio": next(row for row in rows if row["step"] == "topology")["cpu_ratio"],
+        "settled_ratio": next(row for row in rows if row["step"] == "settled")["cpu_ratio"],
         "memory_ratio": memory["pair"]["fast"] / memory["pair"]["plain"],
         "topology_memory_ratio": memory["topology"]["fast"] / memory["topology"]["plain"],
         "operator_calls": operator_calls(),

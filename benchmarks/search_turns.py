@@ -16,14 +16,21 @@ from dots_zoo.data.datasets import ImageData
 from dots_zoo.search.methods.darts import unrolled
 from dots_zoo.search.methods.dots import group_relaxation
 from dots_zoo.search.methods.dropnas import DropnasConfig, train_dropped
-from dots_zoo.search.methods.topology import TopologyConfig, topology_choices, topology_relaxation
+from dots_zoo.search.methods.topology import (
+    TopologyConfig,
+    settled_operations,
+    topology_choices,
+    topology_relaxation,
+)
 from dots_zoo.search.space.discretise import survivors
 from dots_zoo.search.space.named import groups_by_weights, named_space
 from dots_zoo.search.stages.config import TrainingConfig
 from dots_zoo.search.stages.init_stage import fresh, sgd
 from dots_zoo.search.stages.operation_search import operation_choices, softmax_relaxation
-from dots_zoo.search.stages.stage import Figures, Moment, Run, Turn
+from dots_zoo.search.stages.stage import Figures, Moment, Run, Search, Turn
 from dots_zoo.search.stages.steps import bilevel, classify, one_level, update_logits, update_weights
+
+EPOCH = Moment(0, 30)  # of the second half of a topology search
 
 
 @dataclass(frozen=True)
@@ -65,7 +72,7 @@ def turns(step: str, setting: Setting) -> tuple[Turn, Turn]:
     run = Run(training, data, {}, Accelerator(cpu=True))
     full = named_space("S0")
     alphas = {kind: torch.randn(14, 8, generator=draws) for kind in full.kinds}
-    if step == "topology":
+    if step in ("topology", "settled"):
         space = survivors(full, alphas, groups_by_weights(), 1)
         choices: Any = partial(topology_choices, "pairs")
         relax: Any = partial(topology_relaxation, "pairs", TopologyConfig(), 0)
@@ -75,6 +82,8 @@ def turns(step: str, setting: Setting) -> tuple[Turn, Turn]:
     ours = fresh("benchmark", setting.cells, lambda before: space, choices)(run, None, Moment(0, 0))
     for logits in ours.logits.values():
         logits.data.copy_(torch.randn(logits.shape, generator=draws))
+    if step == "settled":
+        ours = settled(ours)
     plain = PlainSupernet(space, training.channels, setting.cells, 10, full)
     for mine, theirs in zip(ours.supernet.parameters(), plain.used(), strict=True):
         theirs.data.copy_(mine.data)
@@ -93,9 +102,20 @@ def turns(step: str, setting: Setting) -> tuple[Turn, Turn]:
     ]
     last = [(x.contiguous(memory_format=torch.channels_last), y) for x, y in batches]
     return (
-        Turn(run, ours, relax(ours), Moment(0, 30), last[0], last[1]),
-        Turn(run, theirs_search, relax(theirs_search), Moment(0, 30), batches[0], batches[1]),
+        Turn(run, ours, relax(ours), EPOCH, last[0], last[1]),
+        Turn(run, theirs_search, relax(theirs_search), EPOCH, batches[0], batches[1]),
     )
+
+
+def settled(search: Search) -> Search:
+    """Return the search with one operation of non-zero weight on every edge; the others rest."""
+    for name, logits in search.logits.items():
+        if name.startswith("alpha"):
+            logits.data.copy_(logits.argsort(dim=1).double())  # a whole apart, at a temperature below 1e-3
+    resting = settled_operations(TopologyConfig(), 0, search, EPOCH, steps=1000)
+    computed = [(search.open[name] & ~mask).sum(dim=1) for name, mask in resting.items()]
+    assert all((count == 1).all() for count in computed), "every edge has one operation with weight"
+    return replace(search, resting=resting)
 
 
 def step_of(step: str, plain: bool) -> Callable[[Turn], Figures]:
@@ -103,6 +123,7 @@ def step_of(step: str, plain: bool) -> Callable[[Turn], Figures]:
         return plain_bilevel if plain else bilevel
     return {
         "topology": one_level,
+        "settled": one_level,
         "second order": unrolled,
         "dropnas": partial(train_dropped, DropnasConfig()),
     }[step]

@@ -20,11 +20,13 @@ print(kept, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told")
 def test_a_tensor_takes_the_place_of_one_that_is_gone_without_page_faults() -> None:
-    found = {}
-    for word in ("keep", "leave"):
-        run = subprocess.run(
-            [sys.executable, "-c", PROGRAM, word], check=True, capture_output=True, text=True
-        )
-        found[word] = run.stdout.split()
-    assert found["keep"][0] == "True"
-    assert int(found["leave"][1]) > 10 * 16000 > 4 * int(found["keep"][1])
+    kept = [faults("keep") for _ in range(3)]  # a machine that reclaims memory adds some, and takes none away
+    assert {word for word, _ in kept} == {"True"}
+    assert faults("leave")[1] > 10 * 16000 > 4 * min(count for _, count in kept)
+
+
+def faults(word: str) -> tuple[str, int]:
+    """Return whether memory is kept, and the page faults of ten tensors."""
+    run = subprocess.run([sys.executable, "-c", PROGRAM, word], check=True, capture_output=True, text=True)
+    kept, count = run.stdout.split()
+    return kept, int(count)
