@@ -17,6 +17,7 @@ from dots_zoo.data import DataOptions, Dataset, ImageData, add_dataset, load_dat
 from dots_zoo.drawing.draw import draw
 from dots_zoo.genotype import load_genotype, primitives, to_text
 from dots_zoo.macro import cifar
+from dots_zoo.reference import resolve
 from dots_zoo.runtime.errors import DotsZooError
 from dots_zoo.search.methods.darts import DartsConfig, darts_training
 from dots_zoo.search.methods.darts import stages as darts_stages
@@ -108,10 +109,12 @@ def test_an_operation_is_searched_drawn_trained_and_exported(name: str, build: A
 
     path = dots_zoo.save_genotype(genotype, tmp_path / "cell.json")
     run_training(str(path), "digits", tmp_path / "net")
+    from dots_zoo.export.convert.options import ExportOptions
     from dots_zoo.export.convert.to_onnx import export_onnx
 
     model = timm.create_model(f"local-dir:{tmp_path / 'net'}", pretrained=True)
-    export_onnx(model, tmp_path / "m.onnx", input_size=(1, 8, 8), exporter="torchscript")
+    options = ExportOptions(input_size=(1, 8, 8), exporter="torchscript")
+    export_onnx(model, tmp_path / "m.onnx", options)
     facts = {entry.key: entry.value for entry in onnx.load(str(tmp_path / "m.onnx")).metadata_props}
     assert facts["genotype"] == to_text(genotype) and json.loads(facts["parity"])["outputs"]
 
@@ -307,13 +310,12 @@ def test_a_macro_architecture_builds_any_cell_under_its_timm_name(tmp_path: Path
 
 
 def test_the_smallest_macro_architecture_that_is_usual_for_a_size_is_taken(tmp_path: Path) -> None:
-    from dots_zoo.train.model import named
-
     dots_zoo.add_macro(MacroArchitecture("narrow", cifar, channels=4, layers=3, usual_up_to=16))
-    sizes = {size: named("darts_pt_cifar10_s0_1", ModelOptions(), size)[0] for size in (16, 17, 64, 65)}
+    cell = "darts_pt_cifar10_s0_1"
+    sizes = {size: resolve(cell, size=size).architecture for size in (16, 17, 64, 65)}
     assert sizes == {16: "cell_narrow", 17: "cell_cifar", 64: "cell_cifar", 65: "cell_mobile"}
     with pytest.raises(DotsZooError, match="macro: expected one of mobile, .*narrow, got 'wide'"):
-        named("darts_pt_cifar10_s0_1", ModelOptions(macro="wide"), 32)
+        resolve(cell, macro="wide")
 
 
 @pytest.mark.parametrize("name", ["", "a b", "x~0", "a|b", "-x", "x" * 41, 3])

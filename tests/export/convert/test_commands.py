@@ -31,7 +31,7 @@ def export(output: Path, name: str = "test_byobnet", **options: Any) -> Any:
 
 
 def test_from_a_checkpoint_to_a_file(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
-    done = export(tmp_path / "m.onnx", commands.Weights(checkpoint))
+    done = export(tmp_path / "m.onnx", checkpoint=checkpoint)
     assert not done.fitted_for_check  # it has the weights of the checkpoint
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("test_byobnet: image (batch, 3, 32, 32) -> logits; ")

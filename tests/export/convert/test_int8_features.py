@@ -13,9 +13,10 @@ from PIL import Image
 from torch import nn
 
 import dots_zoo
+from dots_zoo.export.convert.options import ExportOptions, Lowering
 from dots_zoo.export.convert.precision import Target, to_int8
 from dots_zoo.export.convert.prove import read_images
-from dots_zoo.export.convert.to_onnx import Lowering, export_onnx
+from dots_zoo.export.convert.to_onnx import export_onnx
 from dots_zoo.export.ort_session import open_session
 from helpers.fitting import fitted, images
 
@@ -45,14 +46,10 @@ def backbone(name: str) -> tuple[nn.Module, int]:
 def test_feature_maps_reach_down_as_far_as_those_of_torch(name: str, photos: Path, tmp_path: Path) -> None:
     model, size = backbone(name)
     lowering = Lowering("int8", "cpu", calibration=photos)
-    done = export_onnx(
-        model,
-        tmp_path / "m.onnx",
-        task="features",
-        input_size=(3, size, size),
-        lowering=lowering,
-        exporter="torchscript",
+    options = ExportOptions(
+        task="features", input_size=(3, size, size), lowering=lowering, exporter="torchscript"
     )
+    done = export_onnx(model, tmp_path / "m.onnx", options)
     assert done.parity.error < 0.3  # of 0.5 allowed
     config: Any = model.pretrained_cfg
     batch, _ = read_images(photos, (3, size, size), config["mean"], config["std"])

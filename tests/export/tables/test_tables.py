@@ -26,6 +26,7 @@ from dots_zoo.export.tables.paper_tables import (
     Table,
 )
 from dots_zoo.runtime.errors import DotsZooError
+from helpers.paths import GOLDEN
 
 SMALL = Table(
     key="small",
@@ -126,7 +127,8 @@ def test_every_network_of_the_tables_is_there():
     for network in networks.values():
         known = timm.list_models() if network.library == "timm" else torchvision.models.list_models()
         assert network.name in known
-    assert len(tables.registered()) == 26
+    registered = {item.network.name for item in tables.registered()}  # other tests may have added some
+    assert json.loads((GOLDEN / "costs.json").read_text()).keys() <= registered
     files = [item.file for item in tables.items()]
     assert len(files) == len(set(files)) and {"dots_imagenet_224x224.onnx", "darts_v1_32x32.onnx"} <= set(
         files

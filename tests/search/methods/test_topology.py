@@ -26,7 +26,7 @@ class Searched:
     """As much of a Search as a relaxation looks at."""
 
     def __init__(self, rule, alpha=None, beta=None):
-        self.space, self.logits, self.open = SPACE, {}, {}
+        self.space, self.logits, self.open, self.resting = SPACE, {}, {}, {}
         for kind in SPACE.kinds:
             choices = {"alpha": operation_choice(SPACE, kind), "beta": edge_choice(SPACE, rule)}
             for name, given in (("alpha", alpha), ("beta", beta)):

@@ -241,7 +241,11 @@ def test_a_nas_bench_201_supernet_has_three_equal_stages_and_the_cifar_stem(chan
 
 def test_an_operation_needs_neither_a_relu_nor_a_norm(monkeypatch):
     monkeypatch.setitem(
-        OPS, "noise", lambda channels, stride, affine: nn.Conv2d(channels, channels, 1, stride)
+        OPS,
+        "noise",
+        replace(
+            OPS["noise"], build=lambda channels, stride, affine: nn.Conv2d(channels, channels, 1, stride)
+        ),
     )
     cell, (a, b), weights = first_cell(("noise",))
     one, other = (edge.operations["0"] for edge in cell.nodes.edges)
