@@ -1,5 +1,7 @@
-"""What a search is made of: `stage`, `init_stage`, `steps`, `loop` (the one training loop), `validate`.
+"""Stages of a search and the training loop that runs them.
 
-`operation_search` is what operation searches share, `config` the numbers that every search has, `split` the
-parts of the training images, `checkpoint` what is kept of a search, `gumbel` and `auxiliary_skip` what
-several methods use."""
+Reading order: `stage` (the data types), `init_stage` (how a stage begins), `steps` (training steps), `loop`
+(the one training loop), `validate` (accuracy on the validation split). `operation_search` is shared by all
+operation searches, `config` holds the hyperparameters that every search has, `split` divides the training
+images, `checkpoint` saves and loads a search; `gumbel`, `auxiliary_skip` and `resting` serve several methods.
+"""

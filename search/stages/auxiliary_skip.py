@@ -1,4 +1,4 @@
-"""The auxiliary branch of DARTS-, and how its weight falls; any operation search can have one.
+"""The auxiliary branch of DARTS- and the schedule of its weight; any operation search can have one.
 
 Source: DARTS- (ICLR 2021), Eq. 4 (the branch), Algorithm 1 and Sec. 4.4 (decay: linear, cosine, step at epoch
 45, hold and decay over the last 50 epochs; beta_0; a 1x1 projection that starts as the identity instead).
@@ -23,10 +23,10 @@ class AuxiliaryConfig:
         branch: none, a skip connection, or a 1x1 convolution that starts as the identity; where the
             resolution halves, a FactorizedReduce either way.
         weight: beta_0, at the first epoch.
-        decay: of beta to zero. linear and cosine reach it at the last epoch, step at `decay_epoch`; hold
+        decay: schedule of beta. linear and cosine reach zero at the last epoch, step at `decay_epoch`; hold
             keeps beta_0 until `decay_epochs` before the end and falls linearly from there.
-        decay_epoch: of step, the first epoch without the branch.
-        decay_epochs: of hold.
+        decay_epoch: first epoch without the branch, for step.
+        decay_epochs: epochs over which beta falls at the end, for hold.
     """
 
     branch: Auxiliary = "skip"
@@ -41,7 +41,7 @@ class AuxiliaryConfig:
 
 
 def auxiliary_weight(config: AuxiliaryConfig, epoch: int, epochs: int) -> float:
-    """beta at an epoch of a search of `epochs`; zero after it."""
+    """Return beta at an epoch of a search of `epochs`, zero after the last one."""
     if epoch >= epochs or config.branch == "none":
         return 0.0
     done = epoch / max(1, epochs - 1)
@@ -58,7 +58,7 @@ def auxiliary_weight(config: AuxiliaryConfig, epoch: int, epochs: int) -> float:
 def with_auxiliary(
     relax: Callable[[Search], Relaxation], config: AuxiliaryConfig, epochs: int, start: int = 0
 ) -> Callable[[Search], Relaxation]:
-    """The same relaxation with the branch beside it, for `epochs` of a run from epoch `start`."""
+    """Add the auxiliary branch to a relaxation, for `epochs` of a run from epoch `start`."""
 
     def relax_beside(search: Search) -> Relaxation:
         plain = relax(search)

@@ -1,8 +1,9 @@
-"""Where a search stands, in a file and back: everything that its next step looks at.
+"""Save and load the state of a search: everything that its next step depends on.
 
 Draws depend on the seed, the epoch and the step alone (`dots_zoo/runtime/seeding.py`), so no random state is
-kept. The supernet is built again from its space and its shape, which later stages choose by what was found
-before."""
+saved. The supernet is rebuilt from its space and its shape, which in later stages depend on earlier
+decisions.
+"""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -29,9 +30,15 @@ from .stage import Figures, Run, Search
 
 @dataclass(frozen=True)
 class Place:
-    """The next step is `step` of round `done` of stage `stage`; a round is an epoch, or a decision.
+    """The position of a search: its next step is `step` of round `done` of stage `stage`.
 
-    epoch: over all stages. told: Epochs given so far. seconds: of the epoch so far.
+    Args:
+        stage: index of the stage.
+        done: completed rounds of the stage; a round is an epoch, or a decision.
+        epoch: index of the epoch over all stages.
+        step: steps completed in the epoch.
+        told: Epochs given so far.
+        seconds: time spent in the epoch so far.
     """
 
     stage: int = 0
@@ -44,7 +51,13 @@ class Place:
 
 @dataclass(frozen=True)
 class Standing:
-    """A search on its way. seen: the figures of the steps of this epoch so far."""
+    """A search in progress.
+
+    Args:
+        place: its position.
+        search: its state.
+        seen: figures of the completed steps of the epoch.
+    """
 
     place: Place
     search: Search
@@ -53,12 +66,19 @@ class Standing:
 
 @dataclass
 class Keeper:
-    """Keeps where a search stands in `folder`: after every round, and within it after a step that is due.
+    """The writer of checkpoints: after every round, and within a round after a step that is due.
 
-    seconds: between two files; 0 keeps every step. identity: what a search has to share to go on. stop:
-    whether the process has been told to end; it does so behind the step, once that is kept. Of several
-    processes the first writes, and all end where one is told to. aside: the folder for searches as a stage
-    left them, which stay.
+    With several processes the first one writes, and all end when any of them has been told to.
+
+    Args:
+        folder: of the checkpoints.
+        seconds: between two checkpoints; 0 writes one after every step.
+        identity: settings that a search has to share with a checkpoint to resume from it.
+        stop: returns True once the process has been told to end; it does so after the step, once that is
+            saved.
+        aside: folder for the search as a stage left it; these files stay.
+        last: the latest checkpoint.
+        kept_at: time of the latest checkpoint, monotonic.
     """
 
     folder: Path
@@ -70,18 +90,26 @@ class Keeper:
     kept_at: float = field(default_factory=time.monotonic)
 
     def saved(self, processes: Processes = ALONE) -> Saved | None:
-        """Of the run before; damaged files are told of. Raises DotsZooError where none can be used."""
-        found = load_state(self.folder, self.identity)
-        if found is None:
+        """Return the latest checkpoint that can be used, None if there is none; warn about damaged files.
+
+        Raises:
+            DotsZooError: if there are checkpoints and none can be used.
+        """
+        state = load_state(self.folder, self.identity)
+        if state is None:
             return None
-        processes.refuse_another_number(found.path, found.facts)
-        self.last = found.path
-        for sentence in found.damaged if processes.first else ():
+        processes.refuse_another_number(state.path, state.facts)
+        self.last = state.path
+        for sentence in state.damaged if processes.first else ():
             print(f"{sentence}; going on from {self.last}")
-        return found
+        return state
 
     def keep(self, standing: Standing, processes: Processes) -> None:
-        """Write it. Raises SystemExit where a process has been told to end."""
+        """Write a checkpoint.
+
+        Raises:
+            SystemExit: after writing, if a process has been told to end.
+        """
         processes.first_does(lambda: self._write(standing, processes.count))
         self.kept_at = time.monotonic()
         if processes.any(self.stop()):
@@ -92,33 +120,33 @@ class Keeper:
         self.last = save_state(self.folder, tensors_of(standing), facts, self.identity)
 
     def keep_aside(self, name: str, standing: Standing, processes: Processes) -> None:
-        """Write it under a name, beside the last two that `keep` has written."""
+        """Write the search under a name of its own, which later checkpoints do not replace."""
         if self.aside is not None:
             processes.first_does(partial(self._write_aside, self.aside / name, standing))
 
     def _write_aside(self, folder: Path, standing: Standing) -> None:
-        with suppress(OSError):  # save_state says what is wrong
+        with suppress(OSError):  # save_state reports what is wrong
             folder.parent.mkdir(exist_ok=True)
         save_state(folder, tensors_of(standing), facts_of(standing), self.identity)
 
     def is_due(self, processes: Processes) -> bool:
-        """Whether the step that ends is one to keep."""
+        """Return True if a checkpoint is due after the current step."""
         return processes.any(self.stop() or time.monotonic() - self.kept_at >= self.seconds)
 
 
 def tensors_of(standing: Standing) -> dict[str, Tensor]:
-    """Every tensor by its name in a file."""
+    """Return every tensor of a search in progress, by its name in a file."""
     search = standing.search
-    found = {f"supernet.{name}": tensor for name, tensor in search.supernet.state_dict().items()}
-    found |= {f"logits.{name}": tensor for name, tensor in search.logits.items()}
-    found |= {f"open.{name}": tensor for name, tensor in search.open.items()}
-    found |= {f"memory.{name}": tensor for name, tensor in search.memory.items()}
-    found |= {f"resting.{name}": tensor for name, tensor in search.resting.items()}
-    found |= _optimiser_tensors("sgd", search.weights_optimiser, search.supernet.named_parameters())
-    found |= _optimiser_tensors("adam", search.logits_optimiser, search.logits.items())
+    tensors = {f"supernet.{name}": tensor for name, tensor in search.supernet.state_dict().items()}
+    tensors |= {f"logits.{name}": tensor for name, tensor in search.logits.items()}
+    tensors |= {f"open.{name}": tensor for name, tensor in search.open.items()}
+    tensors |= {f"memory.{name}": tensor for name, tensor in search.memory.items()}
+    tensors |= {f"resting.{name}": tensor for name, tensor in search.resting.items()}
+    tensors |= _optimiser_tensors("sgd", search.weights_optimiser, search.supernet.named_parameters())
+    tensors |= _optimiser_tensors("adam", search.logits_optimiser, search.logits.items())
     if scalars := [scalar for figures in standing.seen for scalar in figures.values()]:
-        found["seen"] = torch.stack(scalars)
-    return found
+        tensors["seen"] = torch.stack(scalars)
+    return tensors
 
 
 def _optimiser_tensors(kind: str, optimiser: Optimizer, named: Any) -> dict[str, Tensor]:
@@ -131,7 +159,7 @@ def _optimiser_tensors(kind: str, optimiser: Optimizer, named: Any) -> dict[str,
 
 
 def facts_of(standing: Standing) -> dict[str, Any]:
-    """What is not a tensor, as JSON."""
+    """Return everything that is not a tensor, as JSON values."""
     search = standing.search
     return {
         "place": asdict(standing.place),
@@ -143,7 +171,11 @@ def facts_of(standing: Standing) -> dict[str, Any]:
 
 
 def standing_of(saved: Saved, run: Run) -> Standing:
-    """The search that a file holds, on the run's device. Raises DotsZooError where it does not hold one."""
+    """Return the search that a checkpoint holds, on the run's device.
+
+    Raises:
+        DotsZooError: if it was written by another version or is not that of a search.
+    """
     device, facts = run.accelerator.device, saved.facts
     tensors = {name: tensor.to(device) for name, tensor in saved.tensors.items()}
     try:
@@ -163,7 +195,7 @@ def _search(facts: Mapping[str, Any], tensors: Mapping[str, Tensor], run: Run) -
     supernet = build_supernet(space, shape, run)
     supernet.load_state_dict(_under("supernet.", tensors))
     logits = {name: nn.Parameter(tensors[f"logits.{name}"]) for name in choices}
-    found = Search(
+    search = Search(
         space=space,
         choices=choices,
         supernet=supernet,
@@ -172,13 +204,13 @@ def _search(facts: Mapping[str, Any], tensors: Mapping[str, Tensor], run: Run) -
         weights_optimiser=sgd(supernet, run.training),
         logits_optimiser=adam(logits.values(), run.training),
     )
-    _restore("sgd", found.weights_optimiser, dict(supernet.named_parameters()), tensors)
-    _restore("adam", found.logits_optimiser, logits, tensors)
+    _restore("sgd", search.weights_optimiser, dict(supernet.named_parameters()), tensors)
+    _restore("adam", search.logits_optimiser, logits, tensors)
     memory, resting = (
         {name: tensor.cpu() for name, tensor in _under(prefix, tensors).items()}
         for prefix in ("memory.", "resting.")
     )
-    return replace(found, memory=memory, resting=resting)
+    return replace(search, memory=memory, resting=resting)
 
 
 def _restore(

@@ -1,4 +1,4 @@
-"""The numbers that every search has; a method's own stand in its file.
+"""The hyperparameters that every search has; those of a method are in its file.
 
 Defaults are those of DOTS for CIFAR-10; every field is also an option and a YAML key.
 """
@@ -17,8 +17,8 @@ class WeightsConfig:
     """SGD with a cosine over all epochs of the search, for the weights of the supernet.
 
     Args:
-        learning_rate: at the first epoch.
-        learning_rate_end: that the cosine reaches after the last epoch.
+        learning_rate: of SGD, at the first epoch.
+        learning_rate_end: of SGD, after the last epoch.
         momentum: of SGD.
         weight_decay: of SGD.
         clip: largest norm of a gradient step.
@@ -48,18 +48,18 @@ class LogitsConfig:
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """What the training loop needs, whatever the method.
+    """Options of the training loop, whatever the method.
 
     Args:
         seed: every draw of the run derives from it.
         channels: width of the first cells of the supernet.
         batch_size: images in a step; an incomplete last batch is left out.
         augmentation: how training images are varied; DARTS cuts out squares for retraining only.
-        class_fractions: shares of every class's images that the two halves of the data are; if not given they
-            halve the images at random.
+        class_fractions: shares of every class's images in the training and in the validation split; if not
+            given the splits are random halves of the images.
         stem: cifar keeps the resolution, imagenet divides it by 8 before the first cell.
         precision: "bf16" runs the supernet under autocast.
-        memory: what a step keeps for its backward pass. fast keeps what is dear to compute again, lean less,
+        memory: what a step keeps for its backward pass. fast keeps what is expensive to recompute, lean less,
             checkpoint the outputs of the cells only; the results are the same.
         kernels: on compiles loops that make a step on a CPU several times as fast, off computes as the papers
             write it, auto compiles where a search is long enough; the results are the same up to rounding.
@@ -84,14 +84,14 @@ class TrainingConfig:
 
 
 def least(place: str, **limits: tuple[float, float]) -> None:
-    """Raises DotsZooError where a number, given as name=(value, least), is too small."""
+    """Raise DotsZooError if a value, given as name=(value, least), is too small."""
     for name, (value, limit) in limits.items():
         if value < limit:
             raise DotsZooError(f"{place}{name}: expected {limit} or more, got {value}")
 
 
 def check_span(epochs: int, warm_up: int, cells: int) -> None:
-    """Raises DotsZooError where an operation search of these numbers cannot be built."""
+    """Raise DotsZooError if an operation search of this length and depth cannot be built."""
     least("", epochs=(epochs, 1), warm_up=(warm_up, 0), cells=(cells, 3))
     if warm_up >= epochs:
         raise DotsZooError(f"warm_up: expected fewer epochs than the {epochs} of the search, got {warm_up}")

@@ -1,7 +1,7 @@
-"""How a stage begins: with a new search, with the one before, or with a decision taken in it.
+"""Initialisation of a stage: a new search, the one of the stage before, or that with a decision taken.
 
 Source: DARTS (ICLR 2019), Sec. 3.1 (optimisers); DOTS (CVPR 2021), supplementary, Sec. 1. A decision closes
-alternatives; nothing is rebuilt, so what is learned stays.
+alternatives; nothing is rebuilt, so learned weights stay.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -31,11 +31,22 @@ def fresh(
     partial: PartialChannels = NO_PARTIAL_CHANNELS,
     auxiliary: Auxiliary = "none",
 ) -> Callable[[Run, Search | None, Moment], Search]:
-    """Begin with a new supernet, new optimisers, and logits of zero: every alternative weighs the same."""
+    """Return the initialisation of a stage with a new supernet, new optimisers and logits of zero.
+
+    All alternatives of a row then have equal weights.
+
+    Args:
+        name: of the supernet; its initial weights are seeded by it.
+        cells: depth of the supernet.
+        space: search of the stage before (None for the first stage) -> space of the supernet.
+        choices: space -> name of the logits -> what they decide.
+        partial: channels that pass through the candidates.
+        auxiliary: branch beside every edge.
+    """
 
     def begin(run: Run, before: Search | None, moment: Moment) -> Search:
         training, data, device = run.training, run.data, run.accelerator.device
-        found = space(before)
+        cell_space = space(before)
         shape = Shape(
             channels=training.channels,
             cells=cells,
@@ -47,11 +58,11 @@ def fresh(
             memory=training.memory,
         )
         with seeded(torch.device("cpu"), training.seed, "supernet", name):
-            supernet = build_supernet(found, shape, run)
-        named = choices(found)
+            supernet = build_supernet(cell_space, shape, run)
+        named = choices(cell_space)
         logits = {k: nn.Parameter(torch.zeros(c.shape, device=device)) for k, c in named.items()}
         return Search(
-            space=found,
+            space=cell_space,
             choices=named,
             supernet=supernet,
             logits=logits,
@@ -64,10 +75,10 @@ def fresh(
 
 
 def build_supernet(space: SearchSpace, shape: Shape, run: Run) -> Supernet:
-    """Return a supernet on the run's device, channels last, with kernels where they are on.
+    """Return a supernet on the run's device, channels last, with kernels if they are on.
 
     Raises:
-        DotsZooError: where they are on and cannot be installed.
+        DotsZooError: if they are on and cannot be installed.
     """
     supernet = Supernet(space, shape).to(run.accelerator.device).to(memory_format=torch.channels_last)
     if run.training.kernels == "on":
@@ -76,7 +87,7 @@ def build_supernet(space: SearchSpace, shape: Shape, run: Run) -> Supernet:
 
 
 def sgd(supernet: Supernet, training: TrainingConfig) -> SGD:
-    """A new optimiser of the weights."""
+    """Return a new optimiser of the weights."""
     numbers = training.weights
     return SGD(
         supernet.parameters(), numbers.learning_rate, numbers.momentum, weight_decay=numbers.weight_decay
@@ -84,32 +95,32 @@ def sgd(supernet: Supernet, training: TrainingConfig) -> SGD:
 
 
 def adam(logits: Iterable[nn.Parameter], training: TrainingConfig) -> Adam:
-    """A new optimiser of the logits."""
+    """Return a new optimiser of the logits."""
     numbers = training.logits
     return Adam(logits, numbers.learning_rate, numbers.betas, weight_decay=numbers.weight_decay)
 
 
 def carry_on(run: Run, before: Search | None, moment: Moment) -> Search:
-    """Begin where the stage before ended."""
+    """Return the search as the stage before left it."""
     assert before is not None, "the first stage has nothing to carry on"
     return before
 
 
 def decide(search: Search, name: str, row: int, column: int) -> Search:
-    """Choose an alternative: no other of its row stays open."""
+    """Choose an alternative of a row: close all others."""
     return _with_row(search, name, row, torch.arange(search.open[name].shape[1]) == column)
 
 
 def close_edge(search: Search, kind: str, edge: int) -> Search:
-    """Take an edge out: its operations, and its own weight where edges have one."""
-    found = _with_row(search, f"alpha.{kind}", edge, torch.tensor(False))
+    """Close an edge: its operations, and its own weight where edges have one."""
+    without_operations = _with_row(search, f"alpha.{kind}", edge, torch.tensor(False))
     beta = f"beta.{kind}"
     if beta not in search.open:
-        return found
+        return without_operations
     node = search.space.edges[edge][0]
     row = search.space.nodes.index(node)
     own = torch.arange(search.open[beta].shape[1]) == search.space.incoming(node).index(edge)
-    return _with_row(found, beta, row, search.open[beta][row] & ~own)
+    return _with_row(without_operations, beta, row, search.open[beta][row] & ~own)
 
 
 def _with_row(search: Search, name: str, row: int, opened: Tensor) -> Search:

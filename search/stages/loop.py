@@ -1,12 +1,12 @@
-"""The one training loop that every method runs through: stages in, an Epoch after every epoch out.
+"""The one training loop, for every method: it runs stages and yields an Epoch after every epoch.
 
 Source: DARTS (ICLR 2019), Algorithm 1. It is deterministic: order, augmentation and all other draws of a step
 depend on the seed, the epoch and the step (`dots_zoo.runtime.seeding`), and the caller's random state is left
 alone.
 
-Several processes take a share each of every batch. What is drawn of the architecture (the order of the
-images, Gumbel noise, dropped operations, shaken weights, decisions) is the same in all of them; what is drawn
-of their images (augmentation, dropout behind skip connections, `noise`) each draws for itself.
+Several processes share every batch. Draws that concern the architecture (the order of the images, Gumbel
+noise, dropped operations, perturbed weights, decisions) are the same in all of them; draws that concern
+images (augmentation, dropout after skip connections, `noise`) differ.
 """
 
 import math
@@ -35,7 +35,7 @@ from .split import Part, split
 from .stage import Batch, Epoch, Figures, Moment, Relaxation, Run, Search, Stage, Turn
 from .validate import validate
 
-# Beside the progress bar.
+# Figures beside the progress bar.
 SHOWN = ("loss", "accuracy", "architecture_loss", "architecture_accuracy", "validation_accuracy", "entropy")
 
 
@@ -48,11 +48,19 @@ def run_stages(
     saved: Saved | None = None,
     progress: bool = True,
 ) -> Iterator[Epoch]:
-    """Train through all stages, giving an Epoch after each epoch; the last one's cells are what was found.
+    """Train through all stages and yield an Epoch after each epoch; the last one holds the final cells.
 
-    keeper: keeps where the search stands. saved: where it stood; it goes on from there, and gives no Epoch
-    again that was kept. Raises DotsZooError at once where a part of the images does not fill one batch, the
-    processes cannot share it, or what was saved cannot be used, and on the way where a loss is not finite.
+    Args:
+        stages: of the search, in order.
+        training: options of the training loop.
+        data: images and labels.
+        keeper: writer of checkpoints.
+        saved: checkpoint to resume from; Epochs given before it are not given again.
+        progress: show a progress bar.
+
+    Raises:
+        DotsZooError: at once if a part of the images does not fill one batch, the processes cannot share it,
+            or the checkpoint cannot be used; during training if a loss is not finite.
     """
     run = run_of(training, data)
     steps = [stage.epochs * steps_of(stage, run) for stage in stages]
@@ -62,7 +70,7 @@ def run_stages(
 
 
 def run_of(training: TrainingConfig, data: Data) -> Run:
-    """Return what stays the same from the first step to the last, on the device of this process."""
+    """Return the constants of a run, on the device of this process."""
     accelerator = Accelerator(mixed_precision=training.precision)
     return Run(
         training=training,
@@ -80,14 +88,14 @@ def _epochs(
     search, seed = None if standing is None else standing.search, run.training.seed
     with bar:
         bar.update(_steps_before(stages, run, place))
-        for number, stage in enumerate(stages[place.stage :], place.stage):
+        for index, stage in enumerate(stages[place.stage :], place.stage):
             bar.set_description(stage.name)
             began = time.perf_counter()
-            if search is None or number > place.stage:
+            if search is None or index > place.stage:
                 search = stage.begin(run, search, Moment(seed, place.epoch))
-                place = Place(stage=number, epoch=place.epoch, told=place.told)
+                place = Place(stage=index, epoch=place.epoch, told=place.told)
             for done in range(place.done, max(1, stage.epochs)):
-                if not place.step:  # what rests in an epoch is decided once, before it
+                if not place.step:  # resting operations are chosen once for an epoch
                     steps = steps_of(stage, run) if stage.epochs else 0
                     masks = stage.rest(search, Moment(seed, place.epoch), steps) if stage.rest else {}
                     search = replace(search, resting=masks)
@@ -95,16 +103,16 @@ def _epochs(
                 if not stage.epochs:  # a decision
                     figures = {"seconds": time.perf_counter() - began}
                 else:
-                    turn = Standing(place, search, standing.seen if standing and place.step else ())
-                    figures = train_epoch(stage, run, turn, relaxation, keeper, bar)
-                told = describe(stage, run, search, relaxation, place.epoch, figures)
-                shown = {k: f"{v:.3f}" for k, v in told.figures.items() if k.startswith(SHOWN)}
+                    standing_now = Standing(place, search, standing.seen if standing and place.step else ())
+                    figures = train_epoch(stage, run, standing_now, relaxation, keeper, bar)
+                report = describe(stage, run, search, relaxation, place.epoch, figures)
+                shown = {k: f"{v:.3f}" for k, v in report.figures.items() if k.startswith(SHOWN)}
                 bar.set_postfix({"epoch": place.epoch, **shown})
-                yield told
+                yield report
                 if stage.epochs:
                     search = stage.after(search, Moment(seed, place.epoch), figures)
                 epoch = place.epoch + bool(stage.epochs)
-                place = Place(stage=number, done=done + 1, epoch=epoch, told=place.told + 1)
+                place = Place(stage=index, done=done + 1, epoch=epoch, told=place.told + 1)
                 if keeper is not None:
                     keeper.keep(Standing(place, search), run.processes)
             if stage.kept and keeper is not None:
@@ -112,14 +120,18 @@ def _epochs(
 
 
 def _steps_before(stages: Sequence[Stage], run: Run, place: Place) -> int:
-    """Of a search that stands at `place`."""
+    """Return the number of steps that precede `place`."""
     before = sum(stage.epochs * steps_of(stage, run) for stage in stages[: place.stage])
     now = stages[place.stage]
     return before + (place.done * steps_of(now, run) + place.step if now.epochs else 0)
 
 
 def steps_of(stage: Stage, run: Run) -> int:
-    """Steps of an epoch; an incomplete last batch is left out."""
+    """Return the number of steps of an epoch, without an incomplete last batch.
+
+    Raises:
+        DotsZooError: if the images do not fill one batch, or the processes cannot share a batch.
+    """
     count, size, processes = len(run.parts[stage.images]), stage.batch_size, run.processes
     if count < size:
         processes.end(
@@ -137,8 +149,10 @@ def steps_of(stage: Stage, run: Run) -> int:
 def train_epoch(
     stage: Stage, run: Run, standing: Standing, relaxation: Relaxation, keeper: Keeper | None, bar: tqdm
 ) -> dict[str, float]:
-    """From a step to the end of its epoch. Reads nothing back from the device before the last step, but where
-    the keeper is due, and between steps where the next has to know what it draws.
+    """Train from a step to the end of its epoch and return the figures of the epoch.
+
+    The device is read only after the last step, for a checkpoint that is due, and before a step whose
+    relaxation has to know what it draws.
     """
     place, search, seen = standing.place, standing.search, list(standing.seen)
     began, seed, epoch = time.perf_counter() - place.seconds, run.training.seed, place.epoch
@@ -156,7 +170,7 @@ def train_epoch(
             seen.append(stage.step(turn))
         bar.update()
         if keeper is not None and step < last and keeper.is_due(run.processes):
-            read_figures(stage, run, epoch, seen, keeper)  # what is not finite is not kept
+            read_figures(stage, run, epoch, seen, keeper)  # raises before a state that is not finite is saved
             seconds = time.perf_counter() - began
             here = replace(place, step=step + 1, seconds=seconds)
             keeper.keep(Standing(here, search, seen), run.processes)
@@ -169,27 +183,28 @@ def train_epoch(
 def describe(
     stage: Stage, run: Run, search: Search, relaxation: Relaxation, epoch: int, figures: Mapping[str, float]
 ) -> Epoch:
-    """What the logits say after an epoch, or after a decision."""
+    """Return the Epoch that the logits stand for, after an epoch or a decision."""
     moment = Moment(run.training.seed, epoch)
     with torch.no_grad():
         weights = relaxation.weigh(search.logits, moment)
-    told = {f"entropy.{name}": entropy(found).item() for name, found in weights.items()}
+    cell_figures = {f"entropy.{name}": entropy(table).item() for name, table in weights.items()}
     cells = stage.derive(search.space, weights)
     operations = [OPS[edge.op] for cell in cells.values() for edge in cell.edges]
-    told["skips"] = float(sum(operation.skip for operation in operations))
-    told["parametric"] = float(sum(operation.parametric for operation in operations))
+    cell_figures["skips"] = float(sum(operation.skip for operation in operations))
+    cell_figures["parametric"] = float(sum(operation.parametric for operation in operations))
     return Epoch(
         stage=stage.name,
         epoch=epoch,
-        figures={**figures, **relaxation.schedules(moment), **told},
-        weights={name: labelled(search.choices[name], found) for name, found in weights.items()},
+        figures={**figures, **relaxation.schedules(moment), **cell_figures},
+        weights={name: labelled(search.choices[name], table) for name, table in weights.items()},
         cells=cells,
     )
 
 
 def batches(stage: Stage, part: Part, run: Run, epoch: int, start: int = 0) -> Iterator[Batch]:
-    """The augmented batches of an epoch from step `start` on, this process's share of each; order and draws
-    depend on the seed, the epoch and the part alone.
+    """Yield the augmented batches of an epoch from step `start` on, this process's share of each.
+
+    Order and draws depend on the seed, the epoch and the part alone.
     """
     steps, seed, processes = steps_of(stage, run), run.training.seed, run.processes
     order = shuffled(
@@ -204,9 +219,10 @@ def batches(stage: Stage, part: Part, run: Run, epoch: int, start: int = 0) -> I
 def read_figures(
     stage: Stage, run: Run, epoch: int, seen: Sequence[Figures], keeper: Keeper | None
 ) -> dict[str, float]:
-    """Return the mean of every figure over the steps of an epoch that gave it, read from the device at once.
+    """Return the mean of every figure over the steps of an epoch that gave it; read the device once.
 
-    Raises DotsZooError where one is not finite.
+    Raises:
+        DotsZooError: if a value is not finite.
     """
     places = [(step, name) for step, figures in enumerate(seen) for name in figures]
     scalars = [seen[step][name] for step, name in places]
@@ -224,6 +240,6 @@ def read_figures(
 
 
 def labelled(choice: Choice, weights: Tensor) -> dict[str, dict[str, float]]:
-    """(R, C) weights as row -> label -> weight; what lies beyond a row's end is left out."""
+    """Return weights (R, C) as row -> label -> weight, without the padding of shorter rows."""
     rows = zip(choice.rows, choice.labels, weights.tolist(), strict=True)
     return {title: dict(zip(labels, row[: len(labels)], strict=True)) for title, labels, row in rows}

@@ -1,4 +1,4 @@
-"""What the operation searches share: one softmax over the operations of an edge, and the span of a search.
+"""Parts that operation searches share: a softmax over the operations of an edge, the span of a search.
 
 Source: DARTS (ICLR 2019), Eq. 2 (softmax over operations), Sec. 2.4 (derivation), Algorithm 1; DOTS (CVPR
 2021), supplementary, Sec. 1 (the first epochs may train the weights alone).
@@ -35,12 +35,12 @@ Step = Callable[[Turn], Figures]
 
 
 def operation_choices(space: SearchSpace) -> dict[str, Choice]:
-    """alpha: an operation on every edge of every kind of cell."""
+    """Return the choices of alpha: an operation on every edge of every kind of cell."""
     return {f"alpha.{kind}": operation_choice(space, kind) for kind in space.kinds}
 
 
 def open_operations(search: Search, kind: str) -> Tensor:
-    """(1, E, O) on the logits' device: the candidates that may still be chosen, as one group."""
+    """Return the candidates that may still be chosen, as one group on the logits' device, (1, E, O)."""
     name = f"alpha.{kind}"
     return sent(search.open[name][None], search.logits[name].device)
 
@@ -54,12 +54,15 @@ def active_operations(search: Search) -> dict[str, Active]:
 
 
 def softmax_relaxation(search: Search) -> Relaxation:
-    """One softmax over the open operations of every edge (Eq. 2 of DARTS)."""
+    """Relax by one softmax over the open operations of every edge (Eq. 2 of DARTS)."""
     return grouped_relaxation(search, {kind: open_operations(search, kind) for kind in search.space.kinds})
 
 
 def grouped_relaxation(search: Search, groups: Mapping[str, Tensor]) -> Relaxation:
-    """A softmax in every group of an edge's operations, the edge is their sum; groups: kind -> (G, E, O)."""
+    """Relax by a softmax in every group of an edge's operations; the edge is the sum of its groups.
+
+    groups: kind of cell -> (G, E, O).
+    """
     active = active_operations(search)
 
     def weigh(logits: Logits, moment: Moment) -> Weights:
@@ -72,31 +75,31 @@ def grouped_relaxation(search: Search, groups: Mapping[str, Tensor]) -> Relaxati
 
 
 def alphas(space: SearchSpace, weights: Weights) -> dict[str, Tensor]:
-    """kind -> (E, O)."""
+    """Return the weights of the operations by kind of cell, (E, O)."""
     return {kind: weights[f"alpha.{kind}"] for kind in space.kinds}
 
 
 def derive_from_operations(space: SearchSpace, weights: Weights) -> dict[str, CellGenotype]:
-    """The cell that the weights of the operations stand for."""
+    """Derive the cells from the weights of the operations."""
     return cells_of(space, alphas(space, weights))
 
 
 def best_operations(keep: int, search: Search) -> SearchSpace:
-    """The space of the `keep` best open operations of every edge (Eq. 14 of DOTS)."""
+    """Return the space of the `keep` best open operations of every edge (Eq. 14 of DOTS)."""
     return survivors(search.space, open_logits(search), None, keep)
 
 
 def open_logits(search: Search) -> dict[str, Tensor]:
-    """kind -> (E, O): alpha, less than any other where an alternative is closed."""
-    found = {}
+    """Return the logits of the operations by kind of cell, (E, O), -inf where an operation is closed."""
+    masked = {}
     for kind in search.space.kinds:
         logits = search.logits[f"alpha.{kind}"].detach()
-        found[kind] = logits.masked_fill(~open_operations(search, kind)[0], float("-inf"))
-    return found
+        masked[kind] = logits.masked_fill(~open_operations(search, kind)[0], float("-inf"))
+    return masked
 
 
 class Span(Protocol):
-    """How long and how deep an operation search is; the configuration of most methods is one."""
+    """Length and depth of an operation search; the configuration of most methods is one."""
 
     @property
     def epochs(self) -> int: ...
@@ -113,7 +116,7 @@ class Span(Protocol):
 
 @dataclass(frozen=True)
 class Numbers:
-    """A Span where the configuration of a method has other fields."""
+    """A Span for a method whose configuration has other fields."""
 
     epochs: int
     cells: int
@@ -136,10 +139,17 @@ def operation_search(
     partial_channels: PartialChannels = NO_PARTIAL_CHANNELS,
     auxiliary: Auxiliary = "none",
 ) -> tuple[Stage, ...]:
-    """A fresh supernet: `span.warm_up` epochs of weights alone, then `step` for the rest of `span.epochs`.
+    """Return the stages of an operation search, in a new supernet.
 
-    after: epochs that follow on the same cosine of the learning rate. one_level: an epoch is all images, and
-    not half A with a second batch from half B. Raises DotsZooError where the supernet cannot be built.
+    The first `span.warm_up` epochs train the weights alone, the rest of `span.epochs` take `step`.
+
+    Args:
+        after: epochs that follow on the same cosine of the learning rate.
+        one_level: an epoch is all images, rather than the training split with second batches of the
+            validation split.
+
+    Raises:
+        DotsZooError: if the supernet cannot be built.
     """
     training, weights = span.training, span.training.weights
     check_shape(space, span.cells, training.channels, training.stem, partial_channels)

@@ -1,17 +1,17 @@
-"""Operations that rest for an epoch: their weight is exactly zero, and nothing can change that in it.
+"""Operations that rest for an epoch: their weight is exactly zero and cannot change within it.
 
 DOTS anneals the operations at T/1000 (Sec. 4.2.2). Where the logits of an edge are so far apart that the
 softmax underflows, one operation has all of its weight. The gradient of such a row of logits is zero,
 
     dL/dalpha_o = w_o (g_o - sum_p w_p g_p) / T = 0   for w one-hot,
 
-so weight decay and what Adam remembers are all that moves it. What they do in the steps of an epoch is
-computed beforehand, by Adam itself with gradients of zero; where the row stays one-hot all the while, its
-other operations rest: they are not computed, and neither their weights and statistics nor their logits and
-moments move.
+so only weight decay and Adam's moments move it. Their effect over the steps of an epoch is computed
+beforehand, by Adam itself with gradients of zero; where the row stays one-hot throughout, its other
+operations rest: they are not computed, and neither their weights and statistics nor their logits and moments
+move.
 
-Between the lines: the papers say nothing of it. Answers, and the gradients of all that does not rest, are
-those of computing everything. Asked for between two epochs, since it reads logits back from the device.
+Not in the papers. Outputs, and the gradients of everything that does not rest, are the same as without
+resting. It is decided between two epochs, since it reads logits back from the device.
 """
 
 import math
@@ -25,19 +25,23 @@ from torch.optim import Adam
 
 from .stage import Search
 
-MOMENTS = ("exp_avg", "exp_avg_sq")  # of Adam
+MOMENTS = ("exp_avg", "exp_avg_sq")  # in Adam's state
 
 
 def underflow(dtype: torch.dtype) -> float:
-    """Return a distance from which on exp(-distance) is zero, with one to spare for rounding."""
+    """Return the distance from which on exp(-distance) is zero, plus one for rounding."""
     limits = torch.finfo(dtype)
     return 1 - math.log(limits.tiny) - math.log(limits.eps)  # tiny * eps is the smallest subnormal number
 
 
 def resting_operations(search: Search, name: str, temperature: float, steps: int) -> Tensor:
-    """Return the alternatives of some logits that rest for an epoch: bool (R, C), on the CPU.
+    """Return the alternatives of some logits that rest for an epoch, bool (R, C), on the CPU.
 
-    temperature: of their softmax in that epoch, which has so many steps.
+    Args:
+        search: the search before the epoch.
+        name: of the logits.
+        temperature: of their softmax in the epoch.
+        steps: of the epoch.
     """
     logits, candidates = search.logits[name], search.open[name]  # (R, C)
     start = logits.detach().double().cpu()
@@ -58,7 +62,7 @@ def resting_operations(search: Search, name: str, temperature: float, steps: int
 
 
 def _adam_of(search: Search, logits: Tensor, copy: Tensor) -> Adam:
-    """Return the optimiser of the logits as it is, for a copy of them on the CPU with gradients of zero."""
+    """Return a copy of the logits' optimiser that steps `copy`, on the CPU, with gradients of zero."""
     group = search.logits_optimiser.param_groups[0]
     adam = Adam([copy], group["lr"], group["betas"], group["eps"], group["weight_decay"])
     for key, value in search.logits_optimiser.state.get(logits, {}).items():
@@ -69,10 +73,13 @@ def _adam_of(search: Search, logits: Tensor, copy: Tensor) -> Adam:
 
 @contextmanager
 def unmoved(search: Search, still: Mapping[str, Tensor]) -> Iterator[None]:
-    """Inside: a step of Adam leaves some logits, and their moments, as they are.
+    """Keep some logits, and their moments in Adam, unchanged by a step within the block.
 
-    still: name of the logits -> bool (R, C) on their device. The count of steps, which only corrects the
-    bias of the first ones, is one for all.
+    Adam's count of steps, which only corrects the bias of the first ones, is shared by all logits.
+
+    Args:
+        search: whose optimiser takes the step.
+        still: name of the logits -> bool (R, C) on their device, True where nothing moves.
     """
     before = {name: [tensor.clone() for tensor in _moving(search, name)] for name in still}
     yield
@@ -82,6 +89,6 @@ def unmoved(search: Search, still: Mapping[str, Tensor]) -> Iterator[None]:
 
 
 def _moving(search: Search, name: str) -> list[Tensor]:
-    """Return what Adam moves: the logits, and its moments once it has them."""
+    """Return the tensors that Adam moves: the logits, and their moments once it has them."""
     state = search.logits_optimiser.state[search.logits[name]]
     return [search.logits[name].detach(), *(state[moment] for moment in MOMENTS if moment in state)]

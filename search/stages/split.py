@@ -1,4 +1,4 @@
-"""Which training images a search uses for what."""
+"""The parts that the training images of a search are split into."""
 
 from typing import Literal
 
@@ -13,8 +13,10 @@ Part = Literal["a", "b", "all"]
 def split(
     labels: Tensor, fractions: tuple[float, float] | None, generator: torch.Generator
 ) -> dict[Part, Tensor]:
-    """Indices of the training images: `a` and `b` halve them at random, or are those shares of every class;
-    `all` are both.
+    """Return the indices of the training images by part.
+
+    `a` is the training split and `b` the validation split, two random halves or the given shares of every
+    class; `all` is both.
     """
     if fractions is None:
         order = torch.randperm(len(labels), generator=generator)

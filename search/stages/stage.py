@@ -1,7 +1,7 @@
-"""Stage: what a method is made of, and what its parts are given.
+"""Data types of a search: the stages that make up a method, and what their functions receive.
 
-A method is a tuple of stages (`search/methods/darts.py` is the shortest example), and a stage is data: how
-long, on which images, what one step trains, what the logits mean, which cell they stand for. The one loop
+A method is a tuple of stages (`search/methods/darts.py` is the shortest example). A stage is data: its
+length, its images, its training step, the relaxation of its logits, the derivation of its cell. The one loop
 that runs them (`loop.py`) knows no method.
 
 Source: DARTS (ICLR 2019), Algorithm 1; DOTS (CVPR 2021), Sec. 4.1 and supplementary, Sec. 1.
@@ -33,28 +33,33 @@ Figures = dict[str, Tensor]  # name -> scalar; stays on the device until the epo
 
 @dataclass(frozen=True)
 class Moment:
-    """Where a run stands: epoch and step from 0, epochs counted over all stages; all processes draw alike."""
+    """The index of a step: epoch (over all stages) and step from 0; all processes draw alike by it."""
 
     seed: int
     epoch: int
     step: int = 0
 
     def generator(self, purpose: str) -> torch.Generator:
-        """The same generator whenever it is asked for at this moment."""
+        """Return the generator of a purpose at this step, a new and equal one at every call."""
         return generator(self.seed, purpose, self.epoch, self.step)
 
 
-Drawn = Mapping[Moment, Mapping[str, Active]]  # moment of a forward pass -> kind -> what it computes
+Drawn = Mapping[
+    Moment, Mapping[str, Active]
+]  # index of a forward pass -> kind of cell -> computed candidates
 
 
 @dataclass(frozen=True, kw_only=True)
 class Relaxation:
-    """What logits mean: logits -> weights -> mixture, at a moment.
+    """The relaxation of the logits of a search: logits -> weights -> mixture, at a step.
 
-    weigh: the weights that decisions and the log look at. mix: weights -> what the supernet multiplies with.
-    sample: the weights of a training step, where they are not those of `weigh`. draw: what the forward passes
-    of a step compute, where the values of its weights say so; it reads them back from the device. schedules:
-    name -> value of all that is annealed, for the log.
+    Args:
+        weigh: logits -> the weights that decisions and the log use.
+        mix: weights -> the mixture of the supernet.
+        sample: logits -> the weights of a training step, where they differ from those of `weigh`.
+        draw: logits -> the candidates that the forward passes of a step compute, where these depend on values
+            of the weights; it reads them back from the device.
+        schedules: name -> value of everything that is annealed, for the log.
     """
 
     weigh: Callable[[Logits, Moment], Weights]
@@ -64,17 +69,17 @@ class Relaxation:
     schedules: Callable[[Moment], Mapping[str, float]] = lambda moment: {}
 
     def mixture(self, logits: Logits, moment: Moment) -> Mixture:
-        """Of a training step."""
+        """Return the mixture of a training step."""
         return self.mix((self.sample or self.weigh)(logits, moment), moment)
 
     def drawn(self, logits: Logits, moment: Moment) -> Drawn:
-        """To be asked for before a training step, which itself waits for nothing."""
+        """Return the candidates that a training step will compute; the step itself reads nothing back."""
         return {} if self.draw is None else self.draw(logits, moment)
 
 
 @dataclass(frozen=True)
 class Run:
-    """What stays the same from the first step to the last."""
+    """The constants of a run, from the first step to the last."""
 
     training: TrainingConfig
     data: Data  # on the accelerator's device
@@ -85,12 +90,20 @@ class Run:
 
 @dataclass(frozen=True)
 class Search:
-    """What the steps of a stage change in place, and what is decided.
+    """The state of a search: what training steps change in place, and the decisions taken so far.
 
-    open: name of the logits -> bool (rows, longest row) on the CPU: the alternatives that may still be
-    chosen. A row with one is decided, an edge without any is closed. memory: what a method keeps from epoch
-    to epoch. resting: name of the logits -> bool (rows, longest row) on the CPU: the open alternatives that
-    are not computed in this epoch (`resting.py`).
+    Args:
+        space: candidate operations of every edge.
+        choices: name of the logits -> what they decide.
+        supernet: of all candidates.
+        logits: by name, (rows, longest row).
+        open: name of the logits -> bool (rows, longest row) on the CPU, the alternatives that may still be
+            chosen. A row with one is decided, an edge without any is closed.
+        weights_optimiser: SGD of the supernet's weights.
+        logits_optimiser: Adam of the logits.
+        memory: tensors that a method keeps from epoch to epoch.
+        resting: name of the logits -> bool (rows, longest row) on the CPU, the open alternatives that are not
+            computed in this epoch (`resting.py`).
     """
 
     space: SearchSpace
@@ -106,7 +119,17 @@ class Search:
 
 @dataclass(frozen=True)
 class Turn:
-    """Everything that one step may look at. drawn: what `relaxation.drawn` said before it."""
+    """The context of one training step.
+
+    Args:
+        run: the constants of the run.
+        search: the state that the step changes.
+        relaxation: of the logits.
+        moment: index of the step.
+        batch: images and labels for the weights.
+        architecture_batch: images and labels for the logits, where the stage has a part for them.
+        drawn: result of `relaxation.drawn` before the step.
+    """
 
     run: Run
     search: Search
@@ -117,13 +140,13 @@ class Turn:
     drawn: Drawn = field(default_factory=dict)
 
     def mixture(self) -> Mixture:
-        """What the logits mean at this moment."""
-        found = self.relaxation.mixture(self.search.logits, self.moment)
-        return found if self.relaxation.draw is None else replace(found, active=self.drawn[self.moment])
+        """Return the mixture of the supernet at this step."""
+        mixture = self.relaxation.mixture(self.search.logits, self.moment)
+        return mixture if self.relaxation.draw is None else replace(mixture, active=self.drawn[self.moment])
 
 
 def unchanged(search: Search, moment: Moment, figures: Mapping[str, float]) -> Search:
-    """Nothing is done after an epoch."""
+    """Return the search as it is."""
     return search
 
 
@@ -131,13 +154,22 @@ def unchanged(search: Search, moment: Moment, figures: Mapping[str, float]) -> S
 class Stage:
     """A span of epochs in which every step does the same; without epochs, a decision.
 
-    begin: the search this stage works on, from that of the stage before: a `fresh` one, the same one
-    (`carry_on`), or one with a decision taken. step: one training step. images: the part of the training
-    images that makes an epoch; architecture_images: the part that a step gets a second batch from. relax:
-    what the logits of a search mean. derive: weights -> cells. learning_rate: of the weights, by epoch of the
-    run. rest: what rests in an epoch of so many steps, decided before it; nothing where None. validate:
-    measure the accuracy on half B after every epoch. after: what is kept of an epoch, from its
-    figures. kept: the name by which the search is kept as this stage leaves it, where others follow.
+    Args:
+        name: in the log.
+        epochs: length; 0 for a decision.
+        begin: search of the stage before -> the one of this stage: a `fresh` one, the same one (`carry_on`),
+            or one with a decision taken.
+        step: one training step.
+        batch_size: images in a step, over all processes.
+        images: part of the training images that makes an epoch.
+        architecture_images: part that a step gets a second batch from.
+        relax: relaxation of the logits of a search.
+        derive: weights -> cells.
+        learning_rate: of the weights, by epoch of the run.
+        rest: alternatives that rest in an epoch of so many steps, chosen before it; None for no resting.
+        validate: measure the accuracy on the validation split after every epoch.
+        after: update of the search after an epoch, from its figures.
+        kept: name under which the search is saved at the end of this stage, where others follow.
     """
 
     name: str
@@ -158,7 +190,15 @@ class Stage:
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch gave: scalars by name, weights by logits, row and label, cells by kind."""
+    """The results of one epoch.
+
+    Args:
+        stage: name of its stage.
+        epoch: index over all stages.
+        figures: name -> scalar.
+        weights: name of the logits -> row -> label -> weight.
+        cells: kind of cell -> cell.
+    """
 
     stage: str
     epoch: int

@@ -1,8 +1,8 @@
-"""What one step trains: the weights, the logits after the weights' half, or both at once.
+"""Training steps: of the weights, of the logits and then the weights, or of both at once.
 
 Source: DARTS (ICLR 2019), Algorithm 1, first order (`bilevel`); DOTS (CVPR 2021), Eq. 4 and Eq. 10
 (`one_level`). Every step computes only the gradients that it uses, and reads nothing back from the device.
-Of several processes each sees its share of a batch; what is averaged over them is in `backward`.
+Several processes share a batch; `backward` averages over them.
 """
 
 from collections.abc import Iterator
@@ -20,26 +20,26 @@ from .stage import Batch, Figures, Turn
 
 
 def train_weights(turn: Turn) -> Figures:
-    """The weights alone: no gradient reaches the logits."""
+    """Train the weights alone; no gradient reaches the logits."""
     with torch.no_grad():
         mixture = turn.mixture()
     return train_weights_under(turn, mixture)
 
 
 def train_weights_under(turn: Turn, mixture: Mixture) -> Figures:
-    """The weights alone, with a mixture that is given."""
+    """Train the weights alone, under a given mixture."""
     loss, accuracy = backward(turn, *classify(turn, turn.batch, mixture))
     update_weights(turn)
     return {"loss": loss, "accuracy": accuracy}
 
 
 def bilevel(turn: Turn) -> Figures:
-    """The logits on the second batch, then the weights on the first (Eq. 4, first order)."""
+    """Train the logits on the second batch, then the weights on the first (Eq. 4, first order)."""
     return train_logits(turn) | train_weights(turn)
 
 
 def train_logits(turn: Turn) -> Figures:
-    """The logits alone, on the second batch: no gradient of a weight is computed."""
+    """Train the logits alone, on the second batch; no gradient of a weight is computed."""
     assert turn.architecture_batch is not None, "a step that trains logits apart needs architecture_images"
     with constant(turn.search.supernet):
         loss, accuracy = backward(turn, *classify(turn, turn.architecture_batch, turn.mixture()))
@@ -48,7 +48,7 @@ def train_logits(turn: Turn) -> Figures:
 
 
 def one_level(turn: Turn) -> Figures:
-    """Weights and logits from one gradient of one batch (Eq. 10)."""
+    """Train weights and logits by one gradient of one batch (Eq. 10)."""
     loss, accuracy = backward(turn, *classify(turn, turn.batch, turn.mixture()))
     update_weights(turn)
     update_logits(turn)
@@ -56,7 +56,7 @@ def one_level(turn: Turn) -> Figures:
 
 
 def classify(turn: Turn, batch: Batch, mixture: Mixture) -> tuple[Tensor, Tensor]:
-    """Mean cross-entropy and accuracy of a batch, as scalars."""
+    """Return mean cross-entropy and accuracy of a batch, as scalars."""
     images, labels = batch
     with turn.run.accelerator.autocast():
         logits = turn.search.supernet(images, mixture)
@@ -67,12 +67,12 @@ def classify(turn: Turn, batch: Batch, mixture: Mixture) -> tuple[Tensor, Tensor
 
 
 def backward(turn: Turn, loss: Tensor, accuracy: Tensor) -> tuple[Tensor, Tensor]:
-    """The gradients of a loss, and the loss and the accuracy without a history.
+    """Accumulate the gradients of a loss; return loss and accuracy, detached.
 
-    Of several processes all of them, and the running statistics, are means over the processes; which
-    operations take part, and so which gradients there are, is drawn alike in all of them.
+    With several processes, all of them and the running statistics are averaged over the processes; which
+    operations take part, and so which tensors have gradients, is drawn alike in all of them.
     """
-    if loss.requires_grad:  # not where a sampled cell has nothing but `none`
+    if loss.requires_grad:  # False where a sampled cell has only `none`
         turn.run.accelerator.backward(loss)
     processes, search = turn.run.processes, turn.search
     if processes.count == 1:
@@ -87,7 +87,7 @@ def backward(turn: Turn, loss: Tensor, accuracy: Tensor) -> tuple[Tensor, Tensor
 
 @contextmanager
 def constant(network: nn.Module) -> Iterator[None]:
-    """Inside: forward and backward passes compute no gradient of a weight."""
+    """Compute no gradients of a network's weights within the block."""
     weights = [weight for weight in network.parameters() if weight.requires_grad]
     for weight in weights:
         weight.requires_grad_(False)
@@ -99,7 +99,7 @@ def constant(network: nn.Module) -> Iterator[None]:
 
 
 def update_weights(turn: Turn) -> None:
-    """One clipped SGD step."""
+    """Take one clipped SGD step."""
     search = turn.search
     weights = [w for group in search.weights_optimiser.param_groups for w in group["params"]]
     turn.run.accelerator.clip_grad_norm_(weights, turn.run.training.weights.clip)
@@ -108,7 +108,7 @@ def update_weights(turn: Turn) -> None:
 
 
 def update_logits(turn: Turn) -> None:
-    """One Adam step, of all logits that do not rest."""
+    """Take one Adam step of all logits that do not rest."""
     search = turn.search
     still = {name: sent(mask, search.logits[name].device) for name, mask in search.resting.items()}
     with unmoved(search, still):

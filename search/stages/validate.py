@@ -1,8 +1,8 @@
-"""The supernet's loss and accuracy on half B, with the batch norm of the batch and nothing changed by it.
+"""Loss and accuracy of the supernet on the validation split, by batch statistics, without side effects.
 
-Source: DARTS-PT (ICLR 2021), Algorithm 1 (the accuracy that operations are judged by); DARTS- (ICLR 2021),
-Algorithm 1 (the best validation supernet). A supernet's running statistics are those of mixtures long gone,
-so each batch is normalised by its own.
+Source: DARTS-PT (ICLR 2021), Algorithm 1 (the accuracy that ranks operations); DARTS- (ICLR 2021), Algorithm
+1 (the best validation supernet). Running statistics are averages over earlier mixtures, so each batch is
+normalised by its own.
 """
 
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ from .stage import Moment, Relaxation, Run, Search
 def validate(
     run: Run, search: Search, relaxation: Relaxation, moment: Moment, batch_size: int
 ) -> dict[str, float]:
-    """`validation_loss` and `validation_accuracy` of what the logits say."""
+    """Return `validation_loss` and `validation_accuracy` of the supernet under its logits."""
     with torch.no_grad():
         mixture = relaxation.mix(relaxation.weigh(search.logits, moment), moment)
     loss, accuracy = measure(run, search.supernet, mixture, batch_size, moment)
@@ -30,11 +30,12 @@ def validate(
 def measure(
     run: Run, supernet: Supernet, mixture: Mixture, batch_size: int, moment: Moment
 ) -> tuple[float, float]:
-    """Mean cross-entropy and accuracy over all of half B, without augmentation, batches as equal as can be.
+    """Return mean cross-entropy and accuracy over the whole validation split, without augmentation.
 
-    What draws (`noise`) draws the same whenever it is measured at one moment. Each of several processes
-    measures all of it, as one alone does, since the draws of a batch follow those before it; the mean makes
-    the numbers the same in all of them where a device repeats itself up to rounding only.
+    Batches are as equal in size as possible. `noise` draws the same values whenever it is measured at one
+    step. Each of several processes measures the whole split, as the draws of a batch depend on those before
+    it; the results are averaged, so that they are equal in all processes even on a device that repeats itself
+    only up to rounding.
     """
     device = run.accelerator.device
     chosen, draws = run.parts["b"].to(device), seeded(device, moment.seed, "measure", moment.epoch)
@@ -53,7 +54,7 @@ def measure(
 
 @contextmanager
 def batch_statistics(supernet: Supernet) -> Iterator[None]:
-    """Inside: dropout off, batch norm by the batch; afterwards the running statistics are as before."""
+    """Disable dropout and normalise by batch statistics within the block; keep the running statistics."""
     training = supernet.training
     supernet.eval()
     try:
