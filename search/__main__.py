@@ -1,4 +1,4 @@
-"""`python -m dots_zoo.search METHOD ...` is `dots-zoo search METHOD ...`."""
+"""Run `dots-zoo search METHOD ...` as `python -m dots_zoo.search METHOD ...`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""What can be found: `space`, and those of the papers (`named`); `relax` (the equations), `discretise`.
+"""Search spaces: `space` (their types), `named` (those of the papers), `relax` (the equations), `discretise`.
 
-`nasbench201_table` looks a cell of NAS-Bench-201 up.
+`nasbench201_table` looks up a cell of NAS-Bench-201.
 """

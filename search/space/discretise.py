@@ -5,7 +5,7 @@ Source: DARTS (ICLR 2019), Sec. 2.4 (two edges a node); DOTS (CVPR 2021), Sec. 3
 `space.py` numbers them. Equal weights go to the alternative that comes first: the operation listed first, the
 lower input.
 
-`none` takes part in the relaxation and is never built: an edge that is chosen becomes its best other
+In a DARTS cell `none` takes part in the relaxation and is never built: a chosen edge becomes its best other
 operation. Edges of a genotype are listed node by node and by input.
 """
 
@@ -28,9 +28,14 @@ def survivors(
 ) -> SearchSpace:
     """Return the space of the `keep` best operations of every group on every edge (Eq. 14, Eq. 15-16).
 
-    weights: kind -> (E, O); logits do as well, as only the order inside a group counts. groups: None lets all
-    operations of an edge compete. Where only `none` would stay on an edge, the best other operation stays
-    beside it, so that the edge can be built.
+    Where only `none` would stay on an edge, the best other operation stays too, so that the edge can be
+    built.
+
+    Args:
+        space: candidates of every edge.
+        weights: kind -> (E, O), or logits, as only their order inside a group counts.
+        groups: of operations; None lets all operations of an edge compete.
+        keep: operations that stay in a group.
     """
     cells = []
     for cell in space.cells:
@@ -64,7 +69,7 @@ def cells_of(space: SearchSpace, weights: Mapping[str, Tensor]) -> dict[str, Cel
 
 
 def nasbench201_rule(space: SearchSpace, weights: Mapping[str, Tensor]) -> dict[str, CellGenotype]:
-    """Return the cell of every edge, as the operation with its largest weight; `none` is one of them.
+    """Return the cells that have on every edge the operation with its largest weight; `none` is one of them.
 
     weights: kind -> (E, O).
     """
@@ -80,10 +85,9 @@ def nasbench201_rule(space: SearchSpace, weights: Mapping[str, Tensor]) -> dict[
 
 
 def darts_rule(space: SearchSpace, weights: Mapping[str, Tensor]) -> dict[str, CellGenotype]:
-    """Return the cells that keep at every node the two edges with the largest weight of an operation other
-    than `none`.
+    """Return the cells that keep at every node the two edges with the largest weight of an operation.
 
-    weights: kind -> (E, O).
+    `none` is not counted. weights: kind -> (E, O).
     """
     cells = {}
     for kind in space.kinds:
@@ -101,11 +105,20 @@ def darts_rule(space: SearchSpace, weights: Mapping[str, Tensor]) -> dict[str, C
 def topology_rule(
     space: SearchSpace, weights: Mapping[str, Tensor], combinations: Mapping[str, Tensor], rule: EdgeRule
 ) -> dict[str, CellGenotype]:
-    """Return the cells of the combination of edges with the largest weight at every node; of `edge_weights`
-    the two edges with the largest, of `edge_sigmoid` those above one half, at least one.
+    """Return the cells that have at every node the combination of edges with the largest weight.
 
-    weights: kind -> (E, O); combinations: kind -> (nodes, C). A combination with an edge that has no
-    operation but `none` cannot be built and is passed over; raises DotsZooError where a node has no other.
+    Combinations of `edge_weights` are single edges, of which the best two stay; of `edge_sigmoid` those above
+    one half stay, at least one. A combination with an edge that has no operation but `none` cannot be built
+    and is passed over.
+
+    Args:
+        space: candidates and edges.
+        weights: kind -> (E, O).
+        combinations: kind -> (nodes, C).
+        rule: meaning of the combinations.
+
+    Raises:
+        DotsZooError: if no combination of a node can be built.
     """
     cells = {}
     for kind in space.kinds:
@@ -127,7 +140,7 @@ def topology_rule(
 
 
 def _how_many(rule: EdgeRule, weights: Sequence[float]) -> int:
-    """Return how many of a node's combinations, best first, are kept."""
+    """Return the number of a node's combinations, best first, that are kept."""
     if rule == "edge_sigmoid":
         return max(1, sum(weight > 0.5 for weight in weights))
     return 2 if rule == "edge_weights" else 1

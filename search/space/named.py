@@ -17,7 +17,13 @@ Groups = tuple[tuple[str, ...], ...]
 
 @dataclass(frozen=True)
 class NamedSpace:
-    """A search space by name. title: what it is, in a few words, for the help."""
+    """A search space by name.
+
+    Args:
+        name: as in `--space NAME`.
+        space: the space.
+        title: description in a few words, for the help.
+    """
 
     name: str
     space: SearchSpace
@@ -36,7 +42,7 @@ S0 = (
 )
 S6 = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 
-# Every operation by one letter, so that the 14 edges of S1 can be read against the paper.
+# One letter for every operation, so that the 14 edges of S1 can be compared with the paper.
 _LETTERS = {
     "m": "max_pool_3x3",
     "a": "avg_pool_3x3",
@@ -56,13 +62,18 @@ SPACES: dict[str, NamedSpace] = {}
 def add_space(space: NamedSpace) -> None:
     """Make a space known: `search(..., space=NAME)` and `dots-zoo search METHOD --space NAME` take it.
 
-    Raises DotsZooError where its name is malformed or taken.
+    Raises:
+        DotsZooError: if its name is malformed or taken.
     """
     add_record(SPACES, space, "space")
 
 
 def named_space(name: str) -> SearchSpace:
-    """Return the space of a name. Raises DotsZooError where there is none."""
+    """Return the space of a name.
+
+    Raises:
+        DotsZooError: if there is none.
+    """
     return look_up(SPACES, name, "space").space
 
 
@@ -75,9 +86,10 @@ def darts_space(operations: tuple[str, ...] = S0, intermediate: int = 4) -> Sear
 
 
 def restricted(space: SearchSpace, allowed: frozenset[str]) -> SearchSpace:
-    """Return the space with the candidates that are allowed.
+    """Return the space with only the candidates that are allowed.
 
-    Raises DotsZooError where an edge has none of them.
+    Raises:
+        DotsZooError: if an edge has none of them.
     """
     cells = [
         CellSpace(cell.kind, tuple(tuple(o for o in row if o in allowed) for row in cell.candidates))
@@ -87,14 +99,15 @@ def restricted(space: SearchSpace, allowed: frozenset[str]) -> SearchSpace:
 
 
 def groups_by_function() -> Groups:
-    """Return the groups v1 of DOTS: by what an operation computes. `none` has no place there."""
+    """Return the groups v1 of DOTS: by what an operation computes, without `none`."""
     names = dict.fromkeys(operation.group for operation in OPS.values() if operation.group)
     return tuple(tuple(o.name for o in OPS.values() if o.group == group) for group in names)
 
 
 def groups_by_weights() -> Groups:
-    """Return the groups v2 of DOTS and those of DropNAS: operations without and with weights of their own
-    (topology-related and topology-agnostic ones).
+    """Return the groups v2 of DOTS, which DropNAS has too: operations without and with weights of their own.
+
+    DOTS calls them topology-related and topology-agnostic.
     """
     return tuple(tuple(o.name for o in OPS.values() if o.parametric == on) for on in (False, True))
 

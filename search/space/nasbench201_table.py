@@ -1,4 +1,4 @@
-"""What NAS-Bench-201 measured of a cell, from a table in a file.
+"""Measurements of NAS-Bench-201 cells, looked up in a table.
 
 Source: NAS-Bench-201 (ICLR 2020); DARTS- (ICLR 2021), Table 3. The table is CSV, gzip-compressed where its
 name ends in .gz, with a column `arch` of architecture strings; every other column that holds numbers is read.
@@ -16,15 +16,20 @@ from dots_zoo.runtime.errors import DotsZooError
 
 
 def look_up(table: Path, genotype: Genotype) -> dict[str, float]:
-    """Return column -> number of a cell's row.
+    """Return the measurements in a cell's row of a table, by column.
 
-    Raises DotsZooError where the table cannot be read or lacks it.
+    Raises:
+        DotsZooError: if the table cannot be read or lacks the cell.
     """
     return find(read_table(table), genotype, table)
 
 
 def read_table(table: Path) -> dict[str, Mapping[str, str]]:
-    """Return architecture string -> its row. Raises DotsZooError where there is no such table."""
+    """Return architecture string -> row of a table.
+
+    Raises:
+        DotsZooError: if there is no such table.
+    """
     try:
         packed = table.read_bytes()
         text = (gzip.decompress(packed) if table.suffix == ".gz" else packed).decode()
@@ -37,7 +42,11 @@ def read_table(table: Path) -> dict[str, Mapping[str, str]]:
 
 
 def find(rows: Mapping[str, Mapping[str, str]], genotype: Genotype, table: Path) -> dict[str, float]:
-    """Return column -> number of the cell's row."""
+    """Return the measurements in a cell's row, by column.
+
+    Raises:
+        DotsZooError: if there is no such row.
+    """
     if genotype.space != "nasbench201":
         raise DotsZooError(
             f"{table}: expected a cell of NAS-Bench-201 to look up, got {genotype.name!r} of the space "
@@ -46,10 +55,10 @@ def find(rows: Mapping[str, Mapping[str, str]], genotype: Genotype, table: Path)
     name = to_text(genotype)
     if name not in rows:
         raise DotsZooError(f"{table}: expected a row for {name}, got none among {len(rows)}")
-    found = {}
+    measurements = {}
     for column, value in rows[name].items():
         try:
-            found[column] = float(value)
+            measurements[column] = float(value)
         except (TypeError, ValueError):
             continue
-    return found
+    return measurements

@@ -19,10 +19,14 @@ from .space import Choice, EdgeRule, SearchSpace
 
 
 def group_softmax(logits: Tensor, groups: Tensor, temperature: float = 1.0) -> Tensor:
-    """Return a softmax in every group of every row (Eq. 2 with one group, Eq. 6, Sec. 4.2.2).
+    """Return a softmax in every group of every row (Eq. 2 with one group, Eq. 6, Sec. 4.2.2), (R, C).
 
-    logits: (R, C); groups: (G, R, C), True where an alternative is in the group. Returns (R, C): every group
-    that has a member in a row sums to one there, an alternative in no group is zero.
+    Every group that has a member in a row sums to one there; an alternative in no group is zero.
+
+    Args:
+        logits: (R, C).
+        groups: (G, R, C), True where an alternative is in the group.
+        temperature: T, by which the logits are divided.
     """
     lowest = torch.finfo(logits.dtype).min
     scaled = (logits / temperature).masked_fill(~groups, lowest)  # (G, R, C), broadcast over the groups
@@ -40,8 +44,9 @@ def edge_weights(combination_weights: Tensor, membership: Tensor) -> Tensor:
 
 
 def temperature(epoch: int, epochs: int, start: float, end: float) -> float:
-    """Return T(t) = T0 * theta^t (Eq. 9), theta such that epoch `epochs - 1` has temperature `end`; T0 if
-    there is one.
+    """Return T(t) = T0 * theta^t (Eq. 9), with theta such that epoch `epochs - 1` has temperature `end`.
+
+    A single epoch has temperature T0.
     """
     theta = (end / start) ** (1 / (epochs - 1)) if epochs > 1 else 1.0
     return start * theta**epoch
@@ -53,17 +58,19 @@ def cosine(epoch: int, epochs: int, start: float, end: float) -> float:
 
 
 def entropy(weights: Tensor) -> Tensor:
-    """Return the mean entropy in nats of the softmaxes in `weights` (any shape); each of them sums to one,
-    so they are counted.
+    """Return the mean entropy in nats of the softmaxes in `weights` (any shape).
+
+    Each softmax sums to one, so the sum of all weights counts them.
     """
     mean: Tensor = torch.special.entr(weights).sum() / weights.sum()
     return mean
 
 
 def operation_groups(space: SearchSpace, kind: str, groups: Groups, device: torch.device) -> Tensor:
-    """Return which candidate of which edge is in which group, (G, E, O).
+    """Return the mask of the candidates in every group, (G, E, O).
 
-    Raises DotsZooError where a candidate is not in exactly one.
+    Raises:
+        DotsZooError: if a candidate is not in exactly one group.
     """
     candidates = space.candidates(kind)
     for name in sorted({name for operations in candidates for name in operations}):
@@ -88,7 +95,10 @@ def one_group(choice: Choice, device: torch.device) -> Tensor:
 
 
 def edge_membership(space: SearchSpace, rule: EdgeRule, average: bool, device: torch.device) -> Tensor:
-    """Return which edge is in which combination c of a node, (nodes, C, E): 1/N(c), 1 without `average`."""
+    """Return the membership of edges in the combinations c of a node, (nodes, C, E).
+
+    A member has 1/N(c), or 1 without `average`; any other edge has 0.
+    """
     by_node = [space.combinations(node, rule) for node in space.nodes]
     table = torch.zeros(space.intermediate, max(map(len, by_node)), len(space.edges))
     for node, combinations in enumerate(by_node):

@@ -1,5 +1,6 @@
-"""SearchSpace: the candidate operations of every edge, and the combinations of edges of every node; nothing
-learned. `named.py` holds those of the papers.
+"""SearchSpace: the candidate operations of every edge, the combinations of edges of every node.
+
+Nothing in it is learned. `named.py` holds the spaces of the papers.
 
 Source: DARTS (ICLR 2019), Sec. 2.1 (the cell); DOTS (CVPR 2021), Eq. 5 (pairs of edges), Eq. 11-13 (any
 number of edges), Table 4a (every edge by itself).
@@ -26,7 +27,7 @@ INPUTS: dict[Family, int] = {"darts": 2, "nasbench201": 1}  # nodes that stand f
 
 @dataclass(frozen=True)
 class CellSpace:
-    """One kind of cell: `candidates[edge]` are the operations that this edge may become."""
+    """The candidates of one kind of cell: `candidates[edge]` are the operations that the edge may become."""
 
     kind: str
     candidates: tuple[tuple[str, ...], ...]
@@ -34,7 +35,7 @@ class CellSpace:
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """The cells that can be found: how many intermediate nodes, and a CellSpace for every kind of cell.
+    """The cells that can be found: the number of intermediate nodes, and a CellSpace for every kind of cell.
 
     family: `darts` cells read two cells before them, `nasbench201` cells one.
     """
@@ -72,8 +73,10 @@ class SearchSpace:
         return tuple(edge for edge, (target, _) in enumerate(self.edges) if target == node)
 
     def combinations(self, node: int, rule: EdgeRule) -> tuple[tuple[int, ...], ...]:
-        """Return the sets of edges that a logit of `node` stands for: every pair (Eq. 5), every set but the
-        empty one (Eq. 12), or every edge by itself (the baselines of Table 4a).
+        """Return the sets of edges that the logits of `node` stand for.
+
+        They are every pair (Eq. 5), every set but the empty one (Eq. 12), or every edge by itself (the
+        baselines of Table 4a).
         """
         incoming = self.incoming(node)
         sizes = {"pairs": range(2, 3), "any": range(1, len(incoming) + 1)}.get(rule, range(1, 2))
@@ -100,11 +103,13 @@ class SearchSpace:
 
 @dataclass(frozen=True)
 class Choice:
-    """What one tensor of architecture logits decides: a title for every row, a label for every alternative in
-    it.
+    """The decision that a tensor of architecture logits takes: an alternative in every row.
 
-    Rows may differ in length; the tensor is (rows, longest row), what lies beyond a row's end takes part in
-    nothing.
+    Rows may differ in length; the tensor is (rows, longest row), and entries beyond a row's end are ignored.
+
+    Args:
+        rows: title of every row.
+        labels: label of every alternative of every row.
     """
 
     rows: tuple[str, ...]
@@ -116,14 +121,14 @@ class Choice:
 
 
 def operation_choice(space: SearchSpace, kind: str) -> Choice:
-    """Return what alpha decides: an operation on every edge."""
+    """Return the choice of alpha: an operation on every edge."""
     rows = tuple(f"{node}<-{source}" for node, source in space.edges)
     labels = tuple(tuple(_numbered(operations)) for operations in space.candidates(kind))
     return Choice(rows, labels)
 
 
 def _numbered(operations: tuple[str, ...]) -> Iterator[str]:
-    """Yield the names; those that stand on an edge more than once get a number."""
+    """Yield the names, with a number if they stand on the edge more than once."""
     for column, name in enumerate(operations):
         yield name if operations.count(name) == 1 else f"{name} ({operations[:column].count(name) + 1})"
 
@@ -131,13 +136,14 @@ def _numbered(operations: tuple[str, ...]) -> Iterator[str]:
 def operation_of(label: str) -> Operation:
     """Return the operation that a label of `operation_choice` names.
 
-    Raises DotsZooError where it is not known.
+    Raises:
+        DotsZooError: if it is not known.
     """
     return look_up(OPS, label.partition(" ")[0], "operation")
 
 
 def edge_choice(space: SearchSpace, rule: EdgeRule) -> Choice:
-    """Return what beta decides: a combination of edges at every node, labelled by the inputs, as `0+2`."""
+    """Return the choice of beta: a combination of edges at every node, labelled by the inputs, as `0+2`."""
     labels = tuple(
         tuple(
             "+".join(str(space.edges[edge][1]) for edge in chosen)

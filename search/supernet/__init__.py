@@ -1,10 +1,10 @@
 """The supernet of the papers: Eq. 1 and Eq. 8 as modules.
 
-Reading order: `mixed_op` (the mixed operation of an edge, Eq. 1), `cell` (a node is the sum of its edges,
-Eq. 8; partial channels), `supernet` (cells one after the other), `mixture` (the weights, which come as an
-argument), `bn_statistics` and `recompute` (what a step moves and keeps). `install_kernels` makes a CPU
-compute the same with fewer passes over memory (`fast_cell`, `sep_conv_blocks`, `kernel_calls`); nothing of it
-is imported before it is called.
+Reading order: `mixed_op` (the mixed operation of an edge, Eq. 1), `cell` (a node is the sum of its edges, Eq.
+8; partial channels), `supernet` (cells one after the other), `mixture` (the weights, which come as an
+argument), `bn_statistics` (which statistics a batch norm uses), `recompute` (less memory for more time).
+`install_kernels` makes a CPU compute the same with fewer passes over memory (`fast_cell`, `sep_conv_blocks`);
+none of that is imported before it is called.
 """
 
 from .bn_statistics import still_statistics

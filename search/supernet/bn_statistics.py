@@ -1,4 +1,4 @@
-"""Which statistics a batch norm normalises by, and whether its running ones move.
+"""Control of the statistics that batch norms normalise by, and of updates to the running ones.
 
 Source: Ioffe and Szegedy (2015), Sec. 3.1.
 """
@@ -12,12 +12,12 @@ STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
 def still_statistics(network: nn.Module) -> AbstractContextManager[None]:
-    """Inside: batch norm by the batch, whatever the mode; the running statistics do not move."""
+    """Normalise by batch statistics within the block, in any mode; running statistics do not move."""
     return _replaced_statistics(network, lambda statistic: None)  # without them, the batch's are used
 
 
 def frozen_statistics(network: nn.Module) -> AbstractContextManager[None]:
-    """Inside: batch norm as ever, but what it adds to the running statistics is forgotten afterwards."""
+    """Restore the running statistics after the block, within which batch norms work as usual."""
     return _replaced_statistics(network, lambda statistic: None if statistic is None else statistic.clone())
 
 

@@ -1,4 +1,4 @@
-"""Cells of which nothing is decided: every node is the sum of all its incoming edges.
+"""Search cells: every node is the sum of all its incoming edges.
 
 Source: DARTS (ICLR 2019), Sec. 2.1; DOTS (CVPR 2021), Eq. 3 and Eq. 8 (nodes); NAS-Bench-201 (ICLR 2020),
 Fig. 1; PC-DARTS (ICLR 2020), Sec. 3.2 and 3.3 (partial channels, edge normalisation).
@@ -48,7 +48,7 @@ NO_PARTIAL_CHANNELS = PartialChannels()
 
 @dataclass(frozen=True)
 class NodeShape:
-    """How the nodes of a cell are built.
+    """The shape of a cell's nodes.
 
     Args:
         channels: of a node.
@@ -133,7 +133,7 @@ class Nodes(nn.Module):
 class SearchCell(nn.Module):
     """A DARTS cell: two preprocessed inputs, nodes that read all nodes before them, their concatenation.
 
-    kernels: computes the cell instead, where `install_kernels` has put it.
+    kernels: computes the cell instead, once `install_kernels` has set it.
     """
 
     kernels: Callable[["SearchCell", Tensor, Tensor, CellMixture], Tensor] | None = None
@@ -141,8 +141,14 @@ class SearchCell(nn.Module):
     def __init__(
         self, space: SearchSpace, kind: str, in_chs: tuple[int, int], node: NodeShape, reduce_first: bool
     ) -> None:
-        """in_chs: channels of the outputs of cells k-2 and k-1; reduce_first: the former is twice as wide and
-        high.
+        """Build the cell.
+
+        Args:
+            space: candidates of every edge.
+            kind: of the cell.
+            in_chs: channels of the outputs of cells k-2 and k-1.
+            node: shape of the nodes.
+            reduce_first: the output of cell k-2 is twice as wide and high as that of cell k-1.
         """
         super().__init__()
         first: nn.Module = (
@@ -172,7 +178,7 @@ class SearchCell201(nn.Module):
         self.nodes = Nodes(space, "cell", node)
 
     def forward(self, before: Tensor, last: Tensor, mixture: CellMixture) -> Tensor:
-        """Return (N, C, H, W) from the same; `before` is not read, so that both families share one loop."""
+        """Return the output (N, C, H, W); `before` is not read, so that both families share one loop."""
         if self.kernels is not None:
             return self.kernels(self, before, last, mixture)
         out: Tensor = self.nodes([last], mixture)[-1]

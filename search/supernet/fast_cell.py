@@ -38,7 +38,8 @@ from .sep_conv_blocks import has_fast_norm, sep_conv_blocks
 
 
 class EvenOddReduce:
-    """The convolutions of a FactorizedReduce as one, of even and odd pixels side by side:
+    """The two convolutions of a FactorizedReduce as one, over even and odd pixels side by side.
+
     (N, 2 C, H', W') -> (N, C', H', W').
     """
 
@@ -52,12 +53,12 @@ class EvenOddReduce:
 
 @dataclass(frozen=True)
 class FastCandidate:
-    """A candidate with a fast way.
+    """A candidate that has a fast implementation.
 
     Args:
-        reads: what it is fed, of FastInputs.
-        blocks: of a separable convolution; none of any other candidate.
-        body: of any other, all of it before its batch norm.
+        reads: form of the node that it reads, of FastInputs.
+        blocks: of a separable convolution; empty for any other candidate.
+        body: of any other candidate, its layers before the last batch norm.
         norm: the last batch norm.
     """
 
@@ -68,7 +69,7 @@ class FastCandidate:
 
 
 def fast_candidate(operation: nn.Module) -> FastCandidate | None:
-    """Return the fast way of an operation, None where it has none."""
+    """Return the fast implementation of an operation, None if it has none."""
     blocks = sep_conv_blocks(operation)
     if blocks:
         return FastCandidate("node", blocks[-1].norm, blocks)
@@ -98,9 +99,9 @@ class FastPool:
 
 
 class FastInputs:
-    """A node (N, C, H, W) as fast candidates read it, each form computed when first read:
+    """A node (N, C, H, W) in the forms that fast candidates read, each computed when first read.
 
-    node: itself, for kernels that take the ReLU as they read it; relu: its ReLU; even_odd: the ReLU of even
+    node: as it is, for kernels that apply the ReLU while reading. relu: its ReLU. even_odd: the ReLU of even
     and of odd pixels, (N, 2 C, H', W').
     """
 
@@ -109,7 +110,7 @@ class FastInputs:
         self.forms: dict[str, Tensor] = {}
 
     def read(self, form: str) -> Tensor:
-        """Return the node in a form."""
+        """Return the node in one of its forms."""
         if form not in self.forms:
             self.forms[form] = self._computed(form)
         return self.forms[form]
@@ -126,12 +127,12 @@ class FastInputs:
 
 @dataclass
 class NodeAccumulator:
-    """The terms that a node is the sum of (Eq. 8).
+    """The terms whose sum is a node (Eq. 8).
 
     Args:
-        lean: keep nothing of a separable convolution but what it reads.
+        lean: keep only the inputs of separable convolutions for the backward pass.
         maps: terms that are added as they are.
-        sep_convs: separable convolutions, their weights, and what they read.
+        sep_convs: separable convolutions, their weights, and their inputs.
         weighted: weights, and maps that are yet to be multiplied by them.
     """
 
@@ -141,7 +142,7 @@ class NodeAccumulator:
     weighted: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
     def add(self, candidate: FastCandidate, weight: Tensor, inputs: FastInputs) -> None:
-        """Add w o(x) of a candidate with a fast way."""
+        """Add w o(x) of a candidate that has a fast implementation."""
         x = inputs.read(candidate.reads)
         if candidate.blocks:
             self.sep_convs.append((candidate.blocks, weight, x))
@@ -162,15 +163,22 @@ class NodeAccumulator:
 
 
 class FastCell:
-    """Computes a SearchCell or a SearchCell201.
+    """The kernels that compute a SearchCell or a SearchCell201.
 
-    In a DARTS supernet a cell hands on the ReLU of its output, since both cells that read it begin with one.
+    In a DARTS supernet a cell outputs its ReLU, since both cells that read it begin with one.
     """
 
     def __init__(
         self, cell: SearchCell | SearchCell201, reads_relu: tuple[bool, bool], gives_relu: bool, memory: str
     ) -> None:
-        """reads_relu: whether the outputs of cells k-2 and k-1 come with their ReLU taken already."""
+        """Look up the fast implementations of a cell's operations.
+
+        Args:
+            cell: that is computed.
+            reads_relu: True where the output of cell k-2, of cell k-1, comes with its ReLU already applied.
+            gives_relu: apply the ReLU to the output.
+            memory: as in Shape.
+        """
         self.reads_relu, self.gives_relu = reads_relu, gives_relu
         self.lean, self.returns_memory = memory != "fast", memory == "checkpoint"
         self.pools = [
@@ -190,7 +198,7 @@ class FastCell:
     def __call__(
         self, cell: SearchCell | SearchCell201, before: Tensor, last: Tensor, mixture: CellMixture
     ) -> Tensor:
-        """Return what `cell.forward` does, but with its ReLU where it `gives_relu`."""
+        """Return the output of `cell.forward`, with its ReLU applied if `gives_relu`."""
         if self.returns_memory:
             return_freed_memory()
         if isinstance(cell, SearchCell201):
@@ -203,7 +211,7 @@ class FastCell:
         return F.relu(out) if self.gives_relu else out
 
     def _nodes(self, nodes: Nodes, states: list[Tensor], mixture: CellMixture) -> list[Tensor]:
-        """As `Nodes.forward`."""
+        """Return the cell's inputs and its nodes, as `Nodes.forward` does."""
         states = [*states]
         inputs: list[FastInputs] = []
         weights = [row.unbind() for row in mixture.operations.unbind()]
@@ -263,12 +271,12 @@ class FastCell:
 
 
 def is_fast_now(candidate: FastCandidate) -> bool:
-    """Return True unless it is a separable convolution that normalises by running statistics."""
+    """Return False for a separable convolution that normalises by running statistics, else True."""
     return not candidate.blocks or candidate.norm.training or candidate.norm.running_mean is None
 
 
 def preprocess(module: nn.Module, relu: Tensor) -> Tensor:
-    """Return what the preprocessing of a cell's input makes of the ReLU of that input, (N, C, H', W')."""
+    """Return the preprocessed input of a cell, (N, C, H', W'), from the ReLU of that input."""
     if isinstance(module, FactorizedReduce):
         even, odd = even_odd_pixels(relu)
         return batch_norm(torch.cat([module.conv1(even), module.conv2(odd)], dim=1), module.bn, None)

@@ -1,7 +1,7 @@
 """Install the kernels of a CPU on a supernet.
 
-It is the only module of `search/` that imports them, when it is asked to install them. Parameters, buffers
-and their names stay those of the supernet, so that neither checkpoints nor optimisers depend on kernels.
+`fast_cell`, which uses them, is imported only when they are installed. Parameters, buffers and their names
+stay those of the supernet, so that neither checkpoints nor optimisers depend on kernels.
 """
 
 from importlib.util import find_spec
@@ -20,7 +20,7 @@ def can_install(device: torch.device) -> bool:
 
 
 def check_can_install(device: torch.device) -> None:
-    """Raise DotsZooError on any device but a CPU, and without numba."""
+    """Raise DotsZooError on any device but a CPU with numba."""
     if not can_install(device):
         place = "a CPU without it" if device.type == "cpu" else f"the device {device}"
         raise DotsZooError(
@@ -32,7 +32,7 @@ def install_kernels(supernet: Supernet) -> None:
     """Make every cell compute by kernels; the result is the same up to rounding.
 
     Raises:
-        DotsZooError: where the supernet is not on a CPU, or numba is not installed.
+        DotsZooError: if the supernet is not on a CPU, or numba is not installed.
     """
     check_can_install(next(supernet.parameters()).device)
     from .fast_cell import FastCell

@@ -1,11 +1,11 @@
 """The mixed operation of an edge (Eq. 1), and what the edges that leave a node share.
 
 Source: DARTS (ICLR 2019), Eq. 2; DOTS (CVPR 2021), Eq. 1; DARTS- (ICLR 2021), Eq. 4 (auxiliary skip
-connection) and Sec. 4.4 (1x1 projection); P-DARTS (ICCV 2019), Sec. 3.3 (dropout behind a skip connection).
+connection) and Sec. 4.4 (1x1 projection); P-DARTS (ICCV 2019), Sec. 3.3 (dropout after a skip connection).
 
 Differs from the public code: a pooling and its affine-free batch norm have no weights, so all edges that
-leave a node with the same stride share one of each; `none` adds nothing and is not built; a candidate that
-is not active is not computed.
+leave a node with the same stride share one of each; `none` adds nothing and is not built; a candidate that is
+not active is not computed.
 """
 
 import functools
@@ -26,7 +26,7 @@ POOLS = ("max_pool_3x3", "avg_pool_3x3")
 
 
 class SharedInputs:
-    """A node (N, C, H, W) as the edges that leave it read it: each pooling is computed when first read."""
+    """A node (N, C, H, W) for all edges that leave it: each of its poolings is computed when first read."""
 
     def __init__(self, x: Tensor, pools: Mapping[str, Callable[[Tensor], Tensor]]) -> None:
         self.x, self.pools = x, pools
@@ -40,7 +40,7 @@ class SharedInputs:
 
 
 def shared_pools(operations: Collection[str], channels: int, stride: int, norm: bool) -> nn.ModuleDict:
-    """Build those poolings among the operations that leave a node, each with its batch norm where `norm`."""
+    """Build the poolings among the operations that leave a node, each followed by a batch norm if `norm`."""
     pools = nn.ModuleDict()
     for name in POOLS:
         if name in operations:
@@ -50,7 +50,7 @@ def shared_pools(operations: Collection[str], channels: int, stride: int, norm: 
 
 
 class MixedOp(nn.Module):
-    """An edge of which nothing is decided: the weighted sum of its candidates (Eq. 1).
+    """The mixed operation of an edge: the weighted sum of its candidates (Eq. 1).
 
     `operations` holds the candidates by their column in (E, O); `none` and the shared poolings are not in it.
     """
@@ -58,7 +58,10 @@ class MixedOp(nn.Module):
     def __init__(
         self, names: tuple[str, ...], channels: int, stride: int, auxiliary: Auxiliary, lean: bool = False
     ) -> None:
-        """lean: keep nothing of a candidate with weights for the backward pass, which recomputes it."""
+        """Build the candidates of an edge.
+
+        lean: recompute candidates with weights in the backward pass, keeping only their inputs.
+        """
         super().__init__()
         self.names, self.stride, self.lean = names, stride, lean
         self.operations = nn.ModuleDict(
@@ -80,8 +83,12 @@ class MixedOp(nn.Module):
     ) -> Tensor:
         """Return sum_o w_o o(x) over the active candidates (Eq. 1), (N, C, H', W').
 
-        weights: of the candidates, (O,). auxiliary: beta of the auxiliary skip, which is added (Eq. 4 of
-        DARTS-); None leaves it out.
+        Args:
+            inputs: node that the edge leaves.
+            weights: of the candidates, (O,).
+            active: columns of the candidates that are computed.
+            auxiliary: beta of the auxiliary skip, which is added (Eq. 4 of DARTS-); None leaves it out.
+            skip_dropout: chance that an element after a skip connection is dropped.
         """
         terms = []
         for column, (name, weight) in enumerate(zip(self.names, weights.unbind(), strict=False)):
@@ -95,7 +102,7 @@ class MixedOp(nn.Module):
         return add(terms) if terms else self.zeros(inputs.x)
 
     def candidate(self, column: int, inputs: SharedInputs) -> Tensor:
-        """Return o(x) of one candidate, behind its batch norm, at a weight of one, (N, C, H', W')."""
+        """Return o(x) of one candidate, after its batch norm and without its weight, (N, C, H', W')."""
         name = self.names[column]
         if name in POOLS:
             return inputs.pooled(name)
@@ -106,13 +113,15 @@ class MixedOp(nn.Module):
         return out
 
     def zeros(self, x: Tensor) -> Tensor:
-        """Return what an edge without an active candidate adds."""
+        """Return the output of an edge without active candidates, zeros of (N, C, H', W')."""
         return torch.zeros_like(x[:, :, :: self.stride, :: self.stride])
 
 
 def auxiliary_skip(branch: Auxiliary, channels: int, stride: int) -> nn.Module | None:
-    """Build the branch of DARTS- beside an edge: a skip connection, or a 1x1 convolution that starts as the
-    identity; a FactorizedReduce either way where the resolution halves.
+    """Build the auxiliary branch of DARTS- beside an edge, None for no branch.
+
+    It is a skip connection, or a 1x1 convolution that starts as the identity; a FactorizedReduce either way
+    where the resolution halves.
     """
     if branch == "none":
         return None

@@ -1,7 +1,7 @@
 """The weights that a supernet mixes its candidates with, and which candidates it leaves out.
 
 Source: DOTS (CVPR 2021), Eq. 1 and Eq. 8; PC-DARTS (ICLR 2020), Sec. 3.3 (the weight of an edge); DARTS-
-(ICLR 2021), Eq. 4 (auxiliary skip connection); P-DARTS (ICCV 2019), Sec. 3.3 (dropout behind a skip
+(ICLR 2021), Eq. 4 (auxiliary skip connection); P-DARTS (ICCV 2019), Sec. 3.3 (dropout after a skip
 connection).
 """
 
@@ -21,10 +21,10 @@ class CellMixture:
 
     Args:
         operations: weights of every candidate of every edge, (E, O).
-        active: candidates that are computed, by edge; the weights of all others are not looked at.
+        active: candidates that are computed, by edge; the weights of all others are not read.
         edges: weights of the edges as a whole, (E,); None weighs all edges alike.
         auxiliary: weight of the auxiliary skip connection.
-        skip_dropout: probability that an element behind a skip connection is dropped.
+        skip_dropout: probability that an element after a skip connection is dropped.
     """
 
     operations: Tensor
@@ -38,7 +38,7 @@ class CellMixture:
         return (1.0,) * len(self.active) if self.edges is None else self.edges.unbind()
 
     def auxiliary_weights(self) -> tuple[Tensor | float | None, ...]:
-        """Return beta times the weight of every edge, None where the auxiliary skip has faded."""
+        """Return beta times the weight of every edge, None where the auxiliary skip has no weight left."""
         if not self.auxiliary:
             return (None,) * len(self.active)
         return tuple(self.auxiliary * edge for edge in self.edge_weights())

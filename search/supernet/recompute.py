@@ -1,4 +1,4 @@
-"""Memory against time: what a backward pass computes a second time and not keep.
+"""Recomputation in the backward pass: less memory for more time.
 
 Source: Training deep nets with sublinear memory cost (Chen et al., 2016), Sec. 4.
 """
@@ -13,8 +13,9 @@ from .bn_statistics import frozen_statistics
 
 
 def recompute(module: nn.Module, *inputs: Any) -> Tensor:
-    """Return module(*inputs) and keep the inputs alone; the backward pass computes it again, with the same
-    draws, and without moving running statistics a second time.
+    """Return module(*inputs), keeping only the inputs for the backward pass, which recomputes the rest.
+
+    The recomputation has the same draws and does not move running statistics a second time.
     """
     out: Tensor = checkpoint(
         module,

@@ -1,4 +1,4 @@
-"""Which operations the kernels of separable convolutions compute, found by their layers."""
+"""Recognition of the separable convolutions that kernels can compute, by their layers."""
 
 from typing import TypeGuard
 
@@ -12,7 +12,7 @@ BLOCK = 4  # layers: ReLU, depthwise convolution, pointwise convolution, batch n
 
 
 def sep_conv_blocks(operation: nn.Module) -> tuple[SepConvBlock, ...]:
-    """Return the one or two blocks of a separable convolution, none of any other operation."""
+    """Return the one or two blocks of a separable convolution, none for any other operation."""
     layers = [*operation] if isinstance(operation, nn.Sequential) else []
     if len(layers) not in (BLOCK, 2 * BLOCK):
         return ()
@@ -20,7 +20,7 @@ def sep_conv_blocks(operation: nn.Module) -> tuple[SepConvBlock, ...]:
     blocks = tuple(block for block in parts if block is not None)
     if len(blocks) < len(parts) or len({block.depthwise.in_channels for block in blocks}) > 1:
         return ()
-    if len(blocks) == 2 and blocks[1].depthwise.stride[0] > 1:  # what first blocks give has to be of one size
+    if len(blocks) == 2 and blocks[1].depthwise.stride[0] > 1:  # all first blocks output maps of one size
         return ()
     return blocks
 

@@ -62,7 +62,7 @@ def check_shape(
     stem: Stem,
     partial: PartialChannels = NO_PARTIAL_CHANNELS,
 ) -> None:
-    """Raise DotsZooError where a supernet of this shape cannot be built."""
+    """Raise DotsZooError if a supernet of this shape cannot be built."""
     if cells < 3:
         raise DotsZooError(
             f"supernet: expected at least 3 cells, one normal and two that reduce, got {cells}"
@@ -83,7 +83,11 @@ class Supernet(nn.Module):
     """Stem, cells and classifier: (N, in_chans, H, W) and a Mixture -> logits (N, classes)."""
 
     def __init__(self, space: SearchSpace, shape: Shape) -> None:
-        """Raises DotsZooError where the shape does not fit the space."""
+        """Build stem, cells and classifier.
+
+        Raises:
+            DotsZooError: if the shape does not fit the space.
+        """
         super().__init__()
         check_shape(space, shape.cells, shape.channels, shape.stem, shape.partial)
         self.shape = shape
@@ -119,8 +123,9 @@ class Supernet(nn.Module):
 
 
 def without_kernels(supernet: Supernet) -> Supernet:
-    """Return a copy of the supernet that computes as the papers write it, and keeps all of it for a backward
-    pass: one that can be differentiated twice.
+    """Return a copy of the supernet that computes without kernels and recomputes nothing.
+
+    It can be differentiated twice.
     """
     plain = copy.deepcopy(supernet)
     plain.shape = dataclasses.replace(plain.shape, memory="fast")
@@ -136,7 +141,7 @@ Parts = tuple[tuple[str, ...], nn.ModuleList, list[nn.Module], nn.Module, int]
 
 
 def _darts(space: SearchSpace, shape: Shape) -> Parts:
-    """Return kinds, stem, cells, the norm behind them, and its channels: the macro-architecture of DARTS."""
+    """Return kinds, stem, cells, the norm after them, and its channels: the macro-architecture of DARTS."""
     channels = shape.channels
     if shape.stem == "cifar":
         width = 3 * channels
