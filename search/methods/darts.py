@@ -1,8 +1,9 @@
 """DARTS: Differentiable Architecture Search (Liu, Simonyan and Yang, ICLR 2019).
 
-Algorithm 1: the logits on one half of the images, the weights on the other (bilevel). First order takes the
-weights as they are; second order takes them one step ahead (Eq. 5): with w' = w - xi * dL_train(w, alpha)/dw,
-SGD's momentum and weight decay included, the gradient of L_val(w', alpha) over alpha is (Eq. 6-7)
+Algorithm 1: the logits train on the validation split, the weights on the training split (bilevel). First
+order takes the weights as they are; second order takes them one step ahead (Eq. 5): with w' = w - xi *
+dL_train(w, alpha)/dw, SGD's momentum and weight decay included, the gradient of L_val(w', alpha) over alpha
+is (Eq. 6-7)
 
     dL_val(w', alpha)/dalpha - xi * [dL_train(w+, alpha)/dalpha - dL_train(w-, alpha)/dalpha] / (2 eps),
     w+- = w +- eps * dL_val(w', alpha)/dw',   eps = 0.01 / ||dL_val(w', alpha)/dw'||.
@@ -29,7 +30,7 @@ EPSILON = 0.01  # how far the weights are moved for the finite difference (Sec. 
 
 
 def darts_training() -> TrainingConfig:
-    """Return the numbers of the paper for CIFAR-10 (Sec. 3.1, Appendix A.1.1)."""
+    """Return the hyperparameters of the paper for CIFAR-10 (Sec. 3.1, Appendix A.1.1)."""
     return TrainingConfig(logits=LogitsConfig(learning_rate=3e-4, betas=(0.5, 0.999), weight_decay=1e-3))
 
 
@@ -56,7 +57,7 @@ class DartsConfig:
 
 
 def stages(config: DartsConfig, space: SearchSpace, after: int) -> tuple[Stage, ...]:
-    """Return one span, or two with a warm-up; `after` epochs follow on the same cosine of the rate."""
+    """Return the operation search, with its warm-up if any; `after` epochs follow on the same cosine."""
     return operation_search(
         config,
         space,
@@ -71,7 +72,7 @@ def unrolled(turn: Turn) -> Figures:
 
 
 def train_logits_ahead(turn: Turn) -> Figures:
-    """Take one Adam step along Eq. 6-7; weights and running statistics are as before afterwards."""
+    """Take one Adam step along Eq. 6-7; weights and running statistics end as they were."""
     assert turn.architecture_batch is not None, "the second order needs architecture_images"
     weights, logits = list(turn.search.supernet.parameters()), list(turn.search.logits.values())
     optimiser = turn.search.weights_optimiser
@@ -79,8 +80,8 @@ def train_logits_ahead(turn: Turn) -> Figures:
     with still_statistics(turn.search.supernet):
         _, gradient = gradients(turn, turn.batch, weights)
         with moved(weights, ahead(optimiser, weights, gradient), -rate):
-            accuracy, found = gradients(turn, turn.architecture_batch, [*weights, *logits])
-        direction, direct = found[: len(weights)], found[len(weights) :]
+            accuracy, gradients_ahead = gradients(turn, turn.architecture_batch, [*weights, *logits])
+        direction, direct = gradients_ahead[: len(weights)], gradients_ahead[len(weights) :]
         size = EPSILON / torch.stack([part.norm() for part in direction]).norm().clamp_min(1e-12)
         with moved(weights, direction, size), constant(turn.search.supernet):
             _, plus = gradients(turn, turn.batch, logits)
@@ -95,17 +96,17 @@ def train_logits_ahead(turn: Turn) -> Figures:
 def gradients(turn: Turn, batch: Batch, inputs: Sequence[Tensor]) -> tuple[Figures, list[Tensor]]:
     """Return loss and accuracy of a batch, and the gradient of its loss; zero where an input takes no part.
 
-    Of several processes the means, so that all move the weights alike.
+    With several processes all are averaged, so that the weights move alike in all of them.
     """
     loss, accuracy = classify(turn, batch, turn.mixture())
-    found = torch.autograd.grad(loss, list(inputs), allow_unused=True)
-    gradient = [torch.zeros_like(t) if g is None else g for t, g in zip(inputs, found, strict=True)]
+    partials = torch.autograd.grad(loss, list(inputs), allow_unused=True)
+    gradient = [torch.zeros_like(t) if g is None else g for t, g in zip(inputs, partials, strict=True)]
     loss, accuracy, *gradient = turn.run.processes.averaged([loss.detach(), accuracy, *gradient])
     return {"architecture_loss": loss, "architecture_accuracy": accuracy}, gradient
 
 
 def ahead(optimiser: Optimizer, weights: Sequence[Tensor], gradient: Sequence[Tensor]) -> list[Tensor]:
-    """Return what SGD would subtract at a rate of one: momentum * buffer + gradient + weight decay."""
+    """Return the SGD update at a learning rate of one: momentum * buffer + gradient + weight decay."""
     [group] = optimiser.param_groups
     steps = []
     for weight, own in zip(weights, gradient, strict=True):
@@ -117,7 +118,7 @@ def ahead(optimiser: Optimizer, weights: Sequence[Tensor], gradient: Sequence[Te
 
 @contextmanager
 def moved(weights: Sequence[Tensor], direction: Sequence[Tensor], size: float | Tensor) -> Iterator[None]:
-    """Move the weights by size * direction inside; afterwards they are bit by bit as before."""
+    """Move the weights by size * direction within the block; restore them bit by bit afterwards."""
     kept = [weight.detach().clone() for weight in weights]
     with torch.no_grad():
         for weight, part in zip(weights, direction, strict=True):

@@ -5,8 +5,8 @@ a skip connection does in any deep network, so that the candidate of that name w
 cell. Its weight beta falls to zero, where the supernet is that of DARTS (`search/stages/auxiliary_skip.py`).
 Algorithm 1, line 6: the logits are those of the epoch with the best validation accuracy.
 
-Between the lines: epochs that train weights only are not looked at, and of equal epochs the last is
-taken, whose logits have trained longest.
+Not specified in the paper: epochs that train weights only are not considered, and of equally accurate epochs
+the last is taken, whose logits have trained longest.
 """
 
 from collections.abc import Mapping
@@ -68,17 +68,17 @@ def stages(config: DartsMinusConfig, space: SearchSpace, after: int) -> tuple[St
 
 
 def keep_best(search: Search, moment: Moment, figures: Mapping[str, float]) -> Search:
-    """Remember the logits of an epoch that is as good as any before it."""
+    """Remember the logits of an epoch that is as accurate as any before it, or more."""
     accuracy = figures["validation_accuracy"]
     if "best.accuracy" in search.memory and accuracy < search.memory["best.accuracy"].item():
         return search
     best = {f"best.{name}": logits.detach().clone() for name, logits in search.logits.items()}
-    told = torch.tensor(accuracy, dtype=torch.float64)
-    return replace(search, memory={**search.memory, **best, "best.accuracy": told})
+    best_accuracy = torch.tensor(accuracy, dtype=torch.float64)
+    return replace(search, memory={**search.memory, **best, "best.accuracy": best_accuracy})
 
 
 def return_to_best(run: Run, before: Search | None, moment: Moment) -> Search:
-    """Restore the logits of the best epoch; all that follows starts from them."""
+    """Restore the logits of the best epoch, from which later stages start."""
     search = carry_on(run, before, moment)
     with torch.no_grad():
         for name, logits in search.logits.items():

@@ -1,17 +1,18 @@
 """DARTS-PT: Rethinking Architecture Selection in Differentiable NAS (Wang et al., ICLR 2021).
 
-Selection behind any search. Sec. 4.1: an operation is as strong as the supernet is weak without it: its
-weight is set to zero, the others stay as they are, and the accuracy on half B is measured. Algorithm 1: the
-edges in random order, on each the operation whose absence leaves the least accuracy, and some epochs of
-tuning before the next. Appendix A.3: then the nodes in random order; of each the edge goes whose absence
-leaves the most, until two remain. -Mag (Sec. 6.2) is the control: the same tuning, but the largest weights.
+Selection after any search. Sec. 4.1: an operation is as strong as the supernet is weak without it: its weight
+is set to zero, the others stay as they are, and the accuracy on the validation split is measured. Algorithm
+1: the edges are decided in random order, each for the operation whose absence leaves the least accuracy, with
+some epochs of tuning before the next. Appendix A.3: then the nodes in random order; of each the edge is
+closed whose absence leaves the most accuracy, until two remain. -Mag (Sec. 6.2) is the control: the same
+tuning, but the largest weights.
 
-Between the lines: a decision is taken in every kind of cell before the tuning; alpha keeps training as its
-method does, and nothing is tuned behind the last decision. Equal accuracies are told apart by the loss.
-`none` is not chosen in the DARTS cell, and is an operation as any other in that of NAS-Bench-201, which keeps
-all edges. Behind a topology search the combinations of a node's edges take the place of Appendix A.3, an
-alternative as an operation is. A decision that chooses nothing, as the search before left no alternative, is
-tuned behind all the same: how many there will be is not known when the stages are laid out.
+Not specified in the paper: a decision is taken in every kind of cell before the tuning; alpha keeps training
+as its method does, and no tuning follows the last decision. Equal accuracies are ordered by the loss. `none`
+is not chosen in the DARTS cell, and is an operation as any other in that of NAS-Bench-201, which keeps all
+edges. After a topology search the combinations of a node's edges take the place of Appendix A.3, chosen as
+operations are. A decision without alternatives, because the search before left none, is followed by tuning
+too, since the number of stages is fixed before any of them runs.
 
 Differs from the official code (ruocwang/darts-pt@c31e376): its tie goes to what it measures first.
 """
@@ -42,7 +43,7 @@ class PerturbationConfig:
 
     Args:
         tuning: epochs between two decisions.
-        by: what the supernet loses without an alternative.
+        by: measure of the supernet without an alternative.
         learning_rate: of the weights at the first epoch of tuning, as a fraction of that of the search; the
             cosine over all epochs of tuning ends where that of the search does.
     """
@@ -57,7 +58,13 @@ class PerturbationConfig:
 
 @dataclass(frozen=True)
 class SelectionCriterion:
-    """What a selection goes by: the accuracy or the loss without each alternative, or their weights."""
+    """The criterion of a selection: accuracy or loss without each alternative, or the weights.
+
+    Args:
+        by: the criterion.
+        relax: relaxation of the logits of a search.
+        batch_size: images in a batch of a measurement.
+    """
 
     by: By
     relax: Callable[[Search], Relaxation]
@@ -76,9 +83,18 @@ def perturbation_stages(
     rule: EdgeRule | None,
     restrict_candidates: Callable[[Search], Search],
 ) -> tuple[Stage, ...]:
-    """Return the decisions after the `last` stage of a search of `start` epochs; `decisions` counts them.
+    """Return the decisions after the `last` stage of a search of `start` epochs.
 
-    rule: of the topology search before, if there was one. restrict_candidates: closes what may not be chosen.
+    Args:
+        config: options of the selection.
+        by: criterion of the selection.
+        last: stage that the tuning repeats.
+        training: options of the training loop.
+        start: epochs before the first decision.
+        operations: decisions about operations, as counted by `decisions`.
+        combinations: decisions about edges, as counted by `decisions`.
+        rule: of the topology search before, if there was one.
+        restrict_candidates: closes the alternatives that may not be chosen.
     """
     selection = SelectionCriterion(by, last.relax, last.batch_size)
     operation = partial(decide_row, selection, "alpha", rule)
@@ -89,22 +105,22 @@ def perturbation_stages(
     return tuple(
         replace(
             last,
-            name=f"perturbation {number} of {len(plan)}",
-            epochs=config.tuning if number < len(plan) else 0,
+            name=f"perturbation {position} of {len(plan)}",
+            epochs=config.tuning if position < len(plan) else 0,
             begin=partial(begin, decision)
-            if number > 1
+            if position > 1
             else partial(begin_anew, selection, restrict_candidates, decision),
             learning_rate=lambda epoch: cosine(epoch - start, tuned, first, end),
             rest=None,
         )
-        for number, decision in enumerate(plan, 1)
+        for position, decision in enumerate(plan, 1)
     )
 
 
 def decisions(space: SearchSpace, rule: EdgeRule | None, one_left: bool) -> tuple[int, int]:
-    """Return how many edges and how many nodes a kind of cell can have to decide about.
+    """Return the largest number of edges, and of nodes, to decide in a kind of cell.
 
-    one_left: one operation at most has stayed on an edge, `none` aside.
+    one_left: at most one operation besides `none` is left on an edge.
     """
     rows = [[len(_built(space, names)) > 1 for names in space.candidates(kind)] for kind in space.kinds]
     operations = 0 if one_left else max(map(sum, rows))
@@ -136,7 +152,7 @@ def begin_anew(
     before: Search | None,
     moment: Moment,
 ) -> Search:
-    """Start SGD anew, take `none` from edges of one operation, and take the first decision."""
+    """Restart SGD, decide the edges with one operation besides `none`, and take the first decision."""
     search = restrict_candidates(carry_on(run, before, moment))
     search = replace(search, weights_optimiser=sgd(search.supernet, run.training))
     for name in [f"alpha.{kind}" for kind in search.space.kinds]:
@@ -156,7 +172,7 @@ def decide_row(
     moment: Moment,
     kind: str,
 ) -> Search:
-    """Decide a random row with alternatives for the one that the supernet misses most (Algorithm 1)."""
+    """Decide a random undecided row for the alternative that the supernet misses most (Algorithm 1)."""
     name = f"{logits}.{kind}"
     rows = [row for row in range(len(search.open[name])) if len(choosable(search, name, row, rule)) > 1]
     if not rows:
@@ -168,7 +184,7 @@ def decide_row(
 
 
 def decide_node(selection: SelectionCriterion, run: Run, search: Search, moment: Moment, kind: str) -> Search:
-    """Close edges of a random node, those missed least, one at a time, until two remain (A.3)."""
+    """Close edges of a random node, those missed least first, until two remain (Appendix A.3)."""
     nodes = [node for node in search.space.nodes if len(built_edges(search, kind, node)) > 2]
     if not nodes:
         return search
@@ -216,7 +232,7 @@ def strongest(
 def weakest_edge(
     selection: SelectionCriterion, run: Run, search: Search, moment: Moment, kind: str, edges: Sequence[int]
 ) -> int:
-    """Return the edge without which the supernet is best, or that was weakest as it was decided."""
+    """Return the edge without which the supernet is best, or of the least strength; the last of equals."""
     if selection.by == "magnitude":
         strength = search.memory[f"strength.{kind}"].tolist()
         return min(reversed(edges), key=lambda edge: strength[edge])
@@ -225,20 +241,20 @@ def weakest_edge(
 
 
 def _entries(search: Search, kind: str, edge: int) -> list[Entry]:
-    """Return all weights of an edge: of its operations, and its own where edges have one (PC-DARTS)."""
-    found = [(f"alpha.{kind}", edge, column) for column in range(search.open[f"alpha.{kind}"].shape[1])]
+    """Return the entries of an edge's weights: of its operations, and its own if it has one (PC-DARTS)."""
+    entries = [(f"alpha.{kind}", edge, column) for column in range(search.open[f"alpha.{kind}"].shape[1])]
     if f"beta.{kind}" in search.open:
         node = search.space.edges[edge][0]
         row, column = search.space.nodes.index(node), search.space.incoming(node).index(edge)
-        found.append((f"beta.{kind}", row, column))
-    return found
+        entries.append((f"beta.{kind}", row, column))
+    return entries
 
 
 def performance(
     selection: SelectionCriterion, run: Run, search: Search, moment: Moment, removed: Iterable[Entry]
 ) -> tuple[float, float]:
-    """Score the supernet with some weights set to zero, the others as they are; larger is better."""
-    weights = {name: found.clone() for name, found in weighed(selection, search, moment).items()}
+    """Score the supernet with some weights set to zero, the others unchanged; larger is better."""
+    weights = {name: table.clone() for name, table in weighed(selection, search, moment).items()}
     for name, row, column in removed:
         weights[name][row, column] = 0.0
     mixture = selection.relax(search).mix(weights, moment)
@@ -247,7 +263,7 @@ def performance(
 
 
 def weighed(selection: SelectionCriterion, search: Search, moment: Moment) -> dict[str, Tensor]:
-    """Return the weights that the logits stand for."""
+    """Return the weights of the logits under the relaxation."""
     with torch.no_grad():
         return dict(selection.relax(search).weigh(search.logits, moment))
 
@@ -255,7 +271,7 @@ def weighed(selection: SelectionCriterion, search: Search, moment: Moment) -> di
 def with_strength(
     selection: SelectionCriterion, search: Search, moment: Moment, name: str, row: int
 ) -> Search:
-    """Remember the largest weight on an edge as it is now: a decision makes it one."""
+    """Remember the largest weight on an edge before a decision sets it to one."""
     columns, key = choosable(search, name, row, None), f"strength.{name.split('.')[1]}"
     strength = search.memory.get(key, torch.zeros(len(search.open[name]))).clone()
     weights = weighed(selection, search, moment)[name][row].tolist()

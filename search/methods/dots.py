@@ -1,10 +1,10 @@
 """DOTS: Decoupling Operation and Topology in Differentiable Architecture Search (Gu et al., CVPR 2021).
 
 Sec. 4.2, the operation search: operations compete in groups, so that the best of every group stays on every
-edge (Eq. 15-16). Bilevel; the first half trains weights only (supplementary, Sec. 1). The topology search
-that decides between the edges is in `topology.py`.
+edge (Eq. 15-16). Bilevel; the first half of the epochs trains weights only (supplementary, Sec. 1). The
+topology search that decides between the edges is in `topology.py`.
 
-Groups: `v2` (supplementary, Sec. 2) has the operations without and with weights; `v1` has skip connection,
+Groups: `v2` (supplementary, Sec. 2) are the operations without and with weights; `v1` has skip connection,
 poolings, separable and dilated convolutions, and no place for `none`, which is left out of the space; `one`
 is the softmax of DARTS (Table 4b: DARTS-Top1, and with `keep` 2 DARTS-Top2).
 
@@ -57,10 +57,12 @@ class DotsConfig:
 
 
 def stages(config: DotsConfig, space: SearchSpace, after: int) -> tuple[Stage, ...]:
-    """Return the operation search; with the paper's numbers its spans start at epochs 0 and 15.
+    """Return the operation search; with the paper's hyperparameters its spans start at epochs 0 and 15.
 
-    after: epochs of the topology search, which share the cosine of the learning rate. Raises DotsZooError
-    where the groups do not fit the space.
+    after: epochs of the topology search, which share the cosine of the learning rate.
+
+    Raises:
+        DotsZooError: if the groups do not fit the space.
     """
     space = searched_space(config, space)
     groups = GROUPS[config.groups]()
@@ -76,13 +78,13 @@ def stages(config: DotsConfig, space: SearchSpace, after: int) -> tuple[Stage, .
 
 
 def searched_space(config: DotsConfig, space: SearchSpace) -> SearchSpace:
-    """Return the space without `none` where the groups have no place for it."""
+    """Return the space, without `none` if the groups have no place for it."""
     names = {name for kind in space.kinds for row in space.candidates(kind) for name in row}
     return restricted(space, frozenset(names - {"none"})) if config.groups == "v1" else space
 
 
 def group_relaxation(groups: Groups | None, search: Search) -> Relaxation:
-    """Weigh every group of an edge by a softmax of its own; the edge is their sum (Sec. 4.2.2)."""
+    """Relax by a softmax in every group of an edge; the edge is the sum of its groups (Sec. 4.2.2)."""
     tables = {}
     for kind in search.space.kinds:
         tables[kind] = open_operations(search, kind)

@@ -5,18 +5,19 @@ operation is dropped with the chance
 
     p_d = r^(1/|group|),
 
-a group that would lose all of its operations draws again, and what is dropped is not computed: its output is
+a group that would lose all of its operations draws again. A dropped operation is not computed: its output is
 zero in the softmax over all operations (Eq. 1). Weights and logits descend on one loss of all training images
-(one level). Behind the optimisers' step:
+(one level). After the optimisers' step:
 
     alpha-adjust (Eq. 3): x = ln(sum_kept exp(alpha_old) / sum_kept exp(alpha_new)) is added to the kept
     logits of an edge, so that the weight of a dropped operation does not move;
     partial decay: weights and logits of dropped operations do not move at all, by decay or by momentum.
 
-Between the lines: one draw holds for all cells of a kind; `none` is an operation without weights. SGD leaves
-out what has no gradient, its momentum included; Adam's moments are put back (its count of steps, which only
-corrects the bias of the first steps, is one for all). Without partial decay a dropped operation's gradient is
-zero, and decay and momentum move it. Without grouping all operations of an edge are one group.
+Not specified in the paper: one draw holds for all cells of a kind; `none` is an operation without weights.
+SGD skips tensors without a gradient, their momentum included; Adam's moments are put back (its count of
+steps, which only corrects the bias of the first steps, is one for all). Without partial decay a dropped
+operation's gradient is zero, and decay and momentum move it. Without grouping all operations of an edge are
+one group.
 
 Differs from the public code (wiljohnhong/DropNAS@90582ee): dropped outputs are zeroed, where the code divides
 by the weight of what is kept (`renormalise`); a group's own size, where the code has 4; logits start at zero.
@@ -48,7 +49,7 @@ CPU = torch.device("cpu")
 
 
 def dropnas_training() -> TrainingConfig:
-    """The numbers of the paper for CIFAR-10 (Sec. 4.2)."""
+    """Return the hyperparameters of the paper for CIFAR-10 (Sec. 4.2)."""
     return TrainingConfig(
         batch_size=96,
         weights=WeightsConfig(learning_rate=0.0375, learning_rate_end=0.0015, clip=3.0),  # end: public code
@@ -65,8 +66,8 @@ class DropnasConfig:
         warm_up: its first epochs, which train weights only.
         cells: depth of the supernet.
         r_p: drop path rate of the operations with weights: the chance that all of a group would be dropped.
-        r_np: the same of the operations without weights.
-        grouping: draw in the two groups; without, all operations of an edge are one (Table 6).
+        r_np: drop path rate of the operations without weights.
+        grouping: draw in the two groups; without it, all operations of an edge are one group (Table 6).
         alpha_adjust: keep the weight of dropped operations as it is (Table 6).
         partial_decay: keep weights and logits of dropped operations as they are (Table 6).
         renormalise: divide by the weight of the kept operations, as the public code does.
@@ -96,9 +97,10 @@ class DropnasConfig:
 
 
 def stages(config: DropnasConfig, space: SearchSpace, after: int) -> tuple[Stage, ...]:
-    """One span, or two with a warm-up; `after` epochs follow on the same cosine of the learning rate.
+    """Return the operation search, with its warm-up if any; `after` epochs follow on the same cosine.
 
-    Raises DotsZooError where an operation is in neither group.
+    Raises:
+        DotsZooError: if an operation is in neither group.
     """
     for kind in space.kinds:
         operation_groups(space, kind, groups_by_weights(), CPU)
@@ -113,7 +115,7 @@ def stages(config: DropnasConfig, space: SearchSpace, after: int) -> tuple[Stage
 
 
 def train_dropped(config: DropnasConfig, turn: Turn) -> Figures:
-    """Weights and logits from one gradient of one batch, dropped operations left out."""
+    """Train weights and logits by one gradient of one batch, without the dropped operations."""
     kept = draw(config, turn)
     figures = descend(config, turn, dropped(config, turn, kept))
     update_kept_logits(config, turn, kept)
@@ -121,30 +123,34 @@ def train_dropped(config: DropnasConfig, turn: Turn) -> Figures:
 
 
 def train_dropped_weights(config: DropnasConfig, turn: Turn) -> Figures:
-    """The weights alone, dropped operations left out."""
+    """Train the weights alone, without the dropped operations."""
     with torch.no_grad():
         mixture = dropped(config, turn, draw(config, turn))
     return descend(config, turn, mixture)
 
 
 def draw(config: DropnasConfig, turn: Turn) -> Kept:
-    """What this step keeps of the open operations, for every kind of cell."""
-    search, found = turn.search, {}
+    """Draw the open operations that this step keeps, for every kind of cell."""
+    search, kept = turn.search, {}
     rates = torch.tensor([config.r_np, config.r_p] if config.grouping else [config.r_p])
     for kind in search.space.kinds:
         name = f"alpha.{kind}"
         members = search.open[name][None]  # (1, E, O)
         if config.grouping:
             members = members & operation_groups(search.space, kind, groups_by_weights(), CPU)  # (2, E, O)
-        found[name] = keep(members, rates, turn.moment.generator(f"drop {name}"))
-    return found
+        kept[name] = keep(members, rates, turn.moment.generator(f"drop {name}"))
+    return kept
 
 
 def keep(members: Tensor, rates: Tensor, draws: torch.Generator) -> Tensor:
-    """(E, O) bool: every member of a group is dropped with the chance r^(1/|group|) of its edge, and a group
-    that keeps none draws again.
+    """Draw the members that are kept, bool (E, O): each is dropped with the chance r^(1/|group|) of its edge.
 
-    members: (G, E, O), rates: (G,).
+    A group that keeps none draws again.
+
+    Args:
+        members: of the groups, (G, E, O).
+        rates: r of every group, (G,).
+        draws: source of the draws.
     """
     size = members.sum(dim=-1, keepdim=True)  # (G, E, 1)
     chance = rates[:, None, None] ** (1 / size.clamp_min(1))
@@ -155,7 +161,7 @@ def keep(members: Tensor, rates: Tensor, draws: torch.Generator) -> Tensor:
 
 
 def dropped(config: DropnasConfig, turn: Turn, kept: Kept) -> Mixture:
-    """The softmax over all operations, of which the kept ones are computed."""
+    """Return the mixture of the softmax over all operations, of which only the kept ones are computed."""
     weights = dict(turn.relaxation.weigh(turn.search.logits, turn.moment))
     for name, on in kept.items() if config.renormalise else ():
         rest = weights[name] * sent(on, weights[name].device)
@@ -165,7 +171,7 @@ def dropped(config: DropnasConfig, turn: Turn, kept: Kept) -> Mixture:
 
 
 def descend(config: DropnasConfig, turn: Turn, mixture: Mixture) -> Figures:
-    """The gradient of one batch, and one step of the weights along it."""
+    """Compute the gradients of one batch and take one step of the weights."""
     loss, accuracy = backward(turn, *classify(turn, turn.batch, mixture))
     for weight in turn.search.supernet.parameters() if not config.partial_decay else ():
         weight.grad = torch.zeros_like(weight) if weight.grad is None else weight.grad
@@ -174,7 +180,7 @@ def descend(config: DropnasConfig, turn: Turn, mixture: Mixture) -> Figures:
 
 
 def update_kept_logits(config: DropnasConfig, turn: Turn, kept: Kept) -> None:
-    """One step of Adam along the gradients of the kept operations, then partial decay and alpha-adjust."""
+    """Take one Adam step along the gradients of the kept operations; apply partial decay and alpha-adjust."""
     search = turn.search
     masks = {name: sent(on, search.logits[name].device) for name, on in kept.items()}
     before = {name: search.logits[name].detach().clone() for name in masks}
@@ -190,8 +196,9 @@ def update_kept_logits(config: DropnasConfig, turn: Turn, kept: Kept) -> None:
 
 
 def adjusted(old: Tensor, new: Tensor, kept: Tensor) -> Tensor:
-    """(E, O): Eq. 3, the new logits with those of kept operations moved together, so that the sum of their
-    exponentials in a row is the old one.
+    """Return the new logits with those of kept operations shifted by a constant a row (Eq. 3), (E, O).
+
+    The sum of their exponentials in a row is then the old one.
     """
     sums = [logits.masked_fill(~kept, float("-inf")).logsumexp(dim=-1) for logits in (old, new)]
     return torch.where(kept, new + (sums[0] - sums[1])[:, None], new)

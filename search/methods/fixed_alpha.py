@@ -1,7 +1,7 @@
 """Fixed alpha: a supernet whose logits never move (Wang et al., DARTS-PT, ICLR 2021, Sec. 6).
 
-All operations weigh the same while the weights train, so the logits say nothing: what is searched is left to
-perturbation-based selection. With magnitude selection all alternatives are equal and the first is taken,
+All operations weigh the same while the weights train, so the logits carry no information: the choice is left
+to perturbation-based selection. With magnitude selection all alternatives are equal and the first is taken,
 which is the control that the logits of other methods are compared with.
 """
 
@@ -35,7 +35,7 @@ class FixedAlphaConfig:
 
 
 def stages(config: FixedAlphaConfig, space: SearchSpace, after: int) -> tuple[Stage, ...]:
-    """Return one span on half A, so that half B can judge; `after` epochs follow on the same cosine."""
+    """Return one span on the training split; selection can use the other. `after` epochs share the cosine."""
     [training] = operation_search(
         Numbers(config.epochs, config.cells, config.training), space, after, train_weights, name="supernet"
     )

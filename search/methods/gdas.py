@@ -1,15 +1,15 @@
 """GDAS: Searching for a Robust Neural Architecture in Four GPU Hours (Dong and Yang, CVPR 2019).
 
-Every forward pass draws one operation an edge (Eq. 3) by adding Gumbel noise to the logits, and computes
-no other. The backward pass sees the softmax of the same noisy logits (Eq. 5) through the one operation that
-was drawn: a straight-through estimate, of which only the drawn entry of a row has a gradient of its own. The
+Every forward pass draws one operation an edge (Eq. 3) by adding Gumbel noise to the logits, and computes no
+other. The backward pass sees the softmax of the same noisy logits (Eq. 5) through the one operation that was
+drawn: a straight-through estimate, of which only the drawn entry of a row has a gradient of its own. The
 temperature of that softmax falls linearly. Bilevel, and the weights come first (Algorithm 1): their step and
-that of the logits draw apart.
+that of the logits draw independently.
 
-Between the lines: one draw holds for all cells of a kind, as in the public code. Log, decisions and
-validation take the plain softmax of the logits. Which operations were drawn has to be known where the others
-are skipped. The logits move last in a step, so both draws of the next are known before it begins, and are
-read back from the device once, between the two (`draw`): a small wait for an eighth of the work.
+Not specified in the paper: one draw holds for all cells of a kind, as in the public code. Log, decisions and
+validation take the plain softmax of the logits. The drawn operations have to be known on the CPU, so that the
+others can be skipped. The logits move last in a step, so both draws of the next are known before it begins,
+and are read back from the device once, between the two (`draw`): a small wait for an eighth of the work.
 
 Differs from the public code (D-X-Y/AutoDL-Projects): the noise is drawn once; there, again where it is not
 finite, which cannot come up here.
@@ -60,7 +60,7 @@ class GdasConfig:
 
 
 def stages(config: GdasConfig, space: SearchSpace, after: int) -> tuple[Stage, ...]:
-    """Return one span, or two with a warm-up; `after` epochs follow on the same cosine of the rate."""
+    """Return the operation search, with its warm-up if any; `after` epochs follow on the same cosine."""
     return operation_search(
         config,
         space,
@@ -86,17 +86,26 @@ def sampled_relaxation(config: GdasConfig, search: Search) -> Relaxation:
         }
 
     def draw(logits: Logits, moment: Moment) -> Drawn:
-        halves = moment, of_logits(moment)
+        moments = moment, of_logits(moment)
         with torch.no_grad():
-            columns = [table.argmax(dim=-1) for half in halves for table in sample(logits, half).values()]
-        rows = iter(torch.stack(columns).tolist())  # (2 * kinds, E): of the first half, of the second
-        return {half: {kind: one_each(next(rows), may_be_drawn[kind]) for kind in kinds} for half in halves}
+            columns = [
+                table.argmax(dim=-1)
+                for part_moment in moments
+                for table in sample(logits, part_moment).values()
+            ]
+        rows = iter(
+            torch.stack(columns).tolist()
+        )  # (2 * kinds, E): of the weights' part, of the logits' part
+        return {
+            part_moment: {kind: one_each(next(rows), may_be_drawn[kind]) for kind in kinds}
+            for part_moment in moments
+        }
 
     return replace(softmax_relaxation(search), sample=sample, draw=draw, schedules=schedules)
 
 
 def one_each(columns: Sequence[int], may_be_drawn: Active) -> Active:
-    """Return the column of every edge, where it may be drawn; on a closed edge there is nothing to draw."""
+    """Return the drawn column of every edge, where it may be drawn; none on a closed edge."""
     return tuple(on & {column} for column, on in zip(columns, may_be_drawn, strict=True))
 
 
@@ -110,7 +119,7 @@ def straight_through(soft: Tensor, groups: Tensor) -> Tensor:
 
 
 def of_logits(moment: Moment) -> Moment:
-    """Return the moment of the logits' half of a step, which draws apart."""
+    """Return the moment of the logits' part of a step, which draws independently."""
     return replace(moment, seed=derive_seed(moment.seed, "logits"))
 
 

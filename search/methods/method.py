@@ -28,7 +28,7 @@ class Method:
 
     Args:
         name: as in `dots-zoo search NAME`.
-        config: dataclass of its numbers with a field `training`, all with defaults; the first line of its
+        config: dataclass of its options with a field `training`, all with defaults; the first line of its
             docstring is the title of the method, its Args are the help of its options.
         stages: (config, space, after) -> its operation search, where `after` epochs follow on the same cosine
             of the learning rate.
@@ -36,15 +36,16 @@ class Method:
             operations an edge.
         restrict_candidates: (config, search) -> the search without the candidates that neither a topology
             search nor a selection may choose.
-        topology: topology search that follows where none is asked for.
+        topology: topology search that follows by default.
         decides_edges: it decides about edges itself, so that no topology search can follow; a selection acts
-            inside it, and `stages` takes what chooses an operation as a fourth argument, `by`.
+            inside it, and `stages` takes the criterion that chooses an operation as a fourth argument, `by`.
         grouped: (config) -> the operations of an edge compete in groups, each of which keeps its best.
         trains_weights: (config) -> the weights of its supernet are trained, so that a selection can judge by
             them.
         depths: (config) -> cells of its supernets, where there are several.
 
-    Raises DotsZooError for a record that cannot be used.
+    Raises:
+        DotsZooError: for a record that cannot be used.
     """
 
     name: str
@@ -83,6 +84,7 @@ METHODS: dict[str, Method] = {}
 def add_method(method: Method) -> None:
     """Make a method known: `search(NAME, ...)` and `dots-zoo search NAME` take it.
 
-    Raises DotsZooError where its name is malformed or taken.
+    Raises:
+        DotsZooError: if its name is malformed or taken.
     """
     add_record(METHODS, method, "method")

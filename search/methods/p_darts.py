@@ -1,21 +1,21 @@
 """P-DARTS: Progressive Differentiable Architecture Search (Chen et al., ICCV 2019).
 
 Sec. 3.2: three searches as in DARTS, first order, each in a new and deeper supernet and over fewer
-operations: the best of every edge go on to the next. Sec. 3.3 has two priors against skip connections, each
-of which can be turned off: dropout behind every skip connection, falling within each search, and at most so
-many skip connections in the normal cell at the end. If there are more, the weight of the weakest is set to
-zero and the cell is derived again, until the limit holds.
+operations: the best of every edge remain in the next. Sec. 3.3 has two priors against skip connections, each
+of which can be turned off: dropout after every skip connection, falling within each search, and a limit on
+the number of skip connections in the normal cell at the end. If there are more, the weight of the weakest is
+set to zero and the cell is derived again, until the limit holds.
 
 P-DARTS- (DARTS-, ICLR 2021, Sec. 4.3) is `skip_dropout` of zeros, `skip_limit` none, and an auxiliary skip
 connection, which fades within each search, since each starts anew.
 
-Between the lines: the paper lets the dropout decay gradually; the rule is that of the public code
+Not specified in the paper: it lets the dropout decay gradually; the rule is that of the public code
 (chenxin061/pdarts@05addf3), linear over the epochs that train weights only, and from the first rate again by
-exp(-0.2) an epoch behind them. Its learning rate starts anew with every supernet, too. A topology search or a
-selection behind this search chooses from no more than the allowed number of skip connections; an edge that
-has nothing else keeps its own.
+exp(-0.2) an epoch after them. Its learning rate starts anew with every supernet, too. A topology search or a
+selection after this search chooses from no more than the allowed number of skip connections; an edge that has
+nothing else keeps its own.
 
-Differs from the official code: dropout also behind the skip connections of stride 2, as the paper has it.
+Differs from the official code: dropout also after the skip connections of stride 2, as in the paper.
 """
 
 import math
@@ -49,7 +49,7 @@ from .method import Method
 
 
 def p_darts_training() -> TrainingConfig:
-    """Return the numbers of the paper for CIFAR-10 (Sec. 4.2)."""
+    """Return the hyperparameters of the paper for CIFAR-10 (Sec. 4.2)."""
     return TrainingConfig(
         batch_size=96,
         weights=WeightsConfig(learning_rate=0.025, learning_rate_end=0.0),
@@ -65,8 +65,8 @@ class PDartsConfig:
         epochs: of each of the three searches.
         warm_up: the first epochs of each, which train weights only.
         depths: cells of the three supernets.
-        operations: how many stay on an edge for the second and for the third search.
-        skip_dropout: chance that an element behind a skip connection is dropped at first, for each search;
+        operations: number that stays on an edge for the second and for the third search.
+        skip_dropout: chance that an element after a skip connection is dropped at first, for each search;
             zeros turn this prior off.
         skip_limit: most skip connections in the normal cell; null turns this prior off.
         auxiliary: a branch beside every edge (P-DARTS-).
@@ -92,11 +92,11 @@ class PDartsConfig:
 
 def stages(config: PDartsConfig, space: SearchSpace, after: int) -> tuple[Stage, ...]:
     """Return three operation searches; `after` changes nothing, since each has a cosine of its own."""
-    return tuple(stage for number in range(3) for stage in one_search(config, space, number))
+    return tuple(stage for index in range(3) for stage in one_search(config, space, index))
 
 
 def one_search(config: PDartsConfig, space: SearchSpace, number: int) -> tuple[Stage, ...]:
-    """Return one of the three searches, from 0, in a new supernet of what the one before has left."""
+    """Return one of the three searches, from 0, in a new supernet of the operations that are left."""
     name, cells, start = f"search {number + 1}", config.depths[number], number * config.epochs
     relax = with_skip_dropout(softmax_relaxation, partial(skip_dropout, config, number))
     first, *rest = operation_search(
@@ -149,38 +149,38 @@ def with_skip_dropout(
 
 
 def derive_limited(limit: int | None, space: SearchSpace, weights: Weights) -> dict[str, CellGenotype]:
-    """Derive the cells with no more skip connections in the normal cell than allowed."""
-    found = alphas(space, weights)
-    return cells_of(space, found if limit is None else limited(limit, space, found))
+    """Derive the cells with at most `limit` skip connections in the normal cell; None sets no limit."""
+    weights_by_kind = alphas(space, weights)
+    return cells_of(space, weights_by_kind if limit is None else limited(limit, space, weights_by_kind))
 
 
 def limited(limit: int, space: SearchSpace, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the weights, (E, O) by kind, the weakest of too many skip connections set to zero (Sec. 3.3)."""
-    found = {kind: own.clone() for kind, own in weights.items()}
+    """Return the weights, (E, O) by kind, with the weakest excess skip connections set to zero (Sec. 3.3)."""
+    lowered = {kind: own.clone() for kind, own in weights.items()}
     for kind in limited_kinds(space):
-        while len(chosen := chosen_skips(space, kind, found)) > limit:
-            spare = [place for place in chosen if _has_another(space, kind, place[0], found[kind])]
+        while len(chosen := chosen_skips(space, kind, lowered)) > limit:
+            spare = [place for place in chosen if _has_another(space, kind, place[0], lowered[kind])]
             if not spare:
                 break
-            edge, column = min(spare, key=lambda place: found[kind][place].item())
-            found[kind][edge, column] = 0.0
-    return found
+            edge, column = min(spare, key=lambda place: lowered[kind][place].item())
+            lowered[kind][edge, column] = 0.0
+    return lowered
 
 
 def limited_kinds(space: SearchSpace) -> list[str]:
-    """Return the cells that keep the resolution."""
+    """Return the kinds of cell that keep the resolution."""
     return [kind for kind in space.kinds if kind != "reduce"]
 
 
 def chosen_skips(space: SearchSpace, kind: str, weights: Mapping[str, Tensor]) -> list[tuple[int, int]]:
-    """Return edge and column of every skip connection in the cell that the weights stand for."""
-    found = []
+    """Return edge and column of every skip connection in the cell derived from the weights."""
+    skips = []
     for chosen in cells_of(space, weights)[kind].edges:
         if OPS[chosen.op].skip:
             edge = space.edges.index((chosen.node, chosen.input))
             columns = _skips(space, kind, edge)
-            found.append((edge, max(columns, key=lambda c: weights[kind][edge, c].item())))
-    return found
+            skips.append((edge, max(columns, key=lambda c: weights[kind][edge, c].item())))
+    return skips
 
 
 def _skips(space: SearchSpace, kind: str, edge: int) -> list[int]:
@@ -189,15 +189,16 @@ def _skips(space: SearchSpace, kind: str, edge: int) -> list[int]:
 
 
 def _has_another(space: SearchSpace, kind: str, edge: int, weights: Tensor) -> bool:
-    """Return whether an edge can become something that is neither a skip connection nor nothing."""
+    """Return True if an edge can become an operation that is neither a skip connection nor `none`."""
     names = space.candidates(kind)[edge]
     row = zip(names, weights[edge].tolist(), strict=False)
     return any(weight > 0 and name != "none" and not OPS[name].skip for name, weight in row)
 
 
 def restrict_candidates(config: PDartsConfig, search: Search) -> Search:
-    """Leave as many skip connections open in the normal cell as may be chosen: those of the cell that the
-    logits stand for, then the strongest.
+    """Close skip connections in the normal cell until only the allowed number can be chosen.
+
+    Those of the cell that the logits stand for stay open, then the strongest.
     """
     if config.skip_limit is None:
         return search

@@ -1,17 +1,17 @@
 """PC-DARTS: Partial Channel Connections for Memory-Efficient Architecture Search (Xu et al., ICLR 2020).
 
 Sec. 3.2: one in K channels goes through the operations of an edge, the others pass by, and a shuffle mixes
-them behind every node (`supernet/cell.py`). Sec. 3.3, edge normalisation: a softmax over the edges that
-enter a node weighs them (Eq. 3), since sampled channels make the operations' weights fluctuate,
+them after every node (`supernet/cell.py`). Sec. 3.3, edge normalisation: a softmax over the edges that enter
+a node weighs them (Eq. 3), since sampled channels make the operations' weights fluctuate,
 
     x_j = sum_i gamma_ij * f_ij(x_i),   gamma_ij = exp(beta_ij) / sum_i' exp(beta_i'j),
 
-and a cell is derived by the products of gamma and the operations' softmax. Bilevel, first order, behind 15
+and a cell is derived by the products of gamma and the operations' softmax. Bilevel, first order, after 15
 epochs of weights alone. gamma weighs the channels that pass by as well.
 
 PC-DARTS- (DARTS-, ICLR 2021, Sec. 4.4 and Table 5: K = 2, no shuffle) has the auxiliary branch beside the
-operations of every edge. Behind a topology search, only the operations go on: its edges have weights of
-their own.
+operations of every edge. If a topology search follows, it takes over only the operations: it has edge weights
+of its own.
 """
 
 from collections.abc import Mapping
@@ -35,7 +35,7 @@ from .method import Method
 
 
 def pc_darts_training() -> TrainingConfig:
-    """Return the numbers of the paper for CIFAR-10 (Sec. 4.2)."""
+    """Return the hyperparameters of the paper for CIFAR-10 (Sec. 4.2)."""
     return TrainingConfig(
         batch_size=256,
         weights=WeightsConfig(learning_rate=0.1, learning_rate_end=0.001),  # the end is the public code's
@@ -44,7 +44,7 @@ def pc_darts_training() -> TrainingConfig:
 
 
 def no_auxiliary() -> AuxiliaryConfig:
-    """Return no branch, as PC-DARTS has it; one makes it PC-DARTS-."""
+    """Return the configuration without an auxiliary branch, as in PC-DARTS."""
     return AuxiliaryConfig(branch="none")
 
 
@@ -57,7 +57,7 @@ class PcDartsConfig:
         warm_up: its first epochs, which train weights only.
         cells: depth of the supernet.
         share: K; one in so many channels goes through the operations.
-        shuffle: mix the channels behind every node.
+        shuffle: mix the channels after every node.
         auxiliary: the branch of PC-DARTS- and its decay.
         training: what the training loop needs.
     """
@@ -76,7 +76,7 @@ class PcDartsConfig:
 
 
 def stages(config: PcDartsConfig, space: SearchSpace, after: int) -> tuple[Stage, ...]:
-    """Return one span, or two with a warm-up; `after` epochs follow on the same cosine of the rate."""
+    """Return the operation search, with its warm-up if any; `after` epochs follow on the same cosine."""
     return operation_search(
         config,
         space,
@@ -91,13 +91,13 @@ def stages(config: PcDartsConfig, space: SearchSpace, after: int) -> tuple[Stage
 
 
 def operation_and_edge_choices(space: SearchSpace) -> dict[str, Choice]:
-    """Return alpha, an operation on every edge, and beta, an edge at every node."""
+    """Return the choices of alpha, an operation on every edge, and of beta, an edge at every node."""
     betas = {f"beta.{kind}": edge_choice(space, "edge_weights") for kind in space.kinds}
     return operation_choices(space) | betas
 
 
 def edge_normalisation(search: Search) -> Relaxation:
-    """Weigh the operations of an edge by a softmax, and the edges of a node by another (Eq. 3)."""
+    """Relax by a softmax over the operations of an edge, and by another over the edges of a node (Eq. 3)."""
     device = next(iter(search.logits.values())).device
     groups = {name: table[None].to(device) for name, table in search.open.items()}  # (1, R, C)
     membership, active = edges_of_nodes(search.space, device), active_operations(search)
@@ -113,12 +113,12 @@ def edge_normalisation(search: Search) -> Relaxation:
 
 
 def edges_of_nodes(space: SearchSpace, device: torch.device) -> Tensor:
-    """Return 1 where an alternative of a node is the edge, else 0: (nodes, C, E)."""
+    """Return the membership of edges in the alternatives of a node, 1 or 0, (nodes, C, E)."""
     return edge_membership(space, "edge_weights", average=False, device=device)
 
 
 def derive_from_products(space: SearchSpace, weights: Weights) -> Mapping[str, CellGenotype]:
-    """Derive the cell by the rule of the space's family, from gamma times the softmax of the operations."""
+    """Derive the cells by the rule of the space's family, from gamma times the softmax of the operations."""
     membership = edges_of_nodes(space, weights[f"beta.{space.kinds[0]}"].device)
     products = {}
     for kind in space.kinds:

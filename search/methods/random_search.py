@@ -1,6 +1,6 @@
 """Random search: the control that every search is compared with (Li and Talwalkar, UAI 2019).
 
-The logits are drawn once from the seed and stay; everything behind them (derivation, topology search,
+The logits are drawn once from the seed and stay; everything after them (derivation, topology search,
 selection) is that of the other methods. With the DARTS rule every cell of the space that has two edges a node
 is as likely as any other, where no operation stands on an edge twice.
 """
@@ -23,7 +23,7 @@ class RandomSearchConfig:
     """Random search: logits drawn once from the seed, the control (UAI 2019).
 
     Args:
-        epochs: of training the supernet under the drawn logits; 0 draws only, and is enough where nothing
+        epochs: of training the supernet under the drawn logits; 0 draws only, and is enough unless something
             later judges by its weights, as perturbation-based selection does.
         cells: depth of the supernet.
         training: what the training loop needs.
@@ -38,7 +38,7 @@ class RandomSearchConfig:
 
 
 def stages(config: RandomSearchConfig, space: SearchSpace, after: int) -> tuple[Stage, ...]:
-    """Return one decision, or one span of weights on half A; `after` epochs follow on the same cosine."""
+    """Return one decision, or one span on the training split; `after` epochs follow on the same cosine."""
     [drawing] = operation_search(
         Numbers(config.epochs, config.cells, config.training), space, after, train_weights, name="random"
     )

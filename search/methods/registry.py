@@ -1,11 +1,11 @@
-"""The methods by name, and how an operation search, a topology search and a selection become one search.
+"""The methods by name, and the plan of a search: operation search, topology search, selection.
 
 Source: DOTS (CVPR 2021), Sec. 4 and Table 2 (any operation search, then the topology search); DARTS-PT (ICLR
-2021), Sec. 4 (any supernet, then perturbation-based selection). What cannot be combined is refused here,
-before any work: groups or more than one operation an edge without a topology search, since the DARTS rule has
-no use for them; SGAS with a topology search, since it decides about edges itself; perturbation-based
+2021), Sec. 4 (any supernet, then perturbation-based selection). Combinations that make no sense are refused
+here, before any work: groups or more than one operation an edge without a topology search, since the DARTS
+rule has no use for them; SGAS with a topology search, since it decides about edges itself; perturbation-based
 selection with the edge weights or the edge sigmoid of Table 4a, which are no alternatives of one decision;
-NAS-Bench-201 with a topology search, since all edges of its cell stay; and perturbation straight behind a
+NAS-Bench-201 with a topology search, since all edges of its cell stay; and perturbation straight after a
 random search that trains no weights, since it judges by them.
 """
 
@@ -60,19 +60,19 @@ for _method in (
 
 @dataclass(frozen=True)
 class Derivation:
-    """How a cell is derived from an operation search: which topology search follows, and what selects.
+    """Derivation of a cell from an operation search: the topology search that follows, and the selection.
 
     Args:
         topology: search that decides between edges after the operations; none takes the DARTS rule. pairs
             keeps two edges a node, any one or more; edge_weights and edge_sigmoid are the baselines of Table
             4a.
         keep: operations that stay on an edge for the topology search, of every group where there are groups.
-        selection: magnitude takes the largest weight, perturbation what the supernet misses most without
-            (DARTS-PT), perturbation_magnitude the largest weight with the same tuning in between (its
+        selection: magnitude takes the largest weight, perturbation the alternative that the supernet misses
+            most (DARTS-PT), perturbation_magnitude the largest weight with the same tuning in between (its
             control). SGAS, which decides as it trains, keeps its own times and lets perturbation choose the
             operations.
-        topology_search: numbers of the topology search.
-        perturbation: numbers of the perturbation-based selection.
+        topology_search: options of the topology search.
+        perturbation: options of the perturbation-based selection.
     """
 
     topology: Topology = "none"
@@ -87,7 +87,7 @@ class Derivation:
 
 
 def refusal(method: Method, config: Any, derivation: Derivation, space: SearchSpace) -> str | None:
-    """Return why this cannot be searched, None where it can."""
+    """Return the reason why this cannot be searched, None if it can."""
     searched = derivation.topology != "none"
     if not searched and method.grouped(config):
         return "groups keep more than one operation on an edge: expected a topology search, got topology none"
@@ -120,10 +120,13 @@ def refusal(method: Method, config: Any, derivation: Derivation, space: SearchSp
 
 
 def plan(name: str, config: Any, derivation: Derivation, space: SearchSpace) -> tuple[Stage, ...]:
-    """Return all stages of a search; the last of its operation search and of its topology search are `kept`
-    by these names.
+    """Return all stages of a search.
 
-    Raises DotsZooError where there is no such method, or the parts cannot be combined.
+    The last stage of its operation search and of its topology search are `kept` by these names, where others
+    follow.
+
+    Raises:
+        DotsZooError: if there is no such method, or the parts cannot be combined.
     """
     method, rule = look_up(METHODS, name, "method"), derivation.topology
     reason = refusal(method, config, derivation, space)
@@ -146,12 +149,12 @@ def plan(name: str, config: Any, derivation: Derivation, space: SearchSpace) -> 
     if derivation.selection != "magnitude":
         one_left = rule != "none" and derivation.keep == 1 and not method.grouped(config)
         stages += _selection(stages, config.training, derivation, space, one_left, restrict)
-    ends.pop(len(stages), None)  # where the search ends is in its checkpoint
+    ends.pop(len(stages), None)  # the end of the search is in its checkpoint
     return tuple(replace(stage, kept=ends.get(count, "")) for count, stage in enumerate(stages, 1))
 
 
 def _criterion(derivation: Derivation) -> By:
-    """Return what chooses between alternatives."""
+    """Return the criterion of the selection."""
     return derivation.perturbation.by if derivation.selection == "perturbation" else "magnitude"
 
 
@@ -163,8 +166,10 @@ def _selection(
     one_left: bool,
     restrict: Callable[[Search], Search],
 ) -> tuple[Stage, ...]:
-    """Return the decisions of DARTS-PT after all other stages; a topology search was given the restricted
-    candidates already. one_left: one operation at most has stayed on an edge, `none` aside.
+    """Return the decisions of DARTS-PT after all other stages.
+
+    A topology search has been given the restricted candidates already. one_left: at most one operation
+    besides `none` is left on an edge.
     """
     rule = None if derivation.topology == "none" else derivation.topology
     operations, combinations = decisions(space, rule, one_left)

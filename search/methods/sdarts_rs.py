@@ -1,16 +1,19 @@
-"""SDARTS-RS: Stabilizing Differentiable Architecture Search via Perturbation-based Regularization (Chen and
-Hsieh, ICML 2020), with random smoothing.
+"""SDARTS-RS: Stabilizing Differentiable Architecture Search via Perturbation-based Regularization.
+
+Chen and Hsieh, ICML 2020, with random smoothing.
 
 The weights of the supernet train for a perturbed architecture (Eq. 5-6), so that they stay good where
 discretisation will move it:
 
     w <- argmin E[L_train(w, softmax(alpha) + delta)],   delta ~ U(-eps, eps),
 
-and the logits train as in DARTS, on what they say. eps rises linearly over the epochs (Algorithm 1).
-Perturbed weights are clamped to [0, 1] and sum to one again.
+and the logits train as in DARTS, unperturbed. eps rises linearly over the epochs (Algorithm 1). Perturbed
+weights are clamped to [0, 1] and sum to one again.
 
-Between the lines: a row of which the clamp leaves nothing becomes its largest perturbed weight alone, as in
-the public code (xiangning-chen/SmoothDARTS). DARTS-PT calls the noise Gaussian; paper and code are uniform.
+Not specified in the paper: a row that the clamp sets to zero becomes its largest perturbed weight alone, as
+in the public code (xiangning-chen/SmoothDARTS). DARTS-PT calls the noise Gaussian; paper and code are
+uniform.
+
 Differs from the public code: eps is reached in the last epoch, and not one epoch after it.
 """
 
@@ -58,7 +61,7 @@ class SdartsRsConfig:
 
 
 def stages(config: SdartsRsConfig, space: SearchSpace, after: int) -> tuple[Stage, ...]:
-    """Return one span, or two with a warm-up; `after` epochs follow on the same cosine of the rate."""
+    """Return the operation search, with its warm-up if any; `after` epochs follow on the same cosine."""
     return operation_search(
         config,
         space,
@@ -70,7 +73,7 @@ def stages(config: SdartsRsConfig, space: SearchSpace, after: int) -> tuple[Stag
 
 
 def noisy_relaxation(config: SdartsRsConfig, search: Search) -> Relaxation:
-    """Return the relaxation of DARTS; eps is in its schedules, for the log and the step of the weights."""
+    """Return the relaxation of DARTS with eps among its schedules, for the log and the weights' step."""
 
     def schedules(moment: Moment) -> dict[str, float]:
         return {"noise": linear(moment.epoch, config.epochs, config.noise_start, config.noise_end)}
@@ -79,7 +82,7 @@ def noisy_relaxation(config: SdartsRsConfig, search: Search) -> Relaxation:
 
 
 def smoothed(turn: Turn) -> Figures:
-    """Train the logits as they are, then the weights under noise (Algorithm 1)."""
+    """Train the logits without noise, then the weights under noise (Algorithm 1)."""
     return train_logits(turn) | train_weights_perturbed(turn)
 
 
@@ -97,7 +100,7 @@ def train_weights_perturbed(turn: Turn) -> Figures:
 
 
 def perturbed(weights: Tensor, members: Tensor, eps: float, draws: torch.Generator) -> Tensor:
-    """Add uniform noise in [-eps, eps] to the weights of the members, clamp and normalise again: (R, C)."""
+    """Add uniform noise in [-eps, eps] to the weights of the members, clamp and normalise again, (R, C)."""
     noise = sent(2 * torch.rand(weights.shape, generator=draws) - 1, weights.device)
     moved = (weights + eps * noise).masked_fill(~members, float("-inf"))
     largest = torch.zeros_like(moved).scatter(-1, moved.argmax(dim=-1, keepdim=True), 1.0) * members

@@ -1,19 +1,21 @@
 """SGAS: Sequential Greedy Architecture Search (Li et al., CVPR 2020).
 
-DARTS, first order, that decides on the way: after a warm-up, every few epochs one edge of every kind of cell
-becomes one operation, the edge with the largest score. Of the softmax weights of an edge, `none` among them:
+DARTS, first order, with decisions during training: after a warm-up, every few epochs one edge of every kind
+of cell becomes one operation, the edge with the largest score. From the softmax weights of an edge, `none`
+among them:
 
     edge importance       S_EI = sum of the weights that are not none's
     selection certainty   S_SC = 1 - H(p) / log(number of operations),    p = weights without none / S_EI
     selection stability   S_SS = mean over the last epochs of sum(min(p before, p now))
 
 Criterion 1 is S_EI * S_SC, criterion 2 also * S_SS, each scaled to [0, 1] over the edges of the cell. The two
-edges of a node that are decided first close its others; what is decided keeps its last weights in the scores.
+edges of a node that are decided first close its others; a decided edge keeps its last weights in the scores.
 Every decision frees memory, so the batch grows.
 
-Between the lines: the warm-up trains the logits too, as in the public code (lightaime/sgas@46b0039), since
-there would be nothing to score; the search ends with its last decision, behind which the public code trains
-five epochs that cannot change the cell. In NAS-Bench-201 all edges are decided, and `none` is an operation.
+Not specified in the paper: the warm-up trains the logits too, as in the public code (lightaime/sgas@46b0039),
+since there would be nothing to score; the search ends with its last decision, after which the public code
+trains five epochs that cannot change the cell. In NAS-Bench-201 all edges are decided, and `none` is an
+operation.
 
 DARTS-PT (ICLR 2021), Sec. 5.1, lets the supernet choose the operation of the edge: `by`.
 """
@@ -45,7 +47,7 @@ class SgasConfig:
         warm_up: epochs before the first decision.
         interval: epochs between two decisions.
         criterion: 1 scores importance and certainty, 2 stability as well.
-        history: epochs that stability looks back.
+        history: past epochs that stability compares with.
         batch_increase: images by which the batch grows with every decision.
         cells: depth of the supernet.
         training: what the training loop needs.
@@ -66,10 +68,13 @@ class SgasConfig:
 
 
 def stages(config: SgasConfig, space: SearchSpace, after: int, by: By = "magnitude") -> tuple[Stage, ...]:
-    """Return the warm-up, and a stage for every decision: with the paper's numbers at epochs 10, 15, ...
+    """Return the warm-up and a stage for every decision: in the paper at epochs 10, 15, ...
 
-    after: nothing can follow on the cosine, which ends `interval` epochs behind the last decision. by: what
-    chooses the operation of an edge.
+    Args:
+        config: options of the method.
+        space: candidates of every edge.
+        after: ignored, as the cosine ends `interval` epochs after the last decision.
+        by: criterion that chooses the operation of an edge.
     """
     count = decisions(space)
     [warm_up] = operation_search(
@@ -79,22 +84,22 @@ def stages(config: SgasConfig, space: SearchSpace, after: int, by: By = "magnitu
         bilevel,
         name="warm-up",
     )
-    found = [replace(warm_up, after=partial(remember, config.history))]
-    for number in range(1, count + 1):
-        selection = SelectionCriterion(by, softmax_relaxation, found[-1].batch_size)
+    planned = [replace(warm_up, after=partial(remember, config.history))]
+    for position in range(1, count + 1):
+        selection = SelectionCriterion(by, softmax_relaxation, planned[-1].batch_size)
         decided = replace(
-            found[0],
-            name=f"decision {number} of {count}",
-            epochs=config.interval if number < count else 0,
+            planned[0],
+            name=f"decision {position} of {count}",
+            epochs=config.interval if position < count else 0,
             begin=partial(decide_edges, config.criterion, selection),
-            batch_size=config.training.batch_size + config.batch_increase * number,
+            batch_size=config.training.batch_size + config.batch_increase * position,
         )
-        found.append(decided)
-    return tuple(found)
+        planned.append(decided)
+    return tuple(planned)
 
 
 def decisions(space: SearchSpace) -> int:
-    """Return how many edges are decided in a kind of cell: two a node, all six in NAS-Bench-201."""
+    """Return the number of edges to decide in a kind of cell: two a node, all six in NAS-Bench-201."""
     if space.family == "nasbench201":
         return len(space.edges)
     return max(sum(_kept(space, kind, node) for node in space.nodes) for kind in space.kinds)
@@ -106,7 +111,7 @@ def _kept(space: SearchSpace, kind: str, node: int) -> int:
 
 
 def remember(history: int, search: Search, moment: Moment, figures: Mapping[str, float]) -> Search:
-    """Remember the weights of an epoch and the `history` before it; of a decided edge those it had then."""
+    """Append the weights of an epoch to those of the `history` before it; a decided edge keeps its last."""
     memory = dict(search.memory)
     for kind, decided in decided_edges(search).items():
         logits = search.logits[f"alpha.{kind}"].detach()
@@ -119,13 +124,13 @@ def remember(history: int, search: Search, moment: Moment, figures: Mapping[str,
 
 
 def decided_edges(search: Search) -> dict[str, Tensor]:
-    """Return which edges have been decided, (E,) by kind."""
+    """Return the mask of the edges that have been decided, (E,) by kind."""
     none = torch.zeros(len(search.space.edges), dtype=torch.bool)
     return {kind: search.memory.get(f"decided.{kind}", none) for kind in search.space.kinds}
 
 
 def _members(space: SearchSpace, kind: str, without: str) -> Tensor:
-    """Return the candidates of every edge but the one named, (E, O)."""
+    """Return the mask of the candidates of every edge but the one named, (E, O)."""
     candidates = space.candidates(kind)
     width = max(len(names) for names in candidates)
     return torch.tensor(
@@ -142,8 +147,8 @@ def decide_edges(
         open_edges = undecided(search, kind)
         if open_edges:
             members = _members(search.space, kind, "none")
-            found = scores(search.memory[f"weights.{kind}"], members, criterion).tolist()
-            edge = max(open_edges, key=lambda number: found[number])
+            edge_scores = scores(search.memory[f"weights.{kind}"], members, criterion).tolist()
+            edge = max(open_edges, key=lambda candidate: edge_scores[candidate])
             search = decide_edge(selection, run, search, moment, kind, edge)
     return search
 
@@ -156,20 +161,23 @@ def undecided(search: Search, kind: str) -> list[int]:
 
 
 def scores(weights: Tensor, members: Tensor, criterion: int) -> Tensor:
-    """Return the scores, (E,), from the weights of the last epochs, (H, E, O), the present one last.
+    """Return the scores of the edges, (E,).
 
-    members: (E, O), the operations that are not none.
+    Args:
+        weights: of the last epochs, the present one last, (H, E, O).
+        members: mask of the operations that are not none, (E, O).
+        criterion: 1 or 2.
     """
     importance = (weights * members).sum(dim=-1)  # (H, E), S_EI
     shares = weights * members / importance.clamp_min(1e-12)[..., None]  # (H, E, O), p
     most = members.sum(dim=-1).clamp_min(2).log()  # an edge of one operation is certain
     certainty = 1 - torch.special.entr(shares[-1]).sum(dim=-1) / most  # S_SC
-    found = scaled(importance[-1]) * scaled(certainty)
+    score = scaled(importance[-1]) * scaled(certainty)
     if criterion == 1:
-        return found
+        return score
     common = torch.minimum(shares[:-1], shares[-1]).sum(dim=-1)  # (H - 1, E)
-    stability = common.mean(dim=0) if len(common) else torch.zeros_like(found)  # S_SS
-    return found * scaled(stability)
+    stability = common.mean(dim=0) if len(common) else torch.zeros_like(score)  # S_SS
+    return score * scaled(stability)
 
 
 def scaled(values: Tensor) -> Tensor:
@@ -181,7 +189,7 @@ def scaled(values: Tensor) -> Tensor:
 def decide_edge(
     selection: SelectionCriterion, run: Run, search: Search, moment: Moment, kind: str, edge: int
 ) -> Search:
-    """Decide an edge for one operation; the second of a DARTS node closes the others of that node."""
+    """Decide an edge for one operation; the second decided edge of a DARTS node closes the others."""
     name, space = f"alpha.{kind}", search.space
     column = strongest(selection, run, search, moment, name, edge, choosable(search, name, edge, None))
     decided = decided_edges(search)[kind].clone()

@@ -7,9 +7,9 @@ Every forward pass draws soft weights for the operations of an edge from the con
 Weights and logits descend on one loss of all training images (one level, Sec. 2.2), and T falls until the
 draws are nearly one operation an edge, so that the supernet ends close to the cell it stands for.
 
-Between the lines: one draw holds for all cells of a kind; log, decisions and validation take the plain
-softmax of the logits. The paper says that T is annealed; how far and how (linearly, by epoch) is the public
-code's (SNAS-Series). Its resource constraint is not here: a cell is compared by accuracy alone.
+Not specified in the paper: one draw holds for all cells of a kind; log, decisions and validation take the
+plain softmax of the logits. The paper says that T is annealed; how far and how (linearly, by epoch) is the
+public code's (SNAS-Series). Its resource constraint is left out: cells are compared by accuracy alone.
 """
 
 from dataclasses import dataclass, field, replace
@@ -50,7 +50,7 @@ class SnasConfig:
 
 
 def stages(config: SnasConfig, space: SearchSpace, after: int) -> tuple[Stage, ...]:
-    """Return one span, or two with a warm-up; `after` epochs follow on the same cosine of the rate."""
+    """Return the operation search, with its warm-up if any; `after` epochs follow on the same cosine."""
     return operation_search(
         config,
         space,
@@ -62,7 +62,7 @@ def stages(config: SnasConfig, space: SearchSpace, after: int) -> tuple[Stage, .
 
 
 def concrete_relaxation(config: SnasConfig, search: Search) -> Relaxation:
-    """Weigh the operations of a training step by a draw from the concrete distribution (Eq. 4)."""
+    """Relax a training step by a draw from the concrete distribution (Eq. 4)."""
     groups = {f"alpha.{kind}": open_operations(search, kind) for kind in search.space.kinds}
     schedules = temperatures(config.epochs, config.temperature_start, config.temperature_end)
 

@@ -1,16 +1,16 @@
-"""The topology search of DOTS: which edges of a node stay, in a new supernet of the operations that stayed.
+"""The topology search of DOTS: choice of a node's edges, in a new supernet of the surviving operations.
 
 Source: DOTS (CVPR 2021), Sec. 4.1: pairs of edges (Eq. 5-8), any number of edges (Eq. 11-13), annealing (Eq.
 9), one-level (Eq. 10); Table 4a: weights of single edges as in PC-DARTS, and a sigmoid for every edge;
-supplementary, Sec. 1: the first half trains weights only.
+supplementary, Sec. 1: the first half of the epochs trains weights only.
 
-Between the lines: the logits start at zero, those of the operations again (at T/1000 what they had learned
-would freeze them at once); the one cosine of the learning rate runs over both searches; the weights-only half
-sees half of the images, the rest of it all of them. The baselines of Table 4a are annealed alike, so that
-nothing but the parameters of the topology differs; a sigmoid above one half keeps its edge.
+Not specified in the paper: the logits start at zero, those of the operations again (at T/1000 what they had
+learned would freeze them at once); the one cosine of the learning rate runs over both searches; the epochs of
+weights alone see the training split, the others all images. The baselines of Table 4a are annealed alike, so
+that nothing but the parameters of the topology differs; a sigmoid above one half keeps its edge.
 
 Differs from the official code (guyuchao/DOTS@27e5004): Eq. 7 with its 1/N(c); one relaxation for training,
-log and decision; 20 cells as the paper has them.
+log and decision; 20 cells as in the paper.
 """
 
 from collections.abc import Callable
@@ -39,7 +39,7 @@ class TopologyConfig:
     """The topology search: its length, its depth, and its temperatures.
 
     Args:
-        epochs: of the topology search; the first half trains weights only.
+        epochs: of the topology search; the first half of them trains weights only.
         cells: depth of its supernet.
         average_edges: divide a combination's weight by its number of edges, as Eq. 7 does.
         temperature_start: of the topology, at its first epoch after the warm-up.
@@ -72,7 +72,7 @@ def topology_search(
     operation_epochs: int,
     survivors: Callable[[Search], SearchSpace],
 ) -> tuple[Stage, ...]:
-    """The two spans behind an operation search of `operation_epochs`, on the space that `survivors` keeps."""
+    """Return the two spans after an operation search of `operation_epochs`, on the space of `survivors`."""
     weights, warm_up = training.weights, config.epochs // 2
 
     def surviving(before: Search | None) -> SearchSpace:
@@ -108,7 +108,7 @@ def topology_search(
 
 
 def topology_choices(rule: EdgeRule, space: SearchSpace) -> dict[str, Choice]:
-    """alpha as before, and beta: a combination of edges at every node of every kind of cell."""
+    """Return the choices of alpha as before, and of beta: a combination of edges at every node."""
     betas = {f"beta.{kind}": edge_choice(space, rule) for kind in space.kinds}
     return operation_choices(space) | betas
 
@@ -124,7 +124,7 @@ def temperature_at(config: TopologyConfig, operation_epochs: int, moment: Moment
 def settled_operations(
     config: TopologyConfig, operation_epochs: int, search: Search, moment: Moment, steps: int
 ) -> dict[str, Tensor]:
-    """Return the operations whose weight is zero for the whole epoch, by the logits' name: (E, O)."""
+    """Return the mask of operations whose weight is zero throughout an epoch, by the logits' name, (E, O)."""
     t_alpha = config.operation_temperature * temperature_at(config, operation_epochs, moment)
     names = [f"alpha.{kind}" for kind in search.space.kinds]
     return {name: resting_operations(search, name, t_alpha, steps) for name in names}
@@ -133,9 +133,7 @@ def settled_operations(
 def topology_relaxation(
     rule: EdgeRule, config: TopologyConfig, operation_epochs: int, search: Search
 ) -> Relaxation:
-    """The edges of a node weighted by the combinations that contain them (Eq. 6-8), at falling temperatures
-    (Eq. 9).
-    """
+    """Relax by weighing edges by the combinations that contain them (Eq. 6-8), annealed (Eq. 9)."""
     space, device = search.space, next(iter(search.logits.values())).device
     membership = edge_membership(space, rule, config.average_edges, device)
     alpha_groups = {kind: open_operations(search, kind) for kind in space.kinds}
@@ -169,18 +167,18 @@ def topology_relaxation(
 
 
 def active_edges(search: Search, rule: EdgeRule) -> dict[str, Active]:
-    """The open operations of the edges that are in an open combination."""
-    found = {}
+    """Return the open operations of the edges that are in an open combination, by kind."""
+    active = {}
     for kind, operations in active_operations(search).items():
         kept: set[int] = set()
         for node, row in zip(search.space.nodes, search.open[f"beta.{kind}"].tolist(), strict=True):
             for chosen, is_open in zip(search.space.combinations(node, rule), row, strict=False):
                 kept |= set(chosen) if is_open else set()
-        found[kind] = tuple(on if edge in kept else frozenset() for edge, on in enumerate(operations))
-    return found
+        active[kind] = tuple(on if edge in kept else frozenset() for edge, on in enumerate(operations))
+    return active
 
 
 def derive_from_topology(rule: EdgeRule, space: SearchSpace, weights: Weights) -> dict[str, CellGenotype]:
-    """The best combination of edges at every node, the best operation on each."""
+    """Derive the cells: the best combination of edges at every node, the best operation on each."""
     betas = {kind: weights[f"beta.{kind}"] for kind in space.kinds}
     return topology_rule(space, alphas(space, weights), betas, rule)
