@@ -1,7 +1,7 @@
-"""Whether alpha ranks the operations of an edge as the networks that have them do.
+"""Correlation of alpha with the accuracy of stand-alone networks, over the operations of an edge.
 
-Source: DropNAS (IJCAI 2020), Sec. 5.5, Fig. 5: the cell that was found, with every other operation on one of
-its edges in turn; the networks are trained by themselves, and their accuracy is correlated with alpha.
+Source: DropNAS (IJCAI 2020), Sec. 5.5, Fig. 5: the cell that was found, with each operation on one of its
+edges in turn; the networks are trained from scratch, and their accuracy is correlated with alpha.
 """
 
 from dataclasses import dataclass, field
@@ -30,7 +30,7 @@ class AloneConfig:
 
 
 def explain(finished: Finished, config: AloneConfig, progress: bool) -> dict[str, Any]:
-    """Train a network for every operation of the edge."""
+    """Train a network for every operation of the edge and return its alpha and accuracy."""
     check_alpha(finished)
     look = finished.look("operation")
     place = place_of(look.search, config.edge)
@@ -58,7 +58,7 @@ def explain(finished: Finished, config: AloneConfig, progress: bool) -> dict[str
 
 
 def draw(figures: dict[str, Any]) -> Figure:
-    """A point for every operation, as in the paper."""
+    """Plot a point for every operation, as in the paper."""
     figure = Figure(figsize=(6.4, 4.6), layout="constrained")
     panel = figure.subplots()
     for row in figures["operations"]:
@@ -78,7 +78,7 @@ def draw(figures: dict[str, Any]) -> Figure:
 
 
 def line(figures: dict[str, Any]) -> str:
-    """The result in one line."""
+    """Summarise the result in one line."""
     r, best = figures["correlation"], max(figures["operations"], key=lambda row: row["accuracy"])
     return (
         f"edge {figures['edge']['edge']}: correlation of alpha and stand-alone accuracy "

@@ -1,7 +1,7 @@
-"""Look at a search that has ended: `dots-zoo explain WHAT RUN` writes figures as JSON, and a picture.
+"""Analyse a search that has ended: `dots-zoo explain WHAT RUN` writes figures as JSON, and a picture.
 
-Every analysis is a file `explain_WHAT.py`: its options, what it computes of a `Finished` search, its picture,
-and its result in one line.
+Every analysis is a file `WHAT.py`: its options, the figures that it computes of a `Finished` search, its
+picture, and its result in one line.
 """
 
 import io
@@ -50,8 +50,13 @@ examples:
 
 @dataclass(frozen=True)
 class Analysis:
-    """config: its options; the first line of their docstring is its title. explain: a finished search, the
-    options and whether to show a progress bar -> figures. draw: figures -> picture. line: figures -> text.
+    """One analysis of a search that has ended.
+
+    Args:
+        config: its options; the first line of their docstring is its title.
+        explain: search, options and whether to show a progress bar -> figures.
+        draw: figures -> picture.
+        line: figures -> text.
     """
 
     config: type[Any]
@@ -77,7 +82,11 @@ ANALYSES: Mapping[str, Analysis] = {
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Explain as `argv` says and print a line. Raises DotsZooError where the input cannot be used."""
+    """Run the analysis that `argv` names and print its result in a line.
+
+    Raises:
+        DotsZooError: if the input cannot be used.
+    """
     keep_freed_memory()
     words = list(argv or [])
     parsed = build_parser(words[0] if words else None).parse_args(words)
@@ -85,15 +94,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     run = Path(options["run"])
     config = build(ANALYSES[parsed.what].config, options)
     out = run / "explain" if options["out"] is None else Path(options["out"])
-    said, [written, *pictures] = explain(parsed.what, run, config, out, progress=True)
-    print(", ".join([f"{said}; written to {written}", *(picture.name for picture in pictures)]))
+    result, [written, *pictures] = explain(parsed.what, run, config, out, progress=True)
+    print(", ".join([f"{result}; written to {written}", *(picture.name for picture in pictures)]))
 
 
 def explain(what: str, run: Path, config: Any, out: Path, *, progress: bool = True) -> tuple[str, list[Path]]:
     """Analyse the search in `run` and write out/WHAT.json, and out/WHAT.png if it can be drawn.
 
-    Returns the result in a line, and the files. Raises DotsZooError where the folder is not that of a search
-    that has ended, or the analysis has no meaning there; then nothing is written.
+    Returns:
+        The result in a line, and the files.
+
+    Raises:
+        DotsZooError: if the folder is not that of a search that has ended, or the analysis has no meaning
+            there; then nothing is written.
     """
     for suffix in (".png", ".json"):  # refused before the work; the folder may be missing still
         follow_links(out / f"{what}{suffix}")
@@ -125,7 +138,10 @@ def _draw(analysis: Analysis, figures: dict[str, Any], path: Path) -> Path:
 
 
 def build_parser(what: str | None = None) -> ArgumentParser:
-    """One subcommand for every analysis; the options of `what`, and of no other, as they take time."""
+    """Return the parser, with a subcommand for every analysis.
+
+    It has the options of `what` and of no other, as they take time to add.
+    """
     parser = ArgumentParser(
         prog="dots-zoo explain",
         description="Look at a search that has ended: figures as JSON and a picture. Every draw is seeded.",

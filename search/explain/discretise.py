@@ -1,11 +1,13 @@
-"""Whether the largest alpha is the best operation: accuracy with each operation alone, at convergence.
+"""Discretisation accuracy of an edge against alpha: each operation alone, at convergence.
 
 Source: DARTS-PT (ICLR 2021), Sec. 3.1, Fig. 1 and Fig. 7: an edge becomes one operation, the rest of the
-supernet is tuned until it converges again, and its accuracy on half B is the strength of that operation.
+supernet is tuned until it converges again, and its accuracy on the validation split is the strength of that
+operation.
 
 Every operation starts from the same supernet and sees the same batches. Tuning is that of the selection
-(`search/methods/darts_pt.py`): the step of the search, SGD anew, a cosine from a fraction of the learning
-rate."""
+(`search/methods/darts_pt.py`): the step of the search, a new SGD, a cosine from a fraction of the learning
+rate.
+"""
 
 import copy
 from dataclasses import dataclass, field, replace
@@ -48,7 +50,7 @@ class DiscretiseConfig:
 
 
 def explain(finished: Finished, config: DiscretiseConfig, progress: bool) -> dict[str, Any]:
-    """Of the supernet at the end of its operation search."""
+    """Tune every operation of the edge alone, from the supernet at the end of its operation search."""
     check_alpha(finished)
     look = finished.look("operation")
     place = place_of(look.search, config.edge)
@@ -59,7 +61,7 @@ def explain(finished: Finished, config: DiscretiseConfig, progress: bool) -> dic
 
 
 def check_alpha(finished: Finished) -> None:
-    """Raises DotsZooError where alpha never moved, so that nothing can be compared with it."""
+    """Raise DotsZooError if alpha was never trained, so that nothing can be compared with it."""
     if finished.method == "fixed_alpha":
         raise DotsZooError(
             f"{finished.folder}: fixed_alpha trains no alpha, all of an edge are equal: expected a method "
@@ -68,7 +70,7 @@ def check_alpha(finished: Finished) -> None:
 
 
 def tuning(look: Look, config: DiscretiseConfig) -> Look:
-    """The same search in a stage that tunes it, behind its last epoch."""
+    """Return the search in a stage that tunes it, after its last epoch."""
     numbers, start = look.run.training.weights, look.moment.epoch + 1
     rate = partial(
         cosine,
@@ -87,7 +89,7 @@ def tuning(look: Look, config: DiscretiseConfig) -> Look:
 
 
 def discretised(look: Look, place: Place, config: DiscretiseConfig, bar: tqdm) -> dict[str, Any]:
-    """Operation -> alpha, its logit, and the accuracy and loss before and after tuning."""
+    """Return alpha, logit, and accuracy and loss before and after tuning, of every operation."""
     name = f"alpha.{place.kind}"
     weights, logits = look.weights()[name][place.row], look.search.logits[name][place.row]
     loss, accuracy = look.measure(look.mixture())
@@ -121,7 +123,7 @@ def discretised(look: Look, place: Place, config: DiscretiseConfig, bar: tqdm) -
 def tuned_alone(
     look: Look, name: str, row: int, column: int, bar: tqdm
 ) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Loss and accuracy at once and after tuning, of a copy in which the row has one alternative."""
+    """Return (loss, accuracy) before and after tuning, of a copy in which the row has one alternative."""
     search = decide(copy.deepcopy(look.search), name, row, column)
     search = replace(search, weights_optimiser=sgd(search.supernet, look.run.training))
     alone = replace(look, search=search)
@@ -135,14 +137,14 @@ def tuned_alone(
 
 
 def rank_correlation(one: list[float], other: list[float]) -> float | None:
-    """Kendall's tau-b, None where one of them is constant."""
+    """Return Kendall's tau-b, None where one side is constant."""
     if len(one) < 2 or len(set(one)) == 1 or len(set(other)) == 1:
         return None
     return float(kendalltau(one, other).statistic)
 
 
 def draw(figures: dict[str, Any]) -> Figure:
-    """alpha (blue) and accuracy (orange) of every operation, as in the paper."""
+    """Plot alpha (blue) and accuracy (orange) of every operation, as in the paper."""
     return paired_bars(
         [row["operation"] for row in figures["operations"]],
         [row["alpha"] for row in figures["operations"]],
@@ -155,7 +157,7 @@ def draw(figures: dict[str, Any]) -> Figure:
 def paired_bars(
     names: list[str], alphas: list[float], accuracies: list[float], title: str, of_right: str
 ) -> Figure:
-    """Two bars an operation, each on its own scale."""
+    """Plot two bars an operation, each on its own scale."""
     figure = Figure(figsize=(8, 4.4), layout="constrained")
     left = figure.subplots()
     right = left.twinx()
@@ -171,7 +173,7 @@ def paired_bars(
 
 
 def line(figures: dict[str, Any]) -> str:
-    """The result in one line."""
+    """Summarise the result in one line."""
     best = {row["operation"]: row["accuracy"] for row in figures["operations"]}
     largest, strongest = figures["largest_alpha"], figures["strongest"]
     tau = figures["tau"]

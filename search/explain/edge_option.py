@@ -1,4 +1,4 @@
-"""One edge of a cell, named by options: which it is, and which of its operations are looked at."""
+"""Options that name one edge of a cell and the operations on it to analyse."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ class EdgeConfig:
         kind: of the cell, normal or reduce, or cell in NAS-Bench-201; if not given the first.
         node: the node that the edge enters.
         input: the node that it leaves.
-        operations: names of the operations; if not given all that were open on the edge, none aside.
+        operations: names of the operations; if not given all that were open on the edge, except none.
     """
 
     kind: str | None = None
@@ -29,7 +29,15 @@ class EdgeConfig:
 
 @dataclass(frozen=True)
 class Place:
-    """An edge of a space. columns: of its operations that are looked at."""
+    """An edge of a space, and the operations on it to analyse.
+
+    Args:
+        kind: of the cell.
+        row: index of the edge.
+        title: of the edge, such as 2<-0.
+        columns: of the operations.
+        names: of the operations.
+    """
 
     kind: str
     row: int
@@ -39,15 +47,22 @@ class Place:
 
 
 def kind_of(space: SearchSpace, kind: str | None) -> str:
-    """The kind of cell, the first where None. Raises DotsZooError where the space has none of it."""
+    """Return the kind of cell, the first one for None.
+
+    Raises:
+        DotsZooError: if the space has no such kind.
+    """
     if kind is not None and kind not in space.kinds:
         raise DotsZooError(f"kind: expected one of {', '.join(space.kinds)}, got {kind!r}")
     return space.kinds[0] if kind is None else kind
 
 
 def place_of(search: Search, config: EdgeConfig) -> Place:
-    """Where the options point. Raises DotsZooError where there is no such edge, where it lacks an operation,
-    or where fewer than two of them are left to compare.
+    """Return the edge that the options name.
+
+    Raises:
+        DotsZooError: if there is no such edge, it lacks an operation, or fewer than two operations are left
+            to compare.
     """
     space, kind = search.space, kind_of(search.space, config.kind)
     edge = config.node, config.input

@@ -1,9 +1,9 @@
-"""Which operations of an edge give like feature maps.
+"""Clusters of an edge's operations by the similarity of their feature maps.
 
 Source: DropNAS (IJCAI 2020), Sec. 2.2, Fig. 1 and Fig. 4: 1,000 random images, the maps of every operation
-but none on edge 2<-0 in the first and in the last cell, K-means into 3 clusters, PCA for the picture.
-An operation is one point: the maps it gives of all images, behind its batch norm, at a weight of one. The
-correlation of two operations is Pearson's over all pixels.
+but none on edge 2<-0 in the first and in the last cell, K-means into 3 clusters, PCA for the picture. An
+operation is one point: its maps of all images, after its batch norm, without its weight. The correlation of
+two operations is Pearson's over all pixels.
 """
 
 from collections.abc import Mapping
@@ -36,7 +36,7 @@ class FeaturesConfig:
         edge: the edge, and its operations.
         cell: the first of its kind from the input on, or the last.
         clusters: of K-means.
-        images: of half B, drawn at random; all where there are fewer.
+        images: of the validation split, drawn at random; all where there are fewer.
         seed: of the images and of K-means.
     """
 
@@ -51,7 +51,7 @@ class FeaturesConfig:
 
 
 def explain(finished: Finished, config: FeaturesConfig, progress: bool) -> dict[str, Any]:
-    """Of the supernet at the end of its operation search."""
+    """Cluster the feature maps of the supernet at the end of its operation search."""
     look = finished.look("operation")
     place = place_of(look.search, config.edge)
     with tqdm(total=1, disable=not progress, unit="edge") as bar:
@@ -64,19 +64,22 @@ def explain(finished: Finished, config: FeaturesConfig, progress: bool) -> dict[
 
 
 def maps_of(look: Look, place: Place, config: FeaturesConfig) -> dict[str, Tensor]:
-    """Operation -> its maps (N, C, H, W) in the chosen cell, whatever its weight; of images of half B."""
+    """Return the maps of every operation in the chosen cell, unweighted, (N, C, H, W).
+
+    They are those of images of the validation split.
+    """
     supernet = without_kernels(look.search.supernet)
     cells = [cell for kind, cell in searched_cells(supernet) if kind == place.kind]
     edge = cast(Nodes, cells[0 if config.cell == "first" else -1].nodes).edges[place.row]
-    half = look.run.parts["b"]
-    order = torch.randperm(len(half), generator=generator(config.seed, "features"))[: config.images]
-    chosen = half[order].to(look.run.accelerator.device)
+    split = look.run.parts["b"]
+    order = torch.randperm(len(split), generator=generator(config.seed, "features"))[: config.images]
+    chosen = split[order].to(look.run.accelerator.device)
     operations = [(c, n) for c, n in zip(place.columns, place.names, strict=True) if n != "none"]
-    found: dict[str, list[Tensor]] = {name: [] for _, name in operations}
+    collected: dict[str, list[Tensor]] = {name: [] for _, name in operations}
 
     def note(module: nn.Module, arguments: tuple[Any, ...]) -> None:
         for column, name in operations:
-            found[name].append(cast(MixedOp, module).candidate(column, arguments[0]).float().cpu())
+            collected[name].append(cast(MixedOp, module).candidate(column, arguments[0]).float().cpu())
 
     hook = edge.register_forward_pre_hook(note)
     draws = seeded(chosen.device, config.seed, "features")
@@ -86,17 +89,18 @@ def maps_of(look: Look, place: Place, config: FeaturesConfig) -> dict[str, Tenso
                 supernet(look.run.data.plain_batch(part), look.mixture())
     finally:
         hook.remove()
-    return {name: torch.cat(maps) for name, maps in found.items()}
+    return {name: torch.cat(maps) for name, maps in collected.items()}
 
 
 def clustered(maps: Mapping[str, Tensor], clusters: int, seed: int) -> dict[str, Any]:
-    """Cluster, place in the plane and correlations of every operation.
+    """Return cluster, position in the plane and correlations of every operation.
 
-    Raises DotsZooError where there are fewer operations than clusters.
+    Raises:
+        DotsZooError: if there are fewer operations than clusters.
     """
     if not 1 <= clusters <= len(maps):
         raise DotsZooError(f"clusters: expected 1 to {len(maps)}, one an operation at most, got {clusters}")
-    points = torch.stack([found.flatten() for found in maps.values()]).double()  # (operations, pixels)
+    points = torch.stack([tensor.flatten() for tensor in maps.values()]).double()  # (operations, pixels)
     labels = KMeans(clusters, n_init=10, random_state=seed).fit_predict(points.numpy()).tolist()
     flat = PCA(2, svd_solver="full").fit(points.numpy())
     plane = flat.transform(points.numpy()).tolist()
@@ -113,15 +117,15 @@ def clustered(maps: Mapping[str, Tensor], clusters: int, seed: int) -> dict[str,
 
 
 def _correlations(points: Tensor) -> list[list[float]]:
-    """Pearson's of every two rows; 0 with a row that is constant."""
+    """Return Pearson's correlation of every two rows; 0 where a row is constant."""
     centred = points - points.mean(dim=1, keepdim=True)
     unit = centred / centred.norm(dim=1, keepdim=True).clamp_min(1e-12)
-    found: list[list[float]] = (unit @ unit.T).tolist()
-    return found
+    correlations: list[list[float]] = (unit @ unit.T).tolist()
+    return correlations
 
 
 def draw(figures: dict[str, Any]) -> Figure:
-    """The operations in the plane, coloured by cluster, and the matrix of their correlations."""
+    """Plot the operations in the plane, coloured by cluster, and the matrix of their correlations."""
     figure = Figure(figsize=(12, 5), layout="constrained")
     left, right = figure.subplots(1, 2)
     names = figures["operations"]
@@ -141,8 +145,8 @@ def draw(figures: dict[str, Any]) -> Figure:
 
 
 def line(figures: dict[str, Any]) -> str:
-    """The result in one line."""
+    """Summarise the result in one line."""
     groups: dict[int, list[str]] = {}
-    for name, number in figures["cluster"].items():
-        groups.setdefault(number, []).append(name)
+    for name, cluster in figures["cluster"].items():
+        groups.setdefault(cluster, []).append(name)
     return "clusters: " + " | ".join(", ".join(names) for names in groups.values())

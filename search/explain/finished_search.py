@@ -1,7 +1,7 @@
-"""A search that has ended, read back from its folder: what it was set to, and where a stage left it.
+"""A search that has ended, read back from its folder: its settings, and its state after a stage.
 
-The folder's last checkpoint is the search as it ended; `stages/operation` and `stages/topology` are it as
-these searches left it, where others followed (`methods.plan`). Nothing here writes into the folder.
+The folder's last checkpoint is the search at its end; `stages/operation` and `stages/topology` hold it at the
+end of these searches, where others followed (`methods.plan`). Nothing here writes into the folder.
 """
 
 import json
@@ -35,7 +35,14 @@ NEEDED = ("genotype.json", "run.json", "config.yaml", "metrics.jsonl")
 
 @dataclass(frozen=True)
 class Look:
-    """A search as a stage left it. moment: of the stage's last epoch, at which its schedules stand."""
+    """A search at the end of a stage, with everything that computing with it takes.
+
+    Args:
+        run: the constants of the run.
+        stage: that has ended.
+        search: its state.
+        moment: of the stage's last epoch, for its schedules.
+    """
 
     run: Run
     stage: Stage
@@ -47,20 +54,24 @@ class Look:
         return self.stage.relax(self.search)
 
     def weights(self) -> dict[str, Any]:
-        """Name of the logits -> their weights, by which decisions are taken."""
+        """Return the weights by which decisions are taken, by the name of their logits."""
         logits = {name: tensor.detach() for name, tensor in self.search.logits.items()}
         return dict(self.relaxation.weigh(logits, self.moment))
 
     def mixture(self) -> Mixture:
-        """What the weights mean to the supernet."""
+        """Return the mixture of the supernet under these weights."""
         return self.relaxation.mix(self.weights(), self.moment)
 
     def measure(self, mixture: Mixture) -> tuple[float, float]:
-        """Loss and accuracy of the supernet on half B."""
+        """Return loss and accuracy of the supernet on the validation split."""
         return measure(self.run, self.search.supernet, mixture, self.stage.batch_size, self.moment)
 
     def limited(self, images: int | None) -> "Look":
-        """On the first images of half B; all of them where None."""
+        """Return the same with only the first images of the validation split; all of them for None.
+
+        Raises:
+            DotsZooError: if there are fewer images.
+        """
         part = self.run.parts["b"]
         if images is not None and not 1 <= images <= len(part):
             raise DotsZooError(f"images: expected 1 to {len(part)}, the images of half B, got {images}")
@@ -69,7 +80,7 @@ class Look:
 
 @dataclass(frozen=True)
 class Finished:
-    """The folder of a search, its settings, and the facts of its run.json."""
+    """The folder of a search that has ended: its settings, the facts of its run.json, its cells."""
 
     folder: Path
     settings: Mapping[str, Any]
@@ -86,8 +97,8 @@ class Finished:
 
     @cached_property
     def derivation(self) -> Derivation:
-        found: Derivation = _built(self.folder, Derivation, self.settings)
-        return found
+        derivation: Derivation = _built(self.folder, Derivation, self.settings)
+        return derivation
 
     @cached_property
     def stages(self) -> tuple[Stage, ...]:
@@ -99,22 +110,23 @@ class Finished:
         return load_data(_built(self.folder, DataOptions, self.settings))
 
     def lines(self) -> Sequence[Mapping[str, Any]]:
-        """Of metrics.jsonl."""
+        """Return the lines of metrics.jsonl."""
         text = (self.folder / "metrics.jsonl").read_text("utf-8")
         return [json.loads(line) for line in text.splitlines()]
 
     def last_stage(self, end: End) -> int:
-        """The number of the stage that the operation search or the topology search ended with."""
-        kept = [number for number, stage in enumerate(self.stages) if stage.kept == end]
+        """Return the index of the last stage of the operation search or of the topology search."""
+        kept = [index for index, stage in enumerate(self.stages) if stage.kept == end]
         return kept[0] if kept else len(self.stages) - 1
 
     def look(self, end: End) -> Look:
-        """The search as its operation search or its topology search left it, reloaded each time.
+        """Return the search at the end of its operation search or its topology search, reloaded each time.
 
-        Raises DotsZooError where it was not kept, or where none of its weights was ever trained.
+        Raises:
+            DotsZooError: if it was not saved, or none of its weights was ever trained.
         """
-        number = self.last_stage(end)
-        stage, last = self.stages[number], number == len(self.stages) - 1
+        index = self.last_stage(end)
+        stage, last = self.stages[index], index == len(self.stages) - 1
         folder = self.folder / "checkpoint" if last else self.folder / "stages" / end
         saved = load_state(folder, {"method": self.method, **self.settings})
         if saved is None:
@@ -123,19 +135,17 @@ class Finished:
                 "earlier dots_zoo or the file was removed: search again"
             )
         run = run_of(self.config.training, self.data)
-        if not can_install(
-            run.accelerator.device
-        ):  # what a search on a CPU has found computes elsewhere, too
+        if not can_install(run.accelerator.device):  # the state of a search on a CPU works elsewhere, too
             run = replace(run, training=replace(run.training, kernels="off"))
         training = run.training
         standing = standing_of(saved, run)
-        if standing.place.stage != number or standing.place.done != max(1, stage.epochs):
+        if standing.place.stage != index or standing.place.done != max(1, stage.epochs):
             raise DotsZooError(f"{saved.path}: expected the end of stage {stage.name!r}; {UNFINISHED}")
         if not standing.place.epoch:
             raise DotsZooError(
                 f"{self.folder}: {self.method} of 0 epochs trained no weights: there is nothing to look at"
             )
-        awake = replace(standing.search, resting={})  # an analysis may weigh what rested
+        awake = replace(standing.search, resting={})  # an analysis may weigh resting operations
         return Look(run, stage, awake, Moment(training.seed, standing.place.epoch - 1))
 
 
@@ -143,7 +153,11 @@ UNFINISHED = "the search has not ended: go on with --resume"
 
 
 def read_finished(folder: Path) -> Finished:
-    """The search in a folder. Raises DotsZooError where it is not one that has ended."""
+    """Return the search in a folder.
+
+    Raises:
+        DotsZooError: if it is not one that has ended.
+    """
     missing = [name for name in NEEDED if not (folder / name).is_file()]
     if (folder / "seeds.json").is_file():
         raise DotsZooError(f"{folder}: holds searches of several seeds: pass one of its folders, as seed0")

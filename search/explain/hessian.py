@@ -9,10 +9,10 @@ the other end of the spectrum, so both `largest` (the curvature that the papers 
 known. For a symmetric matrix some eigenvalue lies within ||H v - lambda v|| of lambda, so this residual is a
 bound of the error.
 
-alpha is all of it, of every kind of cell, as one vector. The product H v is exact, the derivative of g . v of
-the gradient g, in double precision, on a supernet without kernels, which have no second derivative. A
-difference of gradients will not do: a ReLU that changes sides between the two points adds a jump. Batch norm
-is by the batch.
+alpha of every kind of cell is one vector. The product H v is exact, the derivative of g . v of the gradient
+g, in double precision, on a supernet without kernels, which have no second derivative. A difference of
+gradients will not do: a ReLU that changes sides between the two points adds a jump. Batch norms use the
+statistics of the batch.
 """
 
 from collections.abc import Callable
@@ -42,7 +42,7 @@ class HessianConfig:
     Args:
         iterations: of the power iteration at most, for each end of the spectrum.
         tolerance: residual, as a share of the dominant eigenvalue, at which it ends.
-        images: of half B, the first; all if not given.
+        images: of the validation split, the first; all if not given.
         seed: of the first vector.
     """
 
@@ -57,7 +57,14 @@ class HessianConfig:
 
 @dataclass(frozen=True)
 class Eigenpair:
-    """An eigenvalue; residual: ||H v - value v|| of its unit vector; history: its estimates."""
+    """An eigenvalue of H and its vector.
+
+    Args:
+        value: the eigenvalue.
+        vector: its unit vector, (n,).
+        residual: ||H v - value v||.
+        history: estimates of the eigenvalue, one an iteration.
+    """
 
     value: float
     vector: Tensor
@@ -66,14 +73,14 @@ class Eigenpair:
 
 
 def explain(finished: Finished, config: HessianConfig, progress: bool) -> dict[str, Any]:
-    """Of the supernet at the end of its operation search."""
+    """Compute the spectrum at the end of the operation search."""
     look = finished.look("operation").limited(config.images)
     with tqdm(total=2 * config.iterations, disable=not progress, unit="product") as bar:
         return spectrum(look, config, bar.update)
 
 
 def spectrum(look: Look, config: HessianConfig, done: Callable[[], Any] = lambda: None) -> dict[str, Any]:
-    """Both ends of the spectrum, and how well they are known."""
+    """Return both ends of the spectrum, with their residuals."""
     point, derivative = derivatives(look)
 
     def product(v: Tensor) -> Tensor:
@@ -101,7 +108,7 @@ def spectrum(look: Look, config: HessianConfig, done: Callable[[], Any] = lambda
 
 
 def power_iteration(product: Product, start: Tensor, config: HessianConfig, shift: float = 0.0) -> Eigenpair:
-    """The eigenvalue of H that is farthest from `shift`; its estimates are Rayleigh quotients."""
+    """Return the eigenpair of H that is farthest from `shift`; the estimates are Rayleigh quotients."""
     vector = start / start.norm()
     history: list[float] = []
     scale = abs(shift)
@@ -118,7 +125,10 @@ def power_iteration(product: Product, start: Tensor, config: HessianConfig, shif
 
 
 def derivatives(look: Look) -> tuple[Tensor, Callable[[Tensor | None], Tensor]]:
-    """alpha as one vector (n,), and v -> H v of the mean loss on half B, None -> its gradient; float64."""
+    """Return alpha as one vector (n,), and the function v -> H v, None -> gradient, in float64.
+
+    Both are derivatives of the mean loss on the validation split.
+    """
     search = look.search
     supernet = without_kernels(search.supernet).eval().double()
     names = [f"alpha.{kind}" for kind in search.space.kinds]
@@ -138,15 +148,15 @@ def derivatives(look: Look) -> tuple[Tensor, Callable[[Tensor | None], Tensor]]:
                 mixture = relaxation.mix(relaxation.weigh(logits, look.moment), look.moment)
                 answers = supernet(look.run.data.plain_batch(chosen).double(), mixture)
                 loss = F.cross_entropy(answers, look.run.data.labels[chosen], reduction="sum")
-                [found] = torch.autograd.grad(loss, leaf, create_graph=v is not None)
-                total += found.detach() if v is None else torch.autograd.grad(found, leaf, v)[0]
+                [gradient] = torch.autograd.grad(loss, leaf, create_graph=v is not None)
+                total += gradient.detach() if v is None else torch.autograd.grad(gradient, leaf, v)[0]
         return total / len(part)
 
     return point, derivative
 
 
 def draw(figures: dict[str, Any]) -> Figure:
-    """The estimates over the iterations, for both ends of the spectrum."""
+    """Plot the estimates over the iterations, for both ends of the spectrum."""
     figure = Figure(figsize=(7, 4), layout="constrained")
     panel = figure.subplots()
     for name in ("dominant", "other"):
@@ -161,7 +171,7 @@ def draw(figures: dict[str, Any]) -> Figure:
 
 
 def line(figures: dict[str, Any]) -> str:
-    """The result in one line."""
+    """Summarise the result in one line."""
     sure = "" if all(figures["converged"].values()) else ", not converged: raise iterations"
     return (
         f"dominant eigenvalue {figures['dominant']:.4g} (residual {figures['residual']['dominant']:.1e}), "

@@ -27,9 +27,9 @@ class LandscapeConfig:
     """Validation loss and accuracy over two random directions of alpha (DARTS- Fig. 3).
 
     Args:
-        radius: how far to go either way; 1 moves a logit by 1 on average.
+        radius: largest step either way; 1 moves a logit by 1 on average.
         points: along each direction, an odd number so that the middle is alpha itself.
-        images: of half B, the first; all if not given.
+        images: of the validation split, the first; all if not given.
         seed: of the directions.
     """
 
@@ -46,14 +46,14 @@ class LandscapeConfig:
 
 
 def explain(finished: Finished, config: LandscapeConfig, progress: bool) -> dict[str, Any]:
-    """Around the supernet at the end of its operation search."""
+    """Measure the landscape around alpha at the end of the operation search."""
     look = finished.look("operation").limited(config.images)
     with tqdm(total=config.points**2, disable=not progress, unit="point") as bar:
         return landscape(look, config, bar.update)
 
 
 def landscape(look: Look, config: LandscapeConfig, done: Callable[[], Any] = lambda: None) -> dict[str, Any]:
-    """loss[j][i] and accuracy[j][i] at alpha + x[i] * one + y[j] * other."""
+    """Return loss[j][i] and accuracy[j][i] at alpha + x[i] * one + y[j] * other."""
     one, other = directions(look, config.seed)
     steps = torch.linspace(-config.radius, config.radius, config.points, dtype=torch.float64).tolist()
     alpha = {name: tensor.detach() for name, tensor in look.search.logits.items()}
@@ -82,25 +82,25 @@ def landscape(look: Look, config: LandscapeConfig, done: Callable[[], Any] = lam
 
 
 def directions(look: Look, seed: int) -> tuple[Logits, Logits]:
-    """Two orthogonal random directions of root mean square 1 over the open logits, zero elsewhere."""
+    """Return two orthogonal random directions of root mean square 1 over the open logits, zero elsewhere."""
     names = [f"alpha.{kind}" for kind in look.search.space.kinds]
     opened = torch.cat([look.search.open[name].flatten() for name in names])
     one, other = (torch.randn(len(opened), generator=generator(seed, "landscape", n)) for n in range(2))
     one, other = one.double() * opened, other.double() * opened
     other = other - torch.dot(one, other) / torch.dot(one, one) * one
     size = opened.sum().sqrt()
-    return tuple(_named(look, names, size * found / found.norm()) for found in (one, other))  # type: ignore[return-value]
+    return tuple(_named(look, names, size * direction / direction.norm()) for direction in (one, other))  # type: ignore[return-value]
 
 
 def _named(look: Look, names: list[str], flat: Tensor) -> Logits:
-    """The pieces of a vector, by the name of their logits."""
+    """Return the pieces of a vector by the name of their logits."""
     logits = look.search.logits
     pieces = flat.split([logits[name].numel() for name in names])
     return {n: piece.view(logits[n].shape).to(logits[n]) for n, piece in zip(names, pieces, strict=True)}
 
 
 def draw(figures: dict[str, Any]) -> Figure:
-    """Contours of the loss and of the accuracy; the cross is where the search ended."""
+    """Plot contours of the loss and of the accuracy; the cross marks alpha at the end of the search."""
     figure = Figure(figsize=(11, 4.4), layout="constrained")
     for panel, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
         filled = panel.contourf(figures["x"], figures["y"], figures[name], levels=15)
@@ -113,7 +113,7 @@ def draw(figures: dict[str, Any]) -> Figure:
 
 
 def line(figures: dict[str, Any]) -> str:
-    """The result in one line."""
+    """Summarise the result in one line."""
     return (
         f"validation loss {figures['centre']:.4f} in the middle, from {figures['lowest']:.4f} to "
         f"{figures['highest']:.4f} around it"

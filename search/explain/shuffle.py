@@ -1,8 +1,8 @@
-"""What the supernet loses when two edges change places in every cell.
+"""Accuracy of the supernet with two edges of every cell exchanged.
 
 Source: DARTS-PT (ICLR 2021), Sec. 3.2 and Table 1: a trained supernet is hardly hurt, so its edges estimate
-the same feature map, as the layers of a ResNet do. The paper measures on the test images; here it is half B,
-with the batch norm of the batch.
+the same feature map, as the layers of a ResNet do. The paper measures on the test images; here it is the
+validation split, with batch statistics.
 
 An edge is its candidates with their weights, and its alpha. Two edges can change places where they have the
 same candidates and the same stride; the pair is drawn anew in every cell.
@@ -47,23 +47,27 @@ class ShuffleConfig:
 
 
 def explain(finished: Finished, config: ShuffleConfig, progress: bool) -> dict[str, Any]:
-    """Of the supernet at the end of its operation search."""
+    """Exchange edges of the supernet at the end of its operation search."""
     with tqdm(total=config.draws, disable=not progress, unit="exchange") as bar:
         return shuffled(finished.look("operation"), config, bar.update)
 
 
 def shuffled(look: Look, config: ShuffleConfig, done: Callable[[], Any] = lambda: None) -> dict[str, Any]:
-    """Loss and accuracy before, and of every draw. Raises DotsZooError where no edges are exchangeable."""
+    """Return loss and accuracy before any exchange, and after every one.
+
+    Raises:
+        DotsZooError: if no edges can be exchanged.
+    """
     supernet, space, mixture = without_kernels(look.search.supernet), look.search.space, look.mixture()
     look, cells = replace(look, search=replace(look.search, supernet=supernet)), searched_cells(supernet)
     pairs = {kind: exchangeable(look, kind) for kind in space.kinds}
     titles = [f"{node}<-{source}" for node, source in space.edges]
     loss, accuracy = look.measure(mixture)
     rows: list[dict[str, Any]] = []
-    for number in range(config.draws):
+    for draw_index in range(config.draws):
         chosen = []
         for place, (kind, _) in enumerate(cells):
-            draws = generator(config.seed, "shuffle", number, place)
+            draws = generator(config.seed, "shuffle", draw_index, place)
             chosen.append(pairs[kind][int(torch.randint(len(pairs[kind]), (), generator=draws))])
         with exchanged([cell for _, cell in cells], chosen):
             after = look.measure(mixture)
@@ -91,7 +95,11 @@ def searched_cells(supernet: Supernet) -> list[tuple[str, nn.Module]]:
 
 
 def exchangeable(look: Look, kind: str) -> list[Pair]:
-    """The pairs of edges with the same candidates and the same stride."""
+    """Return the pairs of edges with the same candidates and the same stride.
+
+    Raises:
+        DotsZooError: if there are none.
+    """
     space = look.search.space
     [nodes, *_] = [
         cast(Nodes, cell.nodes) for own, cell in searched_cells(look.search.supernet) if own == kind
@@ -111,7 +119,7 @@ def exchangeable(look: Look, kind: str) -> list[Pair]:
 
 @contextmanager
 def exchanged(cells: Sequence[nn.Module], pairs: Sequence[Pair]) -> Iterator[None]:
-    """Inside: in every cell, without kernels, the two edges and their weights have changed places."""
+    """Exchange two edges and their weights in every cell, without kernels, within the block."""
     hooks = []
     try:
         for cell, pair in zip(cells, pairs, strict=True):
@@ -131,7 +139,7 @@ def _exchange(cell: nn.Module, pair: Pair) -> None:
 
 
 def _with_rows_exchanged(pair: Pair) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...]]:
-    """Return the arguments of a cell (before, last, mixture), the rows of two edges in each other's place."""
+    """Return a hook that exchanges the rows of two edges in the mixture of a cell's arguments."""
 
     def hook(cell: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
         before, last, mixture = arguments
@@ -146,20 +154,20 @@ def _with_rows_exchanged(pair: Pair) -> Callable[[nn.Module, tuple[Any, ...]], t
 
 
 def draw(figures: dict[str, Any]) -> Figure:
-    """The accuracy of every draw beside that of the supernet as it was."""
+    """Plot the accuracy after every exchange, and that before."""
     figure = Figure(figsize=(6, 4), layout="constrained")
     panel = figure.subplots()
     accuracies = [row["accuracy"] for row in figures["draws"]]
     panel.bar(range(1, len(accuracies) + 1), accuracies, color="tab:orange", label="two edges exchanged")
     panel.axhline(figures["before"]["accuracy"], color="tab:blue", label="as it was")
     panel.set_xlabel("draw")
-    panel.set_ylabel("accuracy on half B")
+    panel.set_ylabel("accuracy on the validation split")
     panel.legend(loc="lower right")
     return figure
 
 
 def line(figures: dict[str, Any]) -> str:
-    """The result in one line."""
+    """Summarise the result in one line."""
     spread = figures["after"]["accuracy_std"]
     return (
         f"accuracy {100 * figures['before']['accuracy']:.2f} % before, "

@@ -1,10 +1,10 @@
-"""Whether skip connections win as the supernet gets better: mean(alpha_skip - alpha_conv) and accuracy.
+"""Weights of skip connections against the accuracy of the supernet: mean(alpha_skip - alpha_conv).
 
 Source: DARTS-PT (ICLR 2021), Sec. 3.2 and Fig. 3: the gap, of softmaxed alphas, grows with the validation
 accuracy of the supernet. Read from metrics.jsonl alone. An edge's gap is the mean weight of its skip
 connections less that of its convolutions; the mean is over all edges that have both. The accuracy is
 `validation_accuracy` where the search measured it after every epoch (DARTS-), else `architecture_accuracy`,
-the mean over the batches of half B that the logits were trained on.
+the mean over the batches of the validation split that the logits were trained on.
 """
 
 import math
@@ -30,65 +30,69 @@ class SkipConfig:
 
 
 def explain(finished: Finished, config: SkipConfig, progress: bool) -> dict[str, Any]:
-    """Over the epochs of the operation search."""
+    """Compute the gaps over the epochs of the operation search."""
     stages = {stage.name for stage in finished.stages[: finished.last_stage("operation") + 1] if stage.epochs}
     lines = [line for line in finished.lines() if line["stage"] in stages]
     return gaps(lines, f"{finished.folder}, {finished.method}")
 
 
 def gaps(lines: Sequence[Line], place: str) -> dict[str, Any]:
-    """A gap and an accuracy for every epoch that has both, and their Pearson correlation.
+    """Return gap and accuracy of every epoch that has both, and their Pearson correlation.
 
-    Raises DotsZooError where no edge has a skip connection and a convolution, or nothing was measured on half
-    B.
+    Raises:
+        DotsZooError: if no edge has a skip connection and a convolution, or no accuracy was measured on the
+            validation split.
     """
     measured = [name for name in ACCURACIES if any(name in line for line in lines)]
     if not measured:
         raise DotsZooError(
             f"{place}: expected {' or '.join(ACCURACIES)} in metrics.jsonl, from a search that trains alpha "
-            "on half B; this one does not look at it"
+            "on the validation split; this one does not"
         )
     rows = [(line, gap_of(line["weights"])) for line in lines if measured[0] in line]
-    found = [(line, gap) for line, gap in rows if gap]
-    if not found:
+    lines_with_gap = [(line, gap) for line, gap in rows if gap]
+    if not lines_with_gap:
         raise DotsZooError(
             f"{place}: expected edges with skip_connect and a convolution, got a space of none"
         )
-    means = [statistics.mean(value for kind in gap.values() for value in kind.values()) for _, gap in found]
-    accuracies = [line[measured[0]] for line, _ in found]
+    means = [
+        statistics.mean(value for edge_gaps in gap.values() for value in edge_gaps.values())
+        for _, gap in lines_with_gap
+    ]
+    accuracies = [line[measured[0]] for line, _ in lines_with_gap]
     return {
         "accuracy_is": measured[0],
-        "epoch": [line["epoch"] for line, _ in found],
+        "epoch": [line["epoch"] for line, _ in lines_with_gap],
         "gap": means,
         "accuracy": accuracies,
         "correlation": correlation(means, accuracies),
-        "edges": found[-1][1],
+        "edges": lines_with_gap[-1][1],
     }
 
 
 def gap_of(weights: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, dict[str, float]]:
-    """kind -> edge -> gap, of the weights of one line."""
-    found: dict[str, dict[str, float]] = {}
+    """Return the gaps in one line of weights: kind of cell -> edge -> gap."""
+    by_kind: dict[str, dict[str, float]] = {}
     for name, rows in weights.items():
         for edge, row in rows.items() if name.startswith("alpha.") else ():
             skips = [weight for label, weight in row.items() if operation_of(label).skip]
             convolutions = [weight for label, weight in row.items() if operation_of(label).parametric]
             if skips and convolutions:
                 gap = statistics.mean(skips) - statistics.mean(convolutions)
-                found.setdefault(name.removeprefix("alpha."), {})[edge] = gap
-    return found
+                by_kind.setdefault(name.removeprefix("alpha."), {})[edge] = gap
+    return by_kind
 
 
 def correlation(one: Sequence[float], other: Sequence[float]) -> float | None:
-    """Pearson's, None of fewer than two points or where one of them is constant."""
+    """Return Pearson's correlation, None for fewer than two points or where one side is constant."""
     if len(one) < 2 or len(set(one)) == 1 or len(set(other)) == 1:
         return None
-    found = statistics.correlation(one, other)
-    return found if math.isfinite(found) else None
+    pearson = statistics.correlation(one, other)
+    return pearson if math.isfinite(pearson) else None
 
 
 def draw(figures: dict[str, Any]) -> Figure:
-    """A point for every epoch, the later the darker."""
+    """Plot a point for every epoch, the later the darker."""
     figure = Figure(figsize=(6, 4.4), layout="constrained")
     panel = figure.subplots()
     panel.plot(figures["accuracy"], figures["gap"], color="0.8", zorder=1)
@@ -103,7 +107,7 @@ def draw(figures: dict[str, Any]) -> Figure:
 
 
 def line(figures: dict[str, Any]) -> str:
-    """The result in one line."""
+    """Summarise the result in one line."""
     r = figures["correlation"]
     return (
         f"mean(alpha_skip - alpha_conv) {figures['gap'][0]:+.3g} -> {figures['gap'][-1]:+.3g}, "

@@ -1,7 +1,7 @@
-"""Networks of given cells, each trained by itself for some epochs: what alpha and beta are compared with.
+"""Stand-alone networks of given cells, trained from scratch, to compare alpha and beta with.
 
 Source: DOTS (CVPR 2021), Sec. 3.2; DropNAS (IJCAI 2020), Sec. 5.5. All networks train on all training images
-and are tested on the test images, which the search never saw; those of one seed start from the same draws.
+and are tested on the test images, which the search never saw; networks of one seed start from the same draws.
 """
 
 import statistics
@@ -25,7 +25,7 @@ from ..supernet import Shape
 
 @dataclass(frozen=True)
 class StandAloneConfig:
-    """How a network is trained by itself.
+    """Training of the stand-alone networks.
 
     Args:
         epochs: of each network; the papers train for hundreds.
@@ -57,7 +57,7 @@ def accuracies(
     data: Data,
     progress: bool,
 ) -> list[list[float]]:
-    """For every genotype, the test accuracy of its network with every seed; images vary as in the search."""
+    """Return the test accuracies of every genotype's networks, one a seed; images vary as in the search."""
     options = ModelOptions(channels=config.channels or shape.channels, layers=config.layers or shape.cells)
     recipe = Recipe(
         epochs=config.epochs,
@@ -68,7 +68,7 @@ def accuracies(
         evaluate_every=0,
         augmentation=training.augmentation,
     )
-    found = []
+    tested = []
     total = len(cells) * config.seeds * config.epochs
     with tqdm(total=total, disable=not progress, unit="epoch") as bar:
         for name, genotype in cells.items():
@@ -79,12 +79,12 @@ def accuracies(
                 network = build(write_json(genotype), options, data, seeded).network
                 state = fit(network, data, seeded, on_epoch=lambda history: bar.update(), progress=False)
                 own.append(state.history[-1]["held_accuracy"])
-            found.append(own)
-    return found
+            tested.append(own)
+    return tested
 
 
 def with_edges(found: Genotype, kind: str, edges: Sequence[Edge]) -> Genotype:
-    """The genotype with these edges in place of all that enter their nodes, listed by node and input."""
+    """Return the genotype with these edges in place of all that enter their nodes, by node and input."""
     nodes = {edge.node for edge in edges}
     kept = [edge for edge in found.cells[kind].edges if edge.node not in nodes]
     ordered = sorted([*kept, *edges], key=lambda edge: (edge.node, edge.input))
@@ -93,7 +93,11 @@ def with_edges(found: Genotype, kind: str, edges: Sequence[Edge]) -> Genotype:
 
 
 def with_operation(found: Genotype, kind: str, edge: tuple[int, int], operation: str) -> Genotype:
-    """The genotype with another operation on an edge that it has. Raises DotsZooError where it has not."""
+    """Return the genotype with another operation on an edge.
+
+    Raises:
+        DotsZooError: if the cell has no such edge.
+    """
     edges = found.cells[kind].edges
     if edge not in [(own.node, own.input) for own in edges]:
         known = ", ".join(f"{own.node}<-{own.input}" for own in edges)
@@ -106,12 +110,12 @@ def with_operation(found: Genotype, kind: str, edge: tuple[int, int], operation:
 
 
 def means(rows: Sequence[Sequence[float]]) -> list[float]:
-    """Over the seeds."""
+    """Return the mean of every row, over the seeds."""
     return [statistics.mean(row) for row in rows]
 
 
 def described(config: StandAloneConfig, shape: Shape, data: Data) -> dict[str, Any]:
-    """What the networks were, for the figures."""
+    """Return the options of the networks, for the figures."""
     return {
         "channels": config.channels or shape.channels,
         "layers": config.layers or shape.cells,

@@ -1,7 +1,7 @@
-"""Whether the weights of edge combinations rank the networks that have these edges: Kendall's tau.
+"""Kendall's tau of the weights of edge combinations and the accuracy of networks with these edges.
 
 Source: DOTS (CVPR 2021), Sec. 3.2 and Fig. 1: a node with five edges has ten pairs; each pair gives a
-network, the rest of which is the cell that was found, and the networks are trained by themselves.
+network, the rest of which is the cell that was found, and the networks are trained from scratch.
 
 `beta` ranks by the combination's logit of a topology search, which orders as its weight does and does not
 underflow at a low temperature. `alpha` is what the papers compare it with: an edge is as important as its
@@ -49,7 +49,7 @@ class TauConfig:
 
 @dataclass(frozen=True)
 class Combination:
-    """Edges into a node, by what they would become, and how important they are together."""
+    """Edges into a node, with their best operations, and their joint importance."""
 
     name: str  # the inputs, such as 0+2
     edges: tuple[Edge, ...]
@@ -57,7 +57,7 @@ class Combination:
 
 
 def explain(finished: Finished, config: TauConfig, progress: bool) -> dict[str, Any]:
-    """Train a network for every combination of the node's edges."""
+    """Train a network for every combination of the node's edges and rank them."""
     rule = finished.derivation.topology
     by: By = config.by or ("alpha" if rule == "none" else "beta")
     if finished.found.space == "nasbench201":
@@ -72,11 +72,11 @@ def explain(finished: Finished, config: TauConfig, progress: bool) -> dict[str, 
     look = finished.look("topology" if by == "beta" else "operation")
     kind = kind_of(look.search.space, config.kind)
     node = look.search.space.nodes[-1] if config.node is None else config.node
-    found = combinations_of(look, kind, node, "pairs" if by == "alpha" or rule == "none" else rule, by)
-    cells: dict[str, Genotype] = {c.name: with_edges(finished.found, kind, c.edges) for c in found}
+    combinations = combinations_of(look, kind, node, "pairs" if by == "alpha" or rule == "none" else rule, by)
+    cells: dict[str, Genotype] = {c.name: with_edges(finished.found, kind, c.edges) for c in combinations}
     shape, search = look.search.supernet.shape, finished.config.training
     tested = accuracies(cells, config.training, shape, search, finished.data, progress)
-    figures = ranked([c.importance for c in found], means(tested))
+    figures = ranked([c.importance for c in combinations], means(tested))
     rows = [
         {
             "combination": c.name,
@@ -85,20 +85,24 @@ def explain(finished: Finished, config: TauConfig, progress: bool) -> dict[str, 
             "accuracy": mean,
             "accuracies": own,
         }
-        for c, mean, own in zip(found, means(tested), tested, strict=True)
+        for c, mean, own in zip(combinations, means(tested), tested, strict=True)
     ]
     where = {"by": by, "kind": kind, "node": node, "combinations": rows}
     return figures | where | {"networks": described(config.training, shape, finished.data)}
 
 
 def combinations_of(look: Look, kind: str, node: int, rule: EdgeRule, by: By) -> list[Combination]:
-    """Those that can be built. Raises DotsZooError where the node has fewer than two."""
+    """Return the combinations of a node's edges that can be built.
+
+    Raises:
+        DotsZooError: if the node does not exist, or has fewer than two of them.
+    """
     search, space = look.search, look.search.space
     if node not in space.nodes:
         known = ", ".join(map(str, space.nodes))
         raise DotsZooError(f"node: expected one of {known}, got {node}")
     best = best_operations(look, kind, built_edges(search, kind, node))
-    found = []
+    built = []
     for column, edges in enumerate(space.combinations(node, rule)):
         if not best.keys() >= set(edges):
             continue
@@ -108,36 +112,36 @@ def combinations_of(look: Look, kind: str, node: int, rule: EdgeRule, by: By) ->
             else sum(best[edge][1] for edge in edges)
         )
         chosen = tuple(Edge(*space.edges[edge], best[edge][0]) for edge in edges)
-        found.append(Combination("+".join(str(edge.input) for edge in chosen), chosen, importance))
-    if len(found) < 2:
+        built.append(Combination("+".join(str(edge.input) for edge in chosen), chosen, importance))
+    if len(built) < 2:
         raise DotsZooError(
-            f"{kind} cell, node {node}: expected two combinations of edges or more to rank, got {len(found)}"
+            f"{kind} cell, node {node}: expected two combinations of edges or more to rank, got {len(built)}"
         )
-    return found
+    return built
 
 
 def best_operations(look: Look, kind: str, edges: Sequence[int]) -> dict[int, tuple[str, float]]:
-    """Edge -> its best operation that can be built, and the weight of that in the supernet."""
+    """Return edge -> its best operation that can be built, and the weight of that in the supernet."""
     search = look.search
     weights, mixed = look.weights()[f"alpha.{kind}"], look.mixture().operations[kind]
-    found = {}
+    best = {}
     for edge in edges:
         columns = choosable(search, f"alpha.{kind}", edge, None)
         column = max(columns, key=lambda c: weights[edge, c].item())
-        found[edge] = search.space.candidates(kind)[edge][column], mixed[edge, column].item()
-    return found
+        best[edge] = search.space.candidates(kind)[edge][column], mixed[edge, column].item()
+    return best
 
 
 def ranked(importances: Sequence[float], tested: Sequence[float]) -> dict[str, Any]:
-    """Kendall's tau-b and its p-value, None where all of one side are equal."""
+    """Return Kendall's tau-b and its p-value, None where one side is constant."""
     if len(set(importances)) == 1 or len(set(tested)) == 1:
         return {"tau": None, "p_value": None}
-    found = kendalltau(importances, tested)
-    return {"tau": float(found.statistic), "p_value": float(found.pvalue)}
+    result = kendalltau(importances, tested)
+    return {"tau": float(result.statistic), "p_value": float(result.pvalue)}
 
 
 def draw(figures: dict[str, Any]) -> Figure:
-    """A point for every combination."""
+    """Plot a point for every combination."""
     figure = Figure(figsize=(6, 4.6), layout="constrained")
     panel = figure.subplots()
     for row in figures["combinations"]:
@@ -159,7 +163,7 @@ def draw(figures: dict[str, Any]) -> Figure:
 
 
 def line(figures: dict[str, Any]) -> str:
-    """The result in one line."""
+    """Summarise the result in one line."""
     tau = figures["tau"]
     shown = "undefined, as one side is constant" if tau is None else f"{tau:.2f} (p {figures['p_value']:.2f})"
     rows = figures["combinations"]
