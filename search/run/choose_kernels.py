@@ -1,4 +1,4 @@
-"""Whether the kernels of a CPU pay for their compilation in a search: `--training.kernels auto`."""
+"""Choice of kernels for a search, by the time that they save and take: `--training.kernels auto`."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,7 +18,7 @@ from ..supernet import Mixture, Supernet
 from ..supernet.install_kernels import can_install, check_can_install
 
 COMPILE_SECONDS = 30.0  # on a machine that has compiled none of them yet
-# Of a step, for every 10^9 MACs of a forward pass: a bilevel step with 16 channels saves 1.2, one with four
+# In a step, for every 10^9 MACs of a forward pass: a bilevel step with 16 channels saves 1.2, one with four
 # channels 4.3.
 SAVED_SECONDS = 1.0
 
@@ -30,10 +30,10 @@ def resolve_kernels(config: Any, stages: Sequence[Stage], data: Data, folders: S
         config: of the method.
         stages: of one search.
         data: that it searches on.
-        folders: of all searches that share the decision; one that was begun before has taken it.
+        folders: of all searches that share the decision; one that has begun before has made it already.
 
     Raises:
-        DotsZooError: where the kernels are to be on and cannot be installed.
+        DotsZooError: if the kernels are to be on and cannot be installed.
     """
     training = config.training
     kernels = training.kernels
@@ -66,7 +66,7 @@ def _decide(stages: Sequence[Stage], run: Run, folders: Sequence[Path]) -> tuple
 
 
 def _decision_of(path: Path) -> Literal["on", "off"] | None:
-    """Return what a config.yaml says, None where there is none, or none that can be read."""
+    """Return the decision in a config.yaml, None if there is none, or none that can be read."""
     try:
         kernels = yaml.safe_load(path.read_text("utf-8"))["training"]["kernels"]
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
@@ -75,7 +75,7 @@ def _decision_of(path: Path) -> Literal["on", "off"] | None:
 
 
 class _Mixed(nn.Module):
-    """A supernet with its mixture."""
+    """A supernet with its mixture, as a module of images alone."""
 
     def __init__(self, supernet: Supernet, mixture: Mixture) -> None:
         super().__init__()
@@ -87,7 +87,7 @@ class _Mixed(nn.Module):
 
 
 def _macs_of_a_step(first: Stage, run: Run) -> int:
-    """Return the MACs of a forward pass of the first stage's first step, of a whole batch."""
+    """Return the MACs of a forward pass over a whole batch in the first step of the first stage."""
     search, moment = first.begin(run, None, Moment(run.training.seed, 0)), Moment(run.training.seed, 0)
     relaxation = first.relax(search)
     drawn = relaxation.drawn(search.logits, moment)

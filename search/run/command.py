@@ -1,4 +1,4 @@
-"""`dots-zoo search`: options in, a folder and a line out.
+"""The command `dots-zoo search`: options in, a folder and a line out.
 
 Options come from the command line, a YAML file or a preset, each field of a configuration by its name.
 Presets are `presets/NAME.yaml`: the numbers of a paper, or small ones, for one method.
@@ -28,7 +28,7 @@ from .seeds import line, search_seeds
 
 PRESETS = Path(__file__).parent / "presets"
 
-SEEDS_HELP = "searches, with training.seed and the seeds behind it; more than one are compared in seeds.json"
+SEEDS_HELP = "searches, with training.seed and the seeds after it; more than one are compared in seeds.json"
 TABLE_HELP = "table of NAS-Bench-201 (CSV) in which the cells of space S6 are looked up"
 MATRIX = """\
 what goes together (every other combination is refused with the reason):
@@ -58,18 +58,19 @@ examples:
 def main(argv: Sequence[str] | None = None) -> None:
     """Search as the command line says and print the result.
 
-    Raises DotsZooError where the input cannot be used.
+    Raises:
+        DotsZooError: if the input cannot be used.
     """
     keep_freed_memory()
     chosen = choose(argv)
-    what = chosen.method, chosen.config, chosen.derivation, chosen.space, load_data(chosen.data), chosen.out
-    how: dict[str, Any] = {"table": chosen.table, "resume": chosen.resume}
-    how |= {"checkpoint_seconds": chosen.checkpoint_seconds}
+    args = chosen.method, chosen.config, chosen.derivation, chosen.space, load_data(chosen.data), chosen.out
+    options: dict[str, Any] = {"table": chosen.table, "resume": chosen.resume}
+    options |= {"checkpoint_seconds": chosen.checkpoint_seconds}
     if chosen.seeds > 1:
         first = chosen.config.training.seed
-        report = line(search_seeds(range(first, first + chosen.seeds), *what, **how), chosen.out)
+        report = line(search_seeds(range(first, first + chosen.seeds), *args, **options), chosen.out)
     else:
-        genotype = search(*what, **how)
+        genotype = search(*args, **options)
         files = "genotype.json, report.html, run.json, config.yaml, metrics.jsonl, plots"
         report = f"{to_text(genotype)}\nwritten to {chosen.out}: {files}"
     if PartialState().is_main_process:
@@ -93,7 +94,11 @@ class Chosen:
 
 
 def choose(argv: Sequence[str] | None = None) -> Chosen:
-    """Parse the command line. Raises DotsZooError where it cannot be used, exits as argparse does."""
+    """Parse the command line; exit as argparse does where it cannot.
+
+    Raises:
+        DotsZooError: if an option has a value that cannot be used.
+    """
     name, words = take_preset(argv)
     parsed = build_parser(words[0] if words else None, name).parse_args(words)
     options = parsed[parsed.method].as_dict()
@@ -137,7 +142,7 @@ def build_parser(method: str | None = None, preset_name: str | None = None) -> A
         options.add_argument("--out", type=str, required=True, help="folder of the run; new or empty")
         options.add_argument("--space", type=Literal[tuple(SPACES)], default="S0", help=_spaces())
         options.add_argument("--table", type=str | None, help=TABLE_HELP)
-        options.add_argument("--resume", action="store_true", help="go on from the checkpoint in the folder")
+        options.add_argument("--resume", action="store_true", help="resume from the checkpoint in the folder")
         options.add_argument(
             "--checkpoint_seconds", type=float, default=300.0, help="between two checkpoints; 0: every step"
         )
@@ -152,7 +157,7 @@ def build_parser(method: str | None = None, preset_name: str | None = None) -> A
 
 
 def _matrix() -> str:
-    """Return which methods go with which topology searches."""
+    """Return the help on which methods go with which topology searches."""
     grouped = [f"{name} in groups" for name, record in METHODS.items() if record.grouped(record.config())]
     deciding = [name for name, record in METHODS.items() if record.decides_edges]
     return MATRIX.format(grouped=", ".join(grouped), deciding=", ".join(deciding))

@@ -18,11 +18,10 @@ Line = dict[str, Any]  # of metrics.jsonl
 
 
 def plot_weights(metrics: Path, folder: Path) -> list[Path]:
-    """A picture for every tensor of weights, a panel for every row in it; returns the files, in order of
-    appearance.
+    """Draw a picture for every tensor of weights, with a panel for every row; return the files.
 
-    Weights that mean something else after a stage (other labels, as after pruning) get a picture of their
-    own.
+    The files are in order of appearance. Weights that mean something else after a stage (other labels, as
+    after pruning) get a picture of their own.
     """
     lines: list[Line] = [json.loads(text) for text in metrics.read_text("utf-8").splitlines()]
     series: dict[tuple[str, str], list[Line]] = {}
@@ -32,18 +31,18 @@ def plot_weights(metrics: Path, folder: Path) -> list[Path]:
             series.setdefault((name, labels), []).append(line)
     names = [name for name, _ in series]
     written = []
-    for number, ((name, _), found) in enumerate(series.items()):
+    for index, ((name, _), series_lines) in enumerate(series.items()):
         path = folder / (
-            f"{name}.png" if names.count(name) == 1 else f"{name}.{names[:number].count(name) + 1}.png"
+            f"{name}.png" if names.count(name) == 1 else f"{name}.{names[:index].count(name) + 1}.png"
         )
-        _draw(name, found, path)
+        _draw(name, series_lines, path)
         written.append(path)
     return written
 
 
 def _draw(name: str, lines: Sequence[Line], path: Path) -> None:
     rows = lines[0]["weights"][name]
-    titles, shared = list(rows), len({tuple(row) for row in rows.values()}) == 1  # the same lines everywhere
+    titles, shared = list(rows), len({tuple(row) for row in rows.values()}) == 1  # one legend for all panels
     widest = max(len(row) for row in rows.values())
     height = math.ceil(len(titles) / COLUMNS)
     figure = Figure(figsize=(4 * COLUMNS, 2.4 * height + 1.1))
@@ -53,8 +52,8 @@ def _draw(name: str, lines: Sequence[Line], path: Path) -> None:
         0.03, 0.4 * inch, 0.99, 1 - (1.0 if shared else 0.7) * inch, wspace=0.08, hspace=0.2
     )
     panels = figure.subplots(height, COLUMNS, squeeze=False, sharex=True, sharey=True).flatten()
-    for number, (title, panel) in enumerate(zip(titles, panels, strict=False)):
-        panel.tick_params(labelbottom=number + COLUMNS >= len(titles))
+    for index, (title, panel) in enumerate(zip(titles, panels, strict=False)):
+        panel.tick_params(labelbottom=index + COLUMNS >= len(titles))
         _draw_row(panel, title, [(line["epoch"], line["weights"][name][title]) for line in lines])
         if not shared:  # two labels fit above the panel
             above = {"loc": "lower right", "bbox_to_anchor": (1, 0.97), "frameon": False}

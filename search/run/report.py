@@ -1,4 +1,4 @@
-"""How a search went, to look at: curves, the cell as it changed, and a page with all pictures of the run.
+"""The report of a search: curves, the changes of its cell, and a page with all pictures of the run.
 
 Drawn from the files of a run alone: metrics.jsonl, genotypes/, plots/ and run.json.
 """
@@ -28,7 +28,7 @@ Line = Mapping[str, Any]  # of metrics.jsonl
 
 
 def plot_curves(lines: Sequence[Line], path: Path) -> Path:
-    """Losses, accuracies, entropies of the weights in nats, and what the cells are made of, by epoch."""
+    """Plot losses, accuracies, entropies of the weights in nats, and the make-up of the cells, by epoch."""
     figure = Figure(figsize=(16, 3.4), layout="constrained")
     for panel, title in zip(figure.subplots(1, len(PANELS)), PANELS, strict=True):
         for name in _names(lines, title):
@@ -50,8 +50,9 @@ def _names(lines: Sequence[Line], title: str) -> list[str]:
 
 
 def plot_changes(cells: Sequence[CellGenotype], operations: Sequence[str], path: Path) -> Path:
-    """The cell as it changed: a row for every edge that was ever chosen, a column for every line of the log,
-    and in it the colour of the operation, by its place in `operations`; white where the edge was not chosen.
+    """Plot the changes of a cell: a row for every edge ever chosen, a column for every line of the log.
+
+    The colour shows the operation, by its place in `operations`; white where the edge was not chosen.
     """
     edges = sorted({(edge.node, edge.input) for cell in cells for edge in cell.edges})
     image = [[(1.0, 1.0, 1.0)] * len(cells) for _ in edges]
@@ -66,7 +67,7 @@ def plot_changes(cells: Sequence[CellGenotype], operations: Sequence[str], path:
     panel.set_yticks(range(len(edges)), [f"{node} <- {source}" for node, source in edges], fontsize=8)
     panel.xaxis.set_major_locator(MaxNLocator(12, integer=True))
     panel.set_xlabel("line of the log")
-    handles = [Patch(color=COLOURS[number], label=name) for number, name in enumerate(operations)]
+    handles = [Patch(color=COLOURS[index], label=name) for index, name in enumerate(operations)]
     figure.legend(handles=handles, loc="outside upper center", ncols=4, fontsize=8)
     return _write(figure, path)
 
@@ -77,19 +78,19 @@ def write_story(out: Path) -> Path:
     out: folder of a search that has ended.
     """
     lines = [json.loads(text) for text in (out / "metrics.jsonl").read_text("utf-8").splitlines()]
-    genotypes = [load_genotype(out / "genotypes" / f"{number:03d}.json") for number in range(len(lines))]
-    found = genotypes[-1]
+    genotypes = [load_genotype(out / "genotypes" / f"{index:03d}.json") for index in range(len(lines))]
+    final = genotypes[-1]
     every = {edge.op for genotype in genotypes for cell in genotype.cells.values() for edge in cell.edges}
     plots: dict[str, Callable[[Path], Path]] = {
-        "cell.png": partial(draw, found),
+        "cell.png": partial(draw, final),
         "curves.png": partial(plot_curves, lines),
     }
-    for kind in found.cells:  # an operation has the same colour in all
+    for kind in final.cells:  # an operation has the same colour in all
         cells = [genotype.cells[kind] for genotype in genotypes]
         plots[f"changes.{kind}.png"] = partial(plot_changes, cells, sorted(every))
     paths = {out / "plots" / name: plot for name, plot in plots.items()}
     drawn = [path for path, plot in paths.items() if attempt(str(path), partial(plot, path))]
-    return write_file(out / "report.html", _page(out, found, lines, drawn).encode())
+    return write_file(out / "report.html", _page(out, final, lines, drawn).encode())
 
 
 def _page(out: Path, found: Genotype, lines: Sequence[Line], pictures: Sequence[Path]) -> str:

@@ -1,9 +1,9 @@
-"""A search as a folder: train through a method's stages and write what was found, how, and how it went.
+"""The folder of a search: run the stages of a method and write its result, its log and its provenance.
 
 The folder holds `config.yaml` (a search with `--config` of it is the same search), `metrics.jsonl` (a line an
 epoch: figures, weights), `tensorboard/`, `genotypes/` (the cell after every epoch), `plots/`, `report.html`,
-`genotype.json`, `run.json`, `checkpoint/`, from which it goes on, and `stages/`, the search as a stage left
-it for another. Every file but TensorBoard's is whole or absent.
+`genotype.json`, `run.json`, `checkpoint/`, from which it resumes, and `stages/`, the search at the end of a
+stage that others follow. Every file but TensorBoard's is whole or absent.
 """
 
 import dataclasses
@@ -55,14 +55,14 @@ def search(
     checkpoint_seconds: float = 300.0,
     progress: bool = True,
 ) -> Genotype:
-    """Search a cell in a space, or in one by name, write the run into `out`, return what was found.
+    """Search for a cell in a space, or one by name, write the run into `out` and return the genotype.
 
-    config: of the method, `METHODS[method].config`. table: of NAS-Bench-201, in which the cell of every epoch
-    is looked up (`search/space/nasbench201_table.py`). resume: go on from the checkpoint in `out`, or begin
-    where there is none. checkpoint_seconds: between two checkpoints; 0 keeps every step. Of several processes
-    all return what was found, and the first writes. Raises DotsZooError where `out` holds something and
-    resume is not set, or something else than a search, the configuration cannot be used, or a loss is not
-    finite; and SystemExit with 143 after SIGTERM, once the step is kept."""
+    config: a `METHODS[method].config`. table: of NAS-Bench-201, in which every epoch's cell is looked up.
+    resume: start from the checkpoint in `out`, if there is one. checkpoint_seconds: between two of them; 0:
+    every step. Of several processes the first writes. Raises DotsZooError if `out` is not empty (without
+    resume) or not of a search, options cannot be used, or a loss is not finite; SystemExit with 143 after
+    SIGTERM.
+    """
     searched = named_space(space) if isinstance(space, str) else space
     stages = plan(method, config, derivation, searched)
     if table is not None and searched.family != "nasbench201":
@@ -89,24 +89,26 @@ def search(
         epochs = run_stages(stages, config.training, data, keeper=keeper, saved=saved, progress=progress)
         folder = _Folder(out, saved.facts["place"]["told"] if saved else 0)
         processes.first_does(partial(folder.begin, identity))
-        found: Genotype | None = None
+        result: Genotype | None = None
         for epoch in epochs:
-            found = Genotype(f"{method}_{data.name}_seed{config.training.seed}", searched.family, epoch.cells)
+            result = Genotype(
+                f"{method}_{data.name}_seed{config.training.seed}", searched.family, epoch.cells
+            )
             figures = dict(epoch.figures)
             if table is not None and rows is not None:
-                figures |= {f"table.{key}": value for key, value in find(rows, found, table).items()}
-            found = dataclasses.replace(found, provenance={**provenance, "metrics": figures})
-            processes.first_does(partial(folder.add, epoch, figures, found))
-    if found is None:  # nothing was left to do
-        found = load_genotype(folder.genotype(folder.told - 1))
-    processes.first_does(partial(folder.end, found, provenance))
-    return found
+                figures |= {f"table.{key}": value for key, value in find(rows, result, table).items()}
+            result = dataclasses.replace(result, provenance={**provenance, "metrics": figures})
+            processes.first_does(partial(folder.add, epoch, figures, result))
+    if result is None:  # no epoch was left
+        result = load_genotype(folder.genotype(folder.told - 1))
+    processes.first_does(partial(folder.end, result, provenance))
+    return result
 
 
 class _Folder:
-    """What a run writes: a line of metrics.jsonl and TensorBoard and a cell an epoch, the rest at the end.
+    """The files of a run: metrics, TensorBoard and a cell for every epoch, the rest at the end.
 
-    told: the epochs of a search that goes on which stay.
+    told: Epochs of a resumed search that stay in its files.
     """
 
     def __init__(self, out: Path, told: int) -> None:
@@ -143,7 +145,7 @@ class _Folder:
         self.board.flush()
 
     def end(self, found: Genotype, provenance: Mapping[str, Any]) -> None:
-        """Write the result first, then the pictures and the page that it can do without."""
+        """Write the result first, then pictures and page, which the run can do without."""
         save_genotype(found, self.out / "genotype.json")
         write_file(self.out / "run.json", json.dumps(_facts(provenance, self.lines), indent=2).encode())
         plots = self.out / "plots"
@@ -160,14 +162,14 @@ def _write_settings(out: Path, settings: Mapping[str, Any]) -> None:
 def _facts(provenance: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {
         **provenance,
-        "wall_seconds": round(sum(line["seconds"] for line in lines), 1),  # of all processes that it took
+        "wall_seconds": round(sum(line["seconds"] for line in lines), 1),  # of the search and its resumptions
         "git_commit": _commit(),
         **surroundings(("torch", "torchvision", "timm", "accelerate", "numpy", "scikit-learn")),
     }
 
 
 def _commit() -> str | None:
-    """Return the commit of the checkout that dots_zoo runs from; None where there is none or git fails."""
+    """Return the commit of the checkout that dots_zoo runs from; None if there is none or git fails."""
     root = Path(dots_zoo.__file__).parents[1]
     if not (root / ".git").exists():
         return None

@@ -1,4 +1,4 @@
-"""The same search with several seeds: what of the result is the method's, and what is the seed's.
+"""The same search with several seeds, to separate the effect of the method from that of the seed.
 
 Source: NAS evaluation is frustratingly hard (Yang et al., ICLR 2020), Sec. 3: a single search says little.
 """
@@ -37,10 +37,10 @@ def search_seeds(
     out: Path,
     **options: Any,
 ) -> dict[str, Any]:
-    """Search with every seed, each into `out`/seedN, and write and return what `out`/seeds.json holds.
+    """Search with every seed, each into `out`/seedN; write and return the contents of `out`/seeds.json.
 
-    The arguments are those of `run.search`. figures: name -> mean and standard deviation (of a sample) over
-    the searches, of the last epoch. edges_agree: see `agreement`.
+    The arguments are those of `run.search`. In the result, `figures` holds mean and standard deviation (of a
+    sample) over the searches, for every figure of the last epoch; `edges_agree` is explained in `agreement`.
     """
     processes = processes_of(Accelerator(mixed_precision=config.training.precision))
     check = partial(check_folder, out, "search --seeds", resume=options.get("resume", False))
@@ -48,13 +48,13 @@ def search_seeds(
     folders = [out / f"seed{seed}" for seed in seeds]
     searched = named_space(space) if isinstance(space, str) else space
     config = resolve_kernels(config, plan(method, config, derivation, searched), data, folders)
-    found = []
+    genotypes = []
     for seed, folder in zip(seeds, folders, strict=True):
         training = replace(config.training, seed=seed)
-        found.append(
+        genotypes.append(
             search(method, replace(config, training=training), derivation, space, data, folder, **options)
         )
-    figures = [genotype.provenance["metrics"] for genotype in found]
+    figures = [genotype.provenance["metrics"] for genotype in genotypes]
     common = [name for name in figures[0] if all(name in row for row in figures)]
     summary = {
         "schema": 1,
@@ -62,7 +62,7 @@ def search_seeds(
         "method": method,
         "seeds": list(seeds),
         "figures": {name: spread([row[name] for row in figures]) for name in common},
-        "edges_agree": agreement(found),
+        "edges_agree": agreement(genotypes),
         "runs": [f"seed{seed}" for seed in seeds],
     }
     if processes.first:
@@ -71,19 +71,21 @@ def search_seeds(
 
 
 def _holds_searches(out: Path) -> bool:
-    """Return whether a folder holds searches of several seeds, or the first of them, which has just begun."""
+    """Return True if a folder holds searches of several seeds, or the first of them, which has just begun."""
     folders = [path for path in out.glob("seed[0-9]*") if path.is_dir()]
     return any(holds(folder, "search") or is_empty(folder) for folder in folders)
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """Mean and standard deviation of a sample of two or more."""
+    """Return mean and standard deviation of a sample of two or more."""
     return {"mean": statistics.mean(values), "std": statistics.stdev(values)}
 
 
 def agreement(found: Sequence[Genotype]) -> float:
-    """The share of its edges (kind of cell, node, input, operation) that a genotype has in common with
-    another, the mean over all ordered pairs: 1 where all are the same.
+    """Return the mean share of edges that two genotypes have in common; 1 where all are the same.
+
+    An edge is kind of cell, node, input and operation; the mean is over all ordered pairs of genotypes, each
+    share over the edges of the first.
     """
     edges = [
         {
@@ -98,7 +100,7 @@ def agreement(found: Sequence[Genotype]) -> float:
 
 
 def line(summary: dict[str, Any], out: Path) -> str:
-    """The whole in one line."""
+    """Summarise the searches in one line."""
     shown = [
         f"{name} {value['mean']:.3f} +- {value['std']:.3f}"
         for name, value in summary["figures"].items()
