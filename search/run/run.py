@@ -57,11 +57,10 @@ def search(
 ) -> Genotype:
     """Search for a cell in a space, or one by name, write the run into `out` and return the genotype.
 
-    config: a `METHODS[method].config`. table: of NAS-Bench-201, in which every epoch's cell is looked up.
-    resume: start from the checkpoint in `out`, if there is one. checkpoint_seconds: between two of them; 0:
-    every step. Of several processes the first writes. Raises DotsZooError if `out` is not empty (without
-    resume) or not of a search, options cannot be used, or a loss is not finite; SystemExit with 143 after
-    SIGTERM.
+    config: a `METHODS[method].config`. table: of NAS-Bench-201, to look up the cells in. resume: start
+    from the checkpoint in `out`, if there is one. checkpoint_seconds: between two of them; 0: every step. Of
+    several processes the first writes. Raises DotsZooError if `out` is not empty (without resume) or not of a
+    search, options cannot be used, or a loss is not finite; SystemExit with 143 after SIGTERM.
     """
     searched = named_space(space) if isinstance(space, str) else space
     stages = plan(method, config, derivation, searched)
