@@ -1,4 +1,4 @@
-"""`python -m dots_zoo`: the command dots-zoo."""
+"""Run the command dots-zoo as `python -m dots_zoo`."""
 
 import sys
 

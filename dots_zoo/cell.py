@@ -1,4 +1,4 @@
-"""Node and Cell: the module of one cell of a genotype; and the cell and residual block of NAS-Bench-201.
+"""Build the modules of a cell: Node and Cell of a genotype, the cell and residual block of NAS-Bench-201.
 
 Source: DARTS (ICLR 2019), Sec. 2.1, Eq. 1 (a node is the sum of its incoming edges, a cell the concatenation
 of its nodes); NAS-Bench-201 (ICLR 2020), Sec. 2.1. Drop path as in the public retraining code of the family:
@@ -16,10 +16,15 @@ from .ops import OPS, FactorizedReduce, relu_conv_bn
 
 
 class Node(nn.Module):
-    """A node: the sum of its incoming edges, each operation applied to the state it reads."""
+    """A node of a cell: the sum of its incoming edges, each an operation on an earlier state."""
 
     def __init__(self, edges: list[tuple[int, nn.Module]], names: Sequence[str] = ()) -> None:
-        """edges: (index of the state that is read, operation), at least one; names: of the operations."""
+        """Build a node of its edges.
+
+        Args:
+            edges: (index of the state that the edge reads, operation), at least one.
+            names: names of the operations, in the order of the edges.
+        """
         super().__init__()
         self.inputs = [index for index, _ in edges]
         self.ops = nn.ModuleList([op for _, op in edges])
@@ -41,27 +46,28 @@ class Node(nn.Module):
 def build_nodes(
     genotype: CellGenotype, kind: str, sources: int, channels: int, reduction: bool
 ) -> tuple[nn.ModuleList, list[int]]:
-    """The nodes of a cell in order, and for each node of `concat` its index among the states.
+    """Return the nodes of a cell in order, and the index of every node of `concat` among the states.
 
-    States are the `sources` inputs of the cell followed by the nodes that have edges. In a reduction cell an
-    operation that reads an input has stride 2. Raises GenotypeError where a node without edges is read.
+    The states are the `sources` inputs of the cell followed by the nodes that have edges. In a reduction cell
+    an operation that reads an input of the cell has stride 2. Raises GenotypeError where a node without edges
+    is read.
     """
     state_of = {node: node for node in range(sources)}
     nodes = nn.ModuleList()
-    for number in sorted({edge.node for edge in genotype.edges}):
-        edges = genotype.edges_into(number)
+    for node in sorted({edge.node for edge in genotype.edges}):
+        edges = genotype.edges_into(node)
         for edge in edges:
-            _check_read(kind, f"edge {edge.op} of node {number}", edge.input, state_of)
+            _check_read(kind, f"edge {edge.op} of node {node}", edge.input, state_of)
         strides = [2 if reduction and edge.input < sources else 1 for edge in edges]
-        built = [
+        reads_and_ops = [
             (state_of[edge.input], OPS[edge.op](channels, stride, True))
             for edge, stride in zip(edges, strides, strict=True)
         ]
-        nodes.append(Node(built, [edge.op for edge in edges]))
-        state_of[number] = sources + len(nodes) - 1
-    for number in genotype.concat:
-        _check_read(kind, "concat", number, state_of)
-    return nodes, [state_of[number] for number in genotype.concat]
+        nodes.append(Node(reads_and_ops, [edge.op for edge in edges]))
+        state_of[node] = sources + len(nodes) - 1
+    for node in genotype.concat:
+        _check_read(kind, "concat", node, state_of)
+    return nodes, [state_of[node] for node in genotype.concat]
 
 
 def _check_read(kind: str, reader: str, node: int, state_of: dict[int, int]) -> None:
@@ -73,7 +79,7 @@ def _check_read(kind: str, reader: str, node: int, state_of: dict[int, int]) -> 
 
 
 class Cell(nn.Module):
-    """A DARTS cell: (outputs of cells k-2 and k-1) -> concatenation of its nodes.
+    """A DARTS cell: maps the outputs of cells k-2 and k-1 to the concatenation of its nodes.
 
     (N, in_chs[0], H0, W0), (N, in_chs[1], H, W) -> (N, out_chs, H', W'), H' = ceil(H / 2) in a reduction
     cell, else H; H0 = H, or twice that (rounded) where the previous cell reduced.
@@ -107,9 +113,9 @@ class Cell(nn.Module):
 
 
 class NasBench201Cell(nn.Module):
-    """A NAS-Bench-201 cell: one input, three nodes, the last is the output. (N, C, H, W) -> the same.
+    """A NAS-Bench-201 cell of one input and three nodes, the last its output: (N, C, H, W) -> the same.
 
-    It takes the output of cell k-2 as well and ignores it, so that every macro-architecture runs through one
+    It also takes the output of cell k-2 and ignores it, so that every macro-architecture runs through one
     loop.
     """
 

@@ -1,8 +1,8 @@
-"""The three macro-architectures that cells are stacked in: `mobile` (ImageNet), `cifar`, and `nb201`.
+"""Stack cells in a macro-architecture: `mobile` (ImageNet), `cifar` or `nb201`.
 
 Source: DARTS (ICLR 2019), Sec. 3.1-3.3 and its public evaluation networks; NAS-Bench-201 (ICLR 2020), Fig. 1.
-A macro is a stem, a list of cells, and what a feature map looks like after each of them. `MACROS` holds a
-record for every macro-architecture; `zoo.add_macro` enters one and gives it a timm name.
+A macro-architecture is a stem, a list of cells, and the shape of the feature map after each of them. `MACROS`
+holds one record for each; `zoo.add_macro` adds a record and gives it a timm name.
 """
 
 import math
@@ -22,7 +22,7 @@ from .runtime.table import look_up
 
 @dataclass(frozen=True)
 class Block:
-    """What one block of the stem or one cell puts out."""
+    """The output of one block of the stem, or of one cell."""
 
     module: str
     num_chs: int
@@ -31,7 +31,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Macro:
-    """Stem and cells in order. The first cell reads the stem's last two outputs, or its one output twice."""
+    """A network's parts in order; the first cell reads the stem's last two outputs, or its only one twice."""
 
     stem: list[nn.Module]
     cells: list[nn.Module]
@@ -42,23 +42,23 @@ class Macro:
     )  # the auxiliary head: the cell whose output it reads, the stride of its pooling
 
     def taps(self) -> list[int]:
-        """Indices into `blocks`: the last block at each stride."""
+        """Return the indices into `blocks` of the feature maps to tap: the last block at each stride."""
         strides = [block.reduction for block in self.blocks]
         return [i for i, stride in enumerate(strides) if i + 1 == len(strides) or strides[i + 1] != stride]
 
     def feature_info(self) -> list[dict[str, Any]]:
-        """timm's description of the taps."""
+        """Return timm's `feature_info` of the taps."""
         blocks = [self.blocks[i] for i in self.taps()]
         return [{"num_chs": b.num_chs, "reduction": b.reduction, "module": b.module} for b in blocks]
 
 
 def conv_bn(in_chs: int, out_chs: int, stride: int) -> list[nn.Module]:
-    """3x3 convolution without bias, batch norm."""
+    """Return a 3x3 convolution without bias and its batch norm."""
     return [nn.Conv2d(in_chs, out_chs, 3, stride, 1, bias=False), nn.BatchNorm2d(out_chs)]
 
 
 def mobile(genotype: Genotype, channels: int, layers: int, in_chans: int) -> Macro:
-    """The ImageNet network: stem to stride 8, `layers` cells, reductions at layers // 3, 2 * layers // 3.
+    """Build the ImageNet network: stem to stride 8, cells that reduce at layers // 3 and 2 * layers // 3.
 
     Widths at 48 channels: 24 at stride 2, 48 at 4, 192 at 8, 384 at 16, 768 at 32.
     """
@@ -79,7 +79,7 @@ def mobile(genotype: Genotype, channels: int, layers: int, in_chans: int) -> Mac
 
 
 def cifar(genotype: Genotype, channels: int, layers: int, in_chans: int) -> Macro:
-    """The CIFAR network: stem of 3 * channels, `layers` cells, reductions at layers // 3, 2 * layers // 3."""
+    """Build the CIFAR network: stem of 3 * channels, cells that reduce at layers // 3 and 2 * layers // 3."""
     _check_size("cifar", channels, layers)
     width = 3 * channels
     stem: list[nn.Module] = [nn.Sequential(*conv_bn(in_chans, width, 1))]
@@ -88,7 +88,7 @@ def cifar(genotype: Genotype, channels: int, layers: int, in_chans: int) -> Macr
 
 
 def nb201(genotype: Genotype, channels: int, layers: int, in_chans: int) -> Macro:
-    """The NAS-Bench-201 network: three stages of layers // 3 cells, a residual block between two stages."""
+    """Build the NAS-Bench-201 network: three stages of layers // 3 cells, residual blocks between."""
     _check_size("nb201", channels, layers)
     if layers % 3:
         raise DotsZooError(
@@ -143,11 +143,17 @@ def _check_size(macro: str, channels: int, layers: int, even: bool = False) -> N
 class MacroArchitecture:
     """A macro-architecture by name.
 
-    build: (genotype, channels, layers, in_chans) -> the parts of the network. channels, layers: its defaults.
-    strides: of the feature maps that it taps, in order. cfg: entries of timm's pretrained cfg, such as
-    input_size, mean, std and num_classes. space: of the genotypes that it stacks. usual_up_to: side in pixels
-    of the largest images for which a genotype of the space is built in it where no macro-architecture is
-    asked for; 0: never.
+    Args:
+        name: lower-case letters, digits and underscores; timm knows it as cell_NAME.
+        build: function of (genotype, channels, layers, in_chans) that returns the parts of the network.
+        channels: default width.
+        layers: default number of cells.
+        strides: strides of the feature maps that it taps, in order.
+        cfg: entries of timm's pretrained cfg, such as input_size, mean, std and num_classes.
+        space: search space of the genotypes that it stacks.
+        usual_up_to: side in pixels of the largest images for which it is the default macro-architecture of
+            its
+            space; 0: never.
 
     Raises DotsZooError for a record that cannot be used.
     """
@@ -183,8 +189,8 @@ MACROS: dict[str, MacroArchitecture] = {}
 def build_macro(macro: str, genotype: Genotype, channels: int, layers: int, in_chans: int) -> Macro:
     """Return the parts of a network.
 
-    Raises DotsZooError where there is no such macro-architecture or it cannot have the size, GenotypeError
-    where it stacks cells of another space.
+    Raises DotsZooError where the macro-architecture is unknown or cannot have this size, GenotypeError where
+    it stacks cells of another space.
     """
     record = look_up(MACROS, macro, "macro")
     if genotype.space != record.space:
@@ -197,7 +203,7 @@ def build_macro(macro: str, genotype: Genotype, channels: int, layers: int, in_c
 
 
 def usual_macro(space: str, size: float) -> str:
-    """Return the macro-architecture of a genotype, for images of a size, where none is asked for."""
+    """Return the default macro-architecture of a space, for images with a side of `size` pixels."""
     usual = [macro for macro in MACROS.values() if macro.space == space and macro.usual_up_to >= size]
     return min(usual, key=lambda macro: macro.usual_up_to).name
 

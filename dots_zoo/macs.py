@@ -1,4 +1,4 @@
-"""Parameters, MACs and activations of a torch model, and what could not be counted.
+"""Count parameters, MACs and activations of a torch model, and list the operators without a formula.
 
 One MAC is one multiplication with its addition; FLOPs are twice that. Counted, by the formulas of
 torch.utils.flop_counter halved: convolutions (transposed ones too) and matrix products (linear layers,
@@ -23,11 +23,13 @@ from .runtime.errors import DotsZooError
 
 @dataclass(frozen=True)
 class Costs:
-    """What one forward pass in evaluation mode costs.
+    """The cost of one forward pass in evaluation mode.
 
-    params: elements of all parameters, each once. macs: of convolutions and matrix products, the whole batch.
-    activations: elements of all convolution outputs (RegNet, CVPR 2020, Sec. 3.1), the whole batch.
-    uncounted: operator without a formula -> calls; views are left out, they compute nothing.
+    Args:
+        params: elements of all parameters, each counted once.
+        macs: MACs of convolutions and matrix products, over the whole batch.
+        activations: elements of all convolution outputs (RegNet, CVPR 2020, Sec. 3.1), over the whole batch.
+        uncounted: calls of each operator without a formula; views are left out, since they compute nothing.
     """
 
     params: int
@@ -37,7 +39,10 @@ class Costs:
 
 
 class _Recorder(TorchDispatchMode):
-    """Entered before the counter, so that it sees what is left when the counter has taken operators apart."""
+    """A counter of activations and of operators without a formula, entered before the FLOP counter.
+
+    In that order it sees what is left once the FLOP counter has decomposed the operators.
+    """
 
     def __init__(self, counted: Mapping[Any, Any]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -58,14 +63,14 @@ class _Recorder(TorchDispatchMode):
 
 
 def _is_free(func: OpOverload[..., Any]) -> bool:
-    """Views, and the empty tensor that batch norm makes on the meta device."""
+    """Return True for views, and for the empty tensor that batch norm makes on the meta device."""
     aliases = [r.alias_info for r in func._schema.returns]
     is_view = any(alias is not None and not alias.is_write for alias in aliases)
     return is_view or func.overloadpacket is torch.ops.aten.empty
 
 
 def _on_meta(model: nn.Module) -> nn.Module:
-    """A copy for evaluation that has shapes and no weights, whatever the size and the device of the model."""
+    """Copy a model to the meta device in evaluation mode: shapes without weights, whatever its device."""
     memo: dict[int, Tensor] = {id(b): b.to("meta") for b in model.buffers()}
     memo |= {id(p): nn.Parameter(p.detach().to("meta"), p.requires_grad) for p in model.parameters()}
     return copy.deepcopy(model, memo).eval()
@@ -74,17 +79,17 @@ def _on_meta(model: nn.Module) -> nn.Module:
 def count(model: nn.Module, input_size: tuple[int, int, int], batch: int = 1) -> Costs:
     """Count one forward pass of a batch of images of `input_size` (channels, height, width).
 
-    Runs on a copy on the meta device: the model is left as it is, and nothing is computed.
+    The pass runs on a copy on the meta device, so that the model is left as it is and nothing is computed.
     Raises DotsZooError where the model cannot run an input of that size.
     """
-    twin = _on_meta(model)
-    dtype = next((p.dtype for p in twin.parameters()), torch.float32)
+    meta_model = _on_meta(model)
+    dtype = next((p.dtype for p in meta_model.parameters()), torch.float32)
     image = torch.empty(batch, *input_size, device="meta", dtype=dtype)  # (N, C, H, W)
     counter = FlopCounterMode(display=False)
     recorder = _Recorder(counter.flop_registry)
     try:
         with torch.no_grad(), recorder, counter:
-            twin(image)
+            meta_model(image)
     except (AssertionError, RuntimeError) as error:
         name, size, reason = (
             type(model).__name__,
@@ -93,7 +98,7 @@ def count(model: nn.Module, input_size: tuple[int, int, int], batch: int = 1) ->
         )
         raise DotsZooError(f"{name} cannot run an input of {size} (NxCxHxW): {reason}") from error
     return Costs(
-        params=sum(p.numel() for p in twin.parameters()),
+        params=sum(p.numel() for p in meta_model.parameters()),
         macs=counter.get_total_flops() // 2,
         activations=recorder.activations,
         uncounted=dict(sorted(recorder.uncounted.items())),

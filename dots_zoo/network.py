@@ -1,4 +1,4 @@
-"""CellNet: the network of a genotype, with timm's model contract.
+"""CellNet, the network of a genotype, under timm's model contract.
 
 Source: DARTS (ICLR 2019) and its public evaluation networks; timm's `forward_features`, `forward_head`,
 `forward_intermediates`, `prune_intermediate_layers`, `reset_classifier`, `group_matcher`.
@@ -26,9 +26,8 @@ from .runtime.errors import DotsZooError
 class AuxiliaryHead(nn.Module):
     """The auxiliary classifier of DARTS's evaluation networks: (N, in_chs, H, W) -> (N, num_classes).
 
-    The papers' pooling windows need a map of at least 5 + stride pixels; a smaller map is pooled adaptively
-    to the same 2x2, and what is larger than 1x1 in the end is averaged, so that every input size can be
-    trained.
+    The papers' pooling windows need a map of at least 5 + stride pixels. A smaller map is pooled adaptively
+    to the same 2x2, and an output larger than 1x1 is averaged, so that every input size can be trained.
     """
 
     def __init__(self, in_chs: int, num_classes: int, stride: int) -> None:
@@ -54,14 +53,18 @@ class AuxiliaryHead(nn.Module):
 
 
 class CellNet(nn.Module):
-    """A genotype's cells in one of the macro-architectures: (N, in_chans, H, W) -> (N, num_classes).
+    """A network of a genotype's cells in a macro-architecture: (N, in_chans, H, W) -> (N, num_classes).
 
-    genotype: a Genotype, the name of a bundled cell, a file or a text, as for `load_genotype`.
-    macro: 'mobile', 'cifar', 'nb201' or one that was added. channels: width of the first cell's nodes.
-    layers: number of cells.
-    drop_path_rate: one rate for every edge of every cell except the identities.
-    aux_head: in training mode, forward returns (logits, auxiliary logits).
-    Raises DotsZooError for sizes that a macro cannot have, GenotypeError for a cell that cannot be built.
+    Args:
+        genotype: a Genotype, the name of a bundled cell, a file or a text, as for `load_genotype`.
+        macro: 'mobile', 'cifar', 'nb201' or one that was added.
+        channels: width of the first cell's nodes.
+        layers: number of cells.
+        drop_path_rate: one rate for every edge of every cell except the identities.
+        aux_head: return (logits, auxiliary logits) from forward in training mode.
+
+    Raises DotsZooError for a size that the macro-architecture cannot have, GenotypeError for a cell that
+    cannot be built.
     """
 
     def __init__(
@@ -113,23 +116,23 @@ class CellNet(nn.Module):
         self.grad_checkpointing = enable
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """Parameter groups for layer-wise learning rates: the stem, then one group a cell."""
+        """Return timm's parameter groups for layer-wise learning rates: the stem, then one group a cell."""
         return {
             "stem": r"^stem",
             "blocks": r"^cells\.(\d+)" if coarse else [(r"^cells\.(\d+)", None), (r"^norm", (99999,))],
         }
 
     def no_weight_decay(self) -> set[str]:
-        """The papers decay every parameter."""
+        """Return no names: the papers decay every parameter."""
         return set()
 
     def get_classifier(self) -> nn.Module:
-        """The last linear layer, nn.Identity where there is none."""
+        """Return the last linear layer, nn.Identity where there is none."""
         classifier: nn.Module = self.head.fc
         return classifier
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """A fresh classifier for num_classes (0: none); the auxiliary head's follows."""
+        """Replace the classifier by a new one of num_classes (0: none), and the auxiliary head's with it."""
         self.num_classes = num_classes
         self.head.reset(num_classes, global_pool)
         if self.aux_head is not None:
@@ -139,7 +142,7 @@ class CellNet(nn.Module):
                 self.aux_head.fc = nn.Linear(768, num_classes).to(self.aux_head.fc.weight)
 
     def _run(self, x: Tensor, keep: list[int], last: int) -> tuple[Tensor, list[Tensor]]:
-        """Run blocks 0..last of stem and cells; return the last output, and those of the blocks in `keep`."""
+        """Run blocks 0..last of stem and cells; return the last output and those of the blocks in `keep`."""
         kept: list[Tensor] = []
         prev_prev, prev = x, x
         for i, block in enumerate(self.stem):
@@ -162,17 +165,19 @@ class CellNet(nn.Module):
         return prev, kept
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """(N, in_chans, H, W) -> (N, num_features, H', W'), before pooling."""
+        """Return the features before pooling: (N, in_chans, H, W) -> (N, num_features, H', W')."""
         features: Tensor = self.norm(self._run(x, [], self.taps[-1])[0])
         return features
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """(N, num_features, H', W') -> (N, num_classes), or the pooled features with pre_logits."""
+        """Classify features (N, num_features, H', W') -> (N, num_classes), or only pool with pre_logits."""
         out: Tensor = self.head(x, pre_logits=pre_logits)
         return out
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        """(N, in_chans, H, W) -> logits (N, num_classes); in training with an auxiliary head, both."""
+        """Return logits (N, num_classes) of images (N, in_chans, H, W), in training the auxiliary ones
+        too.
+        """
         if self.aux_head is not None:
             if self.training:
                 features, kept = self._run(x, [self.aux_block], self.taps[-1])
@@ -188,11 +193,13 @@ class CellNet(nn.Module):
         output_fmt: str = "NCHW",
         intermediates_only: bool = False,
     ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
-        """Feature maps at the taps, in network order: (N, num_chs, ceil(H / stride), ceil(W / stride)).
+        """Return the feature maps at the taps in order: (N, num_chs, ceil(H / stride), ceil(W / stride)).
 
-        indices: the taps to return (all: None, the last n: an int). norm: apply the final normalisation,
-        which only the nb201 macro has, to the last tap. stop_early: run no further than the last tap wanted.
-        Returns the taps, or (final features, taps) unless intermediates_only.
+        Args:
+            indices: the taps to return; all for None, the last n for an int n.
+            norm: apply the final normalisation, which only the nb201 macro has, to the last tap.
+            stop_early: run no further than the deepest tap in `indices`.
+            intermediates_only: return the taps alone, instead of (final features, taps).
         """
         if output_fmt != "NCHW":
             raise DotsZooError(f"output_fmt: expected 'NCHW', got {output_fmt!r}")
@@ -208,9 +215,9 @@ class CellNet(nn.Module):
     def prune_intermediate_layers(
         self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
-        """Delete what the wanted taps do not need; return their indices counted from the start.
+        """Delete the blocks that the taps in `indices` do not need; return the indices from the start.
 
-        Everything up to the deepest wanted tap stays: each cell reads the two before it.
+        Everything up to the deepest of them stays, since each cell reads the two before it.
         """
         take, deepest = _taken(len(self.taps), indices)
         end = self.taps[deepest] + 1
@@ -227,7 +234,7 @@ class CellNet(nn.Module):
 
 
 def _taken(count: int, indices: int | Sequence[int] | None) -> tuple[list[int], int]:
-    """timm's reading of `indices`, (taps counted from the start, the deepest); its assertion as our error."""
+    """Return (taps from the start, the deepest) of `indices` as timm reads them, or raise DotsZooError."""
     wanted = indices if indices is None or isinstance(indices, int) else list(indices)
     try:
         take, deepest = feature_take_indices(count, wanted)
@@ -237,7 +244,7 @@ def _taken(count: int, indices: int | Sequence[int] | None) -> tuple[list[int], 
 
 
 def _checkpoint_cell(cell: nn.Module, prev_prev: Tensor, prev: Tensor) -> Tensor:
-    """Gradient checkpointing that leaves the running statistics alone when it recomputes."""
+    """Run a cell under gradient checkpointing, its running statistics frozen while it is recomputed."""
 
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
         return nullcontext(), _frozen_statistics(cell)

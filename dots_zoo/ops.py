@@ -1,4 +1,4 @@
-"""The candidate operations of the DARTS and NAS-Bench-201 search spaces: their modules, and their records.
+"""The candidate operations of the DARTS and NAS-Bench-201 search spaces: modules and records.
 
 Source: DARTS (ICLR 2019), Sec. 3.2 and its search space; DOTS (CVPR 2021), Sec. 3.1; NAS-Bench-201 (ICLR
 2020), Fig. 1; `noise` is S4 of RobustDARTS (ICLR 2020), Sec. 3. Every operation maps (N, C, H, W) to (N, C,
@@ -19,7 +19,7 @@ from .genotype.operations import Operation, add_operation
 
 
 def sep_conv(channels: int, stride: int, affine: bool, kernel: int) -> nn.Sequential:
-    """Depthwise separable convolution, applied twice; the stride is in the first."""
+    """Build a depthwise separable convolution applied twice; the first has the stride."""
     return nn.Sequential(
         nn.ReLU(),
         nn.Conv2d(channels, channels, kernel, stride, kernel // 2, groups=channels, bias=False),
@@ -33,7 +33,7 @@ def sep_conv(channels: int, stride: int, affine: bool, kernel: int) -> nn.Sequen
 
 
 def dil_conv(channels: int, stride: int, affine: bool, kernel: int) -> nn.Sequential:
-    """Depthwise separable convolution with dilation 2; padding kernel - 1 keeps the size at stride 1."""
+    """Build a depthwise separable convolution of dilation 2; its padding keeps the size at stride 1."""
     return nn.Sequential(
         nn.ReLU(),
         nn.Conv2d(channels, channels, kernel, stride, kernel - 1, dilation=2, groups=channels, bias=False),
@@ -43,7 +43,7 @@ def dil_conv(channels: int, stride: int, affine: bool, kernel: int) -> nn.Sequen
 
 
 def conv_7x1_1x7(channels: int, stride: int, affine: bool) -> nn.Sequential:
-    """A 7x7 receptive field from two dense one-dimensional convolutions (DARTS's extended vocabulary)."""
+    """Build a 7x7 receptive field of two dense one-dimensional convolutions (DARTS's extended vocabulary)."""
     return nn.Sequential(
         nn.ReLU(),
         nn.Conv2d(channels, channels, (1, 7), (1, stride), (0, 3), bias=False),
@@ -53,7 +53,7 @@ def conv_7x1_1x7(channels: int, stride: int, affine: bool) -> nn.Sequential:
 
 
 def relu_conv_bn(in_chs: int, out_chs: int, kernel: int, stride: int, affine: bool = True) -> nn.Sequential:
-    """ReLU, convolution, batch norm: the preprocessing of a cell's inputs, NAS-Bench-201's convolutions."""
+    """Build ReLU, convolution, batch norm: a cell's preprocessing, and NAS-Bench-201's convolutions."""
     return nn.Sequential(
         nn.ReLU(),
         nn.Conv2d(in_chs, out_chs, kernel, stride, kernel // 2, bias=False),
@@ -62,10 +62,11 @@ def relu_conv_bn(in_chs: int, out_chs: int, kernel: int, stride: int, affine: bo
 
 
 class FactorizedReduce(nn.Module):
-    """Halve the resolution and use every pixel: 1x1 convolutions of the even pixels and of the odd ones.
+    """Halving of the resolution that reads every pixel: 1x1 convolutions of even and of odd pixels.
 
     (N, in_chs, H, W) -> (N, out_chs, ceil(H / 2), ceil(W / 2)). The public code gives the convolutions stride
-    2, and the second one x shifted by a pixel: the same, but half of what its ReLU computes is never read.
+    2 and shifts the second one's input by a pixel: the same values, but half of its ReLU's output is never
+    read.
     """
 
     def __init__(self, in_chs: int, out_chs: int, affine: bool = True) -> None:
@@ -77,14 +78,14 @@ class FactorizedReduce(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         even, odd = x[:, :, ::2, ::2], x[:, :, 1::2, 1::2]
-        # Of an odd side the shifted image lacks the last row or column, which is zero.
+        # On an odd side the shifted image lacks the last row or column, which is zero.
         odd = F.pad(odd, [0, even.shape[3] - odd.shape[3], 0, even.shape[2] - odd.shape[2]])
         out: Tensor = self.bn(torch.cat([self.conv1(self.relu(even)), self.conv2(self.relu(odd))], dim=1))
         return out
 
 
 class Zero(nn.Module):
-    """`none`: zeros of the output's size."""
+    """The operation `none`: zeros of the output's size."""
 
     def __init__(self, stride: int) -> None:
         super().__init__()
@@ -98,7 +99,7 @@ class Zero(nn.Module):
 
 
 class Noise(nn.Module):
-    """`noise`: standard normal values of the output's size, whatever the input (RobustDARTS, S4)."""
+    """The operation `noise`: standard normal values, whatever the input (RobustDARTS, S4)."""
 
     def __init__(self, stride: int) -> None:
         super().__init__()
@@ -112,22 +113,22 @@ class Noise(nn.Module):
 
 
 def skip_connect(channels: int, stride: int, affine: bool) -> nn.Module:
-    """Identity, or FactorizedReduce where the resolution halves."""
+    """Build the identity, or FactorizedReduce where the resolution halves."""
     return nn.Identity() if stride == 1 else FactorizedReduce(channels, channels, affine)
 
 
 def nor_conv(channels: int, stride: int, affine: bool, kernel: int) -> nn.Sequential:
-    """A dense convolution of NAS-Bench-201."""
+    """Build a dense convolution of NAS-Bench-201."""
     return relu_conv_bn(channels, channels, kernel, stride, affine)
 
 
 def max_pool(channels: int, stride: int, affine: bool) -> nn.MaxPool2d:
-    """3x3 max pooling."""
+    """Build 3x3 max pooling."""
     return nn.MaxPool2d(3, stride, padding=1)
 
 
 def avg_pool(channels: int, stride: int, affine: bool) -> nn.AvgPool2d:
-    """3x3 average pooling that leaves the padding out of the mean."""
+    """Build 3x3 average pooling that leaves the padding out of the mean."""
     return nn.AvgPool2d(3, stride, padding=1, count_include_pad=False)
 
 

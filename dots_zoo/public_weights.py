@@ -1,4 +1,4 @@
-"""Checkpoints of the public DARTS-family code, under our names.
+"""Load checkpoints of the public DARTS-family code under our parameter names.
 
 The public evaluation networks share one naming: `stem0`, `stem1` (ImageNet) or `stem` (CIFAR),
 `cells.3._ops.2.op.1`, `cells.0.preprocess0.conv_1`, `auxiliary_head.features.2`, `classifier`. `_ops` is
@@ -44,7 +44,10 @@ _WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
 
 
 def edge_positions(cell: CellGenotype) -> list[tuple[int, int]]:
-    """For each edge in published order: its node's index among those with edges, its own in the node."""
+    """Return (node, edge) indices of every edge in published order.
+
+    The node's index counts the nodes that have edges, the edge's index counts the edges into that node.
+    """
     nodes = sorted({edge.node for edge in cell.edges})
     return [
         (nodes.index(edge.node), sum(other.node == edge.node for other in cell.edges[:k]))
@@ -53,10 +56,9 @@ def edge_positions(cell: CellGenotype) -> list[tuple[int, int]]:
 
 
 def checkpoint_filter_fn(state_dict: Mapping[str, Any], model: CellNet) -> dict[str, Tensor]:
-    """Rename a public checkpoint's parameters to ours; ours pass unchanged (timm's `filter_fn`).
+    """Rename the parameters of a public checkpoint to ours; ours pass unchanged (timm's `filter_fn`).
 
-    The auxiliary head's parameters are left out where the model was built without one: it is used in training
-    only.
+    The auxiliary head's parameters are left out where the model was built without one: only training uses it.
     """
     state_dict = _unwrap(state_dict)
     if any(key.startswith("classifier.") or "._ops." in key for key in state_dict):
@@ -71,9 +73,11 @@ def checkpoint_filter_fn(state_dict: Mapping[str, Any], model: CellNet) -> dict[
 def load_public_checkpoint(model: CellNet, source: str | os.PathLike[str] | Mapping[str, Any]) -> None:
     """Load weights of the public DARTS-family code, or our own, strictly: nothing missing, nothing left over.
 
-    source: a file (safetensors, or a torch file, read with weights_only=True) or a state dict.
-    Raises DotsZooError, with the model unchanged, for a file that cannot be read and for weights that do not
-    fit.
+    Args:
+        model: the network, which is left unchanged where an error is raised.
+        source: a file (safetensors, or a torch file, read with weights_only=True) or a state dict.
+
+    Raises DotsZooError for a file that cannot be read and for weights that do not fit.
     """
     if not isinstance(model, CellNet):
         raise DotsZooError(
@@ -86,9 +90,9 @@ def load_public_checkpoint(model: CellNet, source: str | os.PathLike[str] | Mapp
 
 
 def body_weights(model: nn.Module, path: Path) -> dict[str, Tensor]:
-    """The weights in a file for a timm model without classifier (num_classes=0), checked to fit it strictly.
+    """Return the weights in a file for a timm model without classifier (num_classes=0), after a strict check.
 
-    The file may hold a classifier of any number of classes; it is left out. Raises DotsZooError as
+    The file may hold a classifier of any number of classes, which is left out. Raises DotsZooError as
     load_public_checkpoint does.
     """
     loaded = _read(path)
@@ -158,8 +162,8 @@ def _check_fit(state_dict: Mapping[str, Any], model: nn.Module, where: str) -> N
         if key in state_dict and state_dict[key].shape != own[key].shape
     ]
     problems = [
-        f"{len(names)} {what} (first: {names[0]})"
-        for what, names in (("missing", missing), ("left over", unexpected), ("of another shape", shapes))
+        f"{len(names)} {fault} (first: {names[0]})"
+        for fault, names in (("missing", missing), ("left over", unexpected), ("of another shape", shapes))
         if names
     ]
     if problems:

@@ -1,13 +1,13 @@
-"""A network by its name: what timm builds it from, which weights it has, and the images that it expects.
+"""Resolve the name of a network: its timm architecture and arguments, its weights, its input size.
 
 A name is, tried in this order,
 
-- `local-dir:FOLDER`, as timm has it, of a training;
+- `local-dir:FOLDER`, the folder of a training in timm's spelling;
 - a timm name, ours or another;
-- a folder: of a training, or of a search, whose genotype it is;
+- the folder of a training, or of a search, whose genotype is built;
 - a genotype: the name of a bundled cell, a file or a text, built in a macro-architecture.
 
-Every command that takes a network reads its name here.
+Every command that takes a network resolves its name here.
 """
 
 import difflib
@@ -39,11 +39,14 @@ MAX_NAME = 200  # characters of a name that an error repeats
 
 @dataclass(frozen=True)
 class Reference:
-    """What a name stands for: timm.create_model(architecture, **arguments).
+    """A network that a name stands for: timm.create_model(architecture, **arguments).
 
-    name: as messages call it. input_size: (C, H, W) of its images. folder: of the training that its weights
-    are of. cell: it is a genotype, which has no weights. misfit: arguments by which it differs from the
-    network whose weights the folder holds.
+    Args:
+        name: the name in messages.
+        input_size: (C, H, W) of the images that it expects.
+        folder: folder of the training that wrote its weights.
+        cell: True for a genotype, which has no weights.
+        misfit: arguments by which it differs from the network whose weights the folder holds.
     """
 
     name: str
@@ -56,7 +59,7 @@ class Reference:
 
     @property
     def of_cells(self) -> bool:
-        """True for a network of ours, False for another of timm's."""
+        """Return True for a network of ours, False for another of timm's."""
         return is_model_in_modules(self.architecture, ["zoo"])
 
 
@@ -68,13 +71,14 @@ def resolve(
     layers: int | None = None,
     size: int | None = None,
 ) -> Reference:
-    """Return what `name` stands for, with the width and the depth given.
+    """Return the network that `name` stands for, with the width and depth given.
 
-    macro: macro-architecture of a genotype; None: the usual one of its space for images with a side of
-    `size` pixels, and for large ones where that is not known.
+    Args:
+        macro: macro-architecture of a genotype; None: the default of its space for images of `size`.
+        size: side of the images in pixels; None: large.
 
-    Raises DotsZooError where it is no network, with the nearest name that is one, and where macro, channels
-    or layers do not fit it.
+    Raises DotsZooError where the name is no network, with the nearest name that is one, and where macro,
+    channels or layers do not fit it.
     """
     shape = {k: v for k, v in {"channels": channels, "layers": layers}.items() if v is not None}
     if name.startswith(LOCAL):
@@ -98,7 +102,7 @@ def _is_timm_name(name: str) -> bool:
 def _registered(name: str, macro: str | None, shape: Mapping[str, Any]) -> Reference:
     try:
         reference = Reference(name, name, dict(shape), _input_size(timm.get_pretrained_cfg(name)))
-    except RuntimeError as error:  # of a tag
+    except RuntimeError as error:  # timm has no such tag
         raise DotsZooError(f"{name}: {error} Leave out what is after the dot") from None
     if macro is not None:
         raise DotsZooError(
@@ -148,8 +152,8 @@ def _no_training(folder: Path) -> str:
         return f"{expected} a file" if folder.exists() else f"{expected} nothing there{_nearest(str(folder))}"
     if (folder / "config.yaml").is_file() and not (folder / GENOTYPE).is_file():
         return f"{expected} one that has not ended: dots-zoo train ... --resume ends it"
-    there = sorted(path.name for path in folder.iterdir())
-    return f"{expected} {', '.join(there[:5]) or 'an empty folder'}{' and more' if len(there) > 5 else ''}"
+    names = sorted(path.name for path in folder.iterdir())
+    return f"{expected} {', '.join(names[:5]) or 'an empty folder'}{' and more' if len(names) > 5 else ''}"
 
 
 def _cell(name: str, macro: str | None, shape: Mapping[str, Any], size: int | None) -> Reference:
@@ -203,11 +207,11 @@ def require_cells(reference: Reference) -> None:
 
 
 def create(reference: Reference, *, weights: bool, **arguments: Any) -> Any:
-    """Build the network with timm; `arguments` beat the reference's.
+    """Build the network with timm; `arguments` override the reference's.
 
-    weights: load those of the training, or those that come with the name. Where the arguments ask for other
-    classes the classifier is new. Raises DotsZooError where it cannot be built, has no weights, or these do
-    not fit.
+    weights: load the weights of the training, or the pretrained ones of the name; the classifier is new where
+    the arguments ask for other classes. Raises DotsZooError where the network cannot be built, has no
+    weights, or they do not fit.
     """
     name, folder = reference.name, reference.folder
     source = reference.architecture

@@ -1,8 +1,8 @@
-"""The timm names: `import dots_zoo` registers them, `timm.create_model('dots_imagenet')` builds one.
+"""Register the timm names: after `import dots_zoo`, `timm.create_model('dots_imagenet')` builds one.
 
 The cells are those of `dots_zoo/genotype/published/`; a `_mobile` name is a CIFAR cell in the ImageNet
-macro-architecture. `notes` of a model's cfg holds the accuracy that the paper named there reports: it was not
-measured here. Of `dots_cifar10_tiny` the weights come with the package (docs/training.md).
+macro-architecture. `notes` of a model's cfg holds the accuracy that the paper named there reports; it was not
+measured here. Only the weights of `dots_cifar10_tiny` come with the package (docs/training.md).
 
 `dots_imagenet` has 48 channels, not the 46 of the DOTS paper: at 46 the published cell has 4.95 M parameters
 and 541 M MACs, at 48 it has 5,348,032 parameters and 587,347,392 MACs of convolutions and linear layers, and
@@ -32,8 +32,7 @@ default_cfgs: dict[str, Any] = {}
 
 WEIGHTS = Path(__file__).parent / "weights"
 
-# name, bundled cell, classes, accuracy that the paper reports on CIFAR, and for the cell in the ImageNet
-# macro.
+# name, bundled cell, classes, the paper's accuracy on CIFAR, and that of the cell in the ImageNet macro.
 CIFAR_MODELS: list[tuple[str, str, int, str, str]] = [
     ("dots_cifar10", "dots_cifar10", 10, "97.63 CIFAR-10 (DOTS, best of 4)", "75.7 ImageNet (DOTS)"),
     ("dots_cifar100", "dots_cifar100", 100, "83.72 CIFAR-100 (DOTS, best of 4)", ""),
@@ -84,7 +83,7 @@ def _create(name: str, pretrained: bool = False, **kwargs: Any) -> nn.Module:
 def _add(
     name: str, genotype: Genotype | str | None, macro: str, cfg: Mapping[str, Any], **kwargs: Any
 ) -> None:
-    """File one name with timm: its cfg first, as timm wants it, then its entry point."""
+    """Register one name with timm: its cfg first, as timm requires, then its entry point."""
     record = MACROS[macro]
     base = {"first_conv": "stem.0.0", "classifier": "head.fc", "license": "apache-2.0", **record.cfg}
     default_cfgs.update(generate_default_cfgs({name: {**base, **cfg}}))
@@ -110,12 +109,19 @@ def register(
     overwrite: bool = False,
     **kwargs: Any,
 ) -> None:
-    """Make your own cell a timm name: register('mine', 'runs/x/genotype.json'); timm.create_model('mine').
+    """Register your own cell with timm: register('mine', 'runs/x/genotype.json'); timm.create_model('mine').
 
-    genotype: as for load_genotype. macro: 'mobile', 'cifar', 'nb201' or one that was added. cfg: entries of
-    timm's pretrained cfg, such as file='weights.safetensors' (pretrained=True then works), num_classes,
-    input_size, mean, std. kwargs: defaults for CellNet, such as channels and layers. Raises DotsZooError for
-    a name that is taken or that timm cannot hold, and GenotypeError for a cell that cannot be read.
+    Args:
+        genotype: a Genotype, a bundled name, a file or a text, as for load_genotype.
+        macro: 'mobile', 'cifar', 'nb201' or one that was added.
+        cfg: entries of timm's pretrained cfg, such as file='weights.safetensors' (pretrained=True then
+            works),
+            num_classes, input_size, mean, std.
+        overwrite: replace a model of that name.
+        kwargs: defaults for CellNet, such as channels and layers.
+
+    Raises DotsZooError for a name that is taken or that timm cannot hold, GenotypeError for a cell that
+    cannot be read.
     """
     look_up(MACROS, macro, f"register {name!r}, macro")
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
@@ -126,10 +132,10 @@ def register(
         raise DotsZooError(
             f"register: timm already has a model {name!r}; choose another name or pass overwrite=True"
         )
-    found = load_genotype(genotype)
+    loaded = load_genotype(genotype)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # timm's warning that the name is overwritten: it was asked for
-        _add(name, found, macro, cfg or {}, **kwargs)
+        _add(name, loaded, macro, cfg or {}, **kwargs)
 
 
 def _note(paper: str) -> dict[str, Any]:
@@ -137,10 +143,9 @@ def _note(paper: str) -> dict[str, Any]:
 
 
 def add_macro(macro: MacroArchitecture) -> None:
-    """Make a macro-architecture known: `register(..., macro=NAME)`, `dots-zoo train --macro NAME` and timm's
-    `cell_NAME`, which builds any cell in it.
+    """Add a macro-architecture for `register(..., macro=NAME)`, `--macro NAME` and timm's `cell_NAME`.
 
-    Raises DotsZooError where its name is malformed or taken.
+    timm's name builds any cell in it. Raises DotsZooError where the name is malformed or taken.
     """
     add_record(MACROS, macro, "macro-architecture")
     _add(f"cell_{macro.name}", None, macro.name, {})
