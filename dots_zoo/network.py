@@ -175,9 +175,7 @@ class CellNet(nn.Module):
         return out
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        """Return logits (N, num_classes) of images (N, in_chans, H, W), in training the auxiliary ones
-        too.
-        """
+        """Return logits (N, num_classes) of (N, in_chans, H, W), in training the auxiliary ones too."""
         if self.aux_head is not None:
             if self.training:
                 features, kept = self._run(x, [self.aux_block], self.taps[-1])

@@ -1,7 +1,8 @@
-"""Data sets by name: `datasets` (what training asks of one) and `load` (one by its options).
+"""Load data sets by name: `datasets` defines what training needs of one, `load` loads one by its options.
 
-`torchvision_sets` are read into memory, `image_folder` decodes images as they are asked for; `augment` and
-`transforms` vary images, in memory and from files; `split` divides a set class by class."""
+`torchvision_sets` are read into memory, `image_folder` decodes images as batches need them; `augment` and
+`transforms` vary images, in memory and from files; `split` divides a set class by class.
+"""
 
 from .datasets import Data as Data
 from .datasets import DataOptions as DataOptions

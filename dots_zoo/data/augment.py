@@ -1,7 +1,7 @@
-"""Augmentation of whole batches of images; every draw comes from a generator.
+"""Augment whole batches of images; every draw comes from a generator.
 
-Source: DARTS (ICLR 2019), Sec. 3.1 (random crop, flip); Cutout (DeVries and Taylor, 2017). What images read
-from files get before they are a batch is in image_folder.py.
+Source: DARTS (ICLR 2019), Sec. 3.1 (random crop, flip); Cutout (DeVries and Taylor, 2017). The transforms of
+images in files, before they are a batch, are in transforms.py.
 """
 
 import math
@@ -18,7 +18,7 @@ from ..runtime.to_device import sent
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """How training images vary. The defaults: DARTS' search on CIFAR, PC-DARTS and DOTS on ImageNet.
+    """Random variation of training images; by default as in DARTS, for folders as in PC-DARTS and DOTS.
 
     Args:
         crop_padding: pixels of black on every side of an image in memory before a window of its own size is
@@ -26,8 +26,8 @@ class Augmentation:
         flip: mirror half of the images; the data set's own habit if not given.
         cutout: side in pixels of the square that is blanked; 0 for none, 16 to retrain on CIFAR.
         min_scale: smallest share of the area of a folder's image that a crop keeps.
-        colour_jitter: of a folder's images, brightness, contrast and saturation by factors up to this far
-            from 1, the hue by up to half of it of the colour circle; 0 for none.
+        colour_jitter: factors up to this far from 1 for brightness, contrast and saturation of a folder's
+            images, and up to half of it of the colour circle for the hue; 0 for none.
 
     Raises DotsZooError where a number is out of its range.
     """
@@ -50,7 +50,7 @@ class Augmentation:
                 raise DotsZooError(f"{name}: expected {expected}, got {value}")
 
     def mirrors(self, habit: bool) -> bool:
-        """Whether images are mirrored, `habit` being what the data set says."""
+        """Return True if images are mirrored; `habit` is the data set's own answer."""
         return habit if self.flip is None else self.flip
 
 
@@ -65,7 +65,7 @@ class Statistics(Protocol):
 
 
 def shuffled(indices: Tensor, length: int, generator: torch.Generator) -> Tensor:
-    """`length` of the indices: one random pass after another, so that each is used as often as any other."""
+    """Draw `length` of the indices (N,), pass after random pass, so that all are used equally often."""
     passes = [
         indices[torch.randperm(len(indices), generator=generator)]
         for _ in range(math.ceil(length / len(indices)))
@@ -74,7 +74,7 @@ def shuffled(indices: Tensor, length: int, generator: torch.Generator) -> Tensor
 
 
 def random_crop(images: Tensor, padding: int, generator: torch.Generator) -> Tensor:
-    """Windows of the same size, one an image, out of images padded with zeros on every side."""
+    """Cut a random window of its own size out of every image, padded with zeros on every side."""
     count, _, height, width = images.shape
     top, left = sent(torch.randint(2 * padding + 1, (2, count), generator=generator), images.device)
     windows = (
@@ -84,14 +84,15 @@ def random_crop(images: Tensor, padding: int, generator: torch.Generator) -> Ten
 
 
 def random_flip(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Half of the images, chosen at random, mirrored left to right."""
+    """Mirror half of the images, chosen at random, left to right."""
     mirrored = sent(torch.rand(len(images), generator=generator) < 0.5, images.device)
     return torch.where(mirrored[:, None, None, None], images.flip(3), images)
 
 
 def cutout(images: Tensor, length: int, generator: torch.Generator) -> Tensor:
-    """A square of side `length` set to zero in every image; its centre is any pixel, so it may leave the
-    image.
+    """Set a square of side `length` to zero in every image (Cutout).
+
+    Its centre is any pixel, so that the square may reach beyond the image.
     """
     count, _, height, width = images.shape
     drawn = sent(torch.rand(2, count, generator=generator), images.device)
@@ -105,14 +106,14 @@ def cutout(images: Tensor, length: int, generator: torch.Generator) -> Tensor:
 
 
 def normalise(images: Tensor, data: Statistics) -> Tensor:
-    """uint8 (N, C, H, W) to float32 with zero mean and unit variance per channel, channels last."""
+    """Normalise uint8 (N, C, H, W) to zero mean and unit variance per channel: float32, channels last."""
     both = torch.tensor([data.mean, data.std])[:, None, :, None, None]  # (2, 1, C, 1, 1)
     mean, std = sent(both, images.device).unbind()
     return ((images.float() / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
 def shrunk(images: Tensor, side: int) -> Tensor:
-    """(N, C, H, W) float to (N, C, side, side), each new pixel a mean over the old ones beneath it."""
+    """Resize (N, C, H, W) to (N, C, side, side) with antialiasing, channels last."""
     if images.shape[-1] == side:
         return images
     small = F.interpolate(images, (side, side), mode="bilinear", antialias=True)

@@ -1,7 +1,7 @@
-"""What search and retraining ask of a data set, sets in memory, and the table of all by name.
+"""Define the data set that search and retraining need, data sets in memory, and the table of all by name.
 
-Where the images come from is in `torchvision_sets.py` (digits, CIFAR, SVHN, FashionMNIST) and
-`image_folder.py` (your own); `load.py` enters them.
+The images come from `torchvision_sets.py` (digits, CIFAR, SVHN, FashionMNIST) and `image_folder.py` (your
+own); `load.py` adds both to the table.
 """
 
 import hashlib
@@ -20,14 +20,14 @@ from .augment import Augmentation, cutout, normalise, random_crop, random_flip
 
 @dataclass(frozen=True)
 class DataOptions:
-    """Which images to learn from.
+    """Options that choose the images to learn from.
 
     Args:
         data: name of the data set.
         data_root: folder that holds the data set, for image_folder the images as train/CLASS/... and
             val/CLASS/... or test/CLASS/...; none for digits.
         download: fetch the data set into data_root if it is not there.
-        image_size: side in pixels that all images are brought to; if not given that of the training whose
+        image_size: side in pixels that all images are resized to; if not given that of the training whose
             folder is named, else the data set's own, and for image_folder that of the network (224 in a
             search).
         train_fraction: share of every class of the training images that is used, chosen once and for all; at
@@ -36,7 +36,8 @@ class DataOptions:
             networks expect, and not by its own.
         check_pixels: decode every image of image_folder at the start, so that images cut off in the middle
             are left out too; without it only their headers are read.
-        threads: that decode image_folder; one a core if not given. The images do not depend on it.
+        threads: number of threads that decode image_folder; one a core if not given. The images do not depend
+            on it.
     """
 
     data: str = "digits"
@@ -50,8 +51,9 @@ class DataOptions:
 
 
 class Data(Protocol):
-    """Training and test images with labels, wherever the images lie; what a batch holds is float32
-    (N, in_chans, size, size), normalised, channels last, on the device of the labels.
+    """Training and test images with labels, wherever the images are stored.
+
+    Batches are float32 (N, in_chans, size, size), normalised, channels last, on the device of the labels.
     """
 
     @property
@@ -59,7 +61,7 @@ class Data(Protocol):
 
     @property
     def labels(self) -> Tensor:
-        """int64, one a training image."""
+        """Return the labels of the training images, int64 (N,)."""
 
     @property
     def test_labels(self) -> Tensor: ...
@@ -69,46 +71,46 @@ class Data(Protocol):
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """In the order of the labels; empty where nobody named them."""
+        """Return the names of the classes in the order of the labels; empty where they have no names."""
 
     @property
     def in_chans(self) -> int: ...
 
     @property
     def size(self) -> int:
-        """Height and width in pixels."""
+        """Return the height and width of the images in pixels."""
 
     @property
     def mean(self) -> tuple[float, ...]:
-        """Per channel, of images scaled to [0, 1]."""
+        """Return the mean of every channel, of images scaled to [0, 1]."""
 
     @property
     def std(self) -> tuple[float, ...]: ...
 
     @property
     def options(self) -> Mapping[str, Any]:
-        """The fields of DataOptions that load it again."""
+        """Return the fields of DataOptions that load this data again."""
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of what it holds; the same wherever it lies."""
+        """Return the SHA-256 of the contents; it does not depend on where they are stored."""
 
     def to(self, device: torch.device) -> "Data":
-        """The same data with labels and batches on `device`."""
+        """Return the same data with labels and batches on `device`."""
 
     def train_batch(self, indices: Tensor, augmentation: Augmentation, draws: torch.Generator) -> Tensor:
-        """Training images, varied; the same for the same indices and the same state of `draws`."""
+        """Return augmented training images, determined by the indices and the state of `draws`."""
 
     def plain_batch(self, indices: Tensor) -> Tensor:
-        """Training images as a test sees them."""
+        """Return training images under the transform of test images."""
 
     def test_batch(self, indices: Tensor) -> Tensor:
-        """Test images."""
+        """Return test images."""
 
 
 @dataclass(frozen=True, eq=False)
 class ImageData:
-    """Data in memory. Images are uint8 (N, C, H, W), labels int64 (N,); `options` load them again."""
+    """Data in memory: images uint8 (N, C, H, W), labels int64 (N,)."""
 
     name: str
     images: Tensor
@@ -118,7 +120,7 @@ class ImageData:
     classes: int
     mean: tuple[float, ...]  # per channel, of training images scaled to [0, 1]
     std: tuple[float, ...]
-    flip: bool  # whether a mirrored image keeps its label
+    flip: bool  # True if a mirrored image keeps its label
     options: Mapping[str, Any]
     class_names: tuple[str, ...] = ()
 
@@ -132,7 +134,7 @@ class ImageData:
 
     @property
     def fingerprint(self) -> str:
-        """Of every pixel and label."""
+        """Hash every pixel and label."""
         digest = hashlib.sha256()
         for tensor in (self.images, self.labels, self.test_images, self.test_labels):
             digest.update(f"{tuple(tensor.shape)}\n".encode())
@@ -140,12 +142,12 @@ class ImageData:
         return digest.hexdigest()
 
     def to(self, device: torch.device) -> "ImageData":
-        """All images and labels on `device`."""
+        """Return the data with all images and labels on `device`."""
         tensors = ("images", "labels", "test_images", "test_labels")
         return replace(self, **{name: getattr(self, name).to(device) for name in tensors})
 
     def train_batch(self, indices: Tensor, augmentation: Augmentation, draws: torch.Generator) -> Tensor:
-        """Random crop, flip, cutout: see Augmentation."""
+        """Return training images under random crop, flip and cutout (see Augmentation)."""
         images = self.images[sent(indices, self.images.device)]
         if augmentation.crop_padding:
             images = random_crop(images, augmentation.crop_padding, draws)
@@ -155,11 +157,11 @@ class ImageData:
         return cutout(normal, augmentation.cutout, draws) if augmentation.cutout else normal
 
     def plain_batch(self, indices: Tensor) -> Tensor:
-        """Training images as they are."""
+        """Return training images without augmentation."""
         return normalise(self.images[sent(indices, self.images.device)], self)
 
     def test_batch(self, indices: Tensor) -> Tensor:
-        """Test images as they are."""
+        """Return test images, normalised."""
         return normalise(self.test_images[sent(indices, self.test_images.device)], self)
 
 
@@ -167,10 +169,13 @@ class ImageData:
 class Dataset:
     """A data set by name.
 
-    load: options -> all of its images, at `image_size` where one is given; `options` of what it returns are
-    those it was given. title: what it is, in a few words, for the help. reads: the fields of DataOptions that
-    it reads beside data_root, download and image_size. `train_fraction` is taken of ImageData where `load`
-    does not read it.
+    Args:
+        name: value of --data.
+        load: function of DataOptions that returns all images, at `image_size` where one is given, with these
+            options as its `options`.
+        title: short description for the help.
+        reads: fields of DataOptions that `load` reads beside data_root, download and image_size. Where
+            `train_fraction` is not among them, the share is taken of the ImageData that `load` returns.
 
     Raises DotsZooError for a record that cannot be used.
     """
@@ -196,7 +201,7 @@ DATASETS: dict[str, Dataset] = {}
 
 
 def add_dataset(dataset: Dataset) -> None:
-    """Make a data set known: `DataOptions(data=NAME)` and `--data NAME` take it.
+    """Add a data set: `DataOptions(data=NAME)` and `--data NAME` take it.
 
     Raises DotsZooError where its name is malformed or taken.
     """

@@ -1,8 +1,8 @@
-"""`image_folder`: images of any size, a folder a class, decoded when a batch asks for them.
+"""Read `image_folder`: images of any size, one folder a class, decoded when a batch needs them.
 
 The layout is torchvision's ImageFolder: data_root/train/CLASS/... and data_root/val/CLASS/..., or test where
-there is no val; classes in the order of their names; every image as RGB (a transparent pixel keeps the colour
-it has, an orientation in EXIF is not applied).
+there is no val; classes in the order of their names; every image as RGB (a transparent pixel keeps its
+colour, an orientation in EXIF is not applied).
 """
 
 import hashlib
@@ -32,11 +32,11 @@ from .split import fraction_of_every_class
 from .transforms import middle_view, random_view
 
 SIZE = 224  # pixels, where neither image_size nor a network says it
-SAMPLE = 1024  # training images, evenly spaced, that mean and std are computed from
+SAMPLE = 1024  # training images, evenly spaced, for mean and std
 WAITING = 4096  # files handed to the threads at a time
-NAMED = 3  # files named of those that are left out
+NAMED = 3  # files that the warning names
 
-# What Pillow raises of a file that is no image or is cut off.
+# Pillow's errors for a file that is no image or is cut off.
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 
 T = TypeVar("T")
@@ -47,7 +47,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class FolderData:
-    """Data in files; what it is asked is told in datasets.Data."""
+    """Data in image files; the interface is that of datasets.Data."""
 
     name: str
     paths: tuple[str, ...]
@@ -69,7 +69,7 @@ class FolderData:
 
     @property
     def fingerprint(self) -> str:
-        """Of the names below data_root, the sizes in bytes and the labels of all files."""
+        """Hash the paths below data_root, the sizes in bytes and the labels of all files."""
         digest = hashlib.sha256()
         for paths, labels in ((self.paths, self.labels), (self.test_paths, self.test_labels)):
             for path, label in zip(paths, labels.tolist(), strict=True):
@@ -78,12 +78,13 @@ class FolderData:
         return digest.hexdigest()
 
     def to(self, device: torch.device) -> "FolderData":
-        """Labels and batches on `device`; images are decoded on the CPU and go there as bytes."""
+        """Return the data with labels and batches on `device`; images are decoded on the CPU."""
         return replace(self, labels=self.labels.to(device), test_labels=self.test_labels.to(device))
 
     def train_batch(self, indices: Tensor, augmentation: Augmentation, draws: torch.Generator) -> Tensor:
-        """Crop to a random part, flip, colour jitter, cutout: see Augmentation. Raises DotsZooError where an
-        image cannot be decoded.
+        """Return training images under random crop, flip, colour jitter and cutout (see Augmentation).
+
+        Raises DotsZooError where an image cannot be decoded.
         """
         seeds = torch.randint(2**63 - 1, (len(indices),), generator=draws)
         view = partial(
@@ -95,11 +96,11 @@ class FolderData:
         return cutout(normal, augmentation.cutout, draws) if augmentation.cutout else normal
 
     def plain_batch(self, indices: Tensor) -> Tensor:
-        """The middle of training images. Raises DotsZooError where one cannot be decoded."""
+        """Return centre crops of training images. Raises DotsZooError where one cannot be decoded."""
         return self._middles(self.paths[index] for index in indices.tolist())
 
     def test_batch(self, indices: Tensor) -> Tensor:
-        """The middle of test images. Raises DotsZooError where one cannot be decoded."""
+        """Return centre crops of test images. Raises DotsZooError where one cannot be decoded."""
         return self._middles(self.test_paths[index] for index in indices.tolist())
 
     def _middles(self, paths: Iterable[str]) -> Tensor:
@@ -110,7 +111,7 @@ class FolderData:
 
 
 def open_folder(options: DataOptions) -> FolderData:
-    """The images below data_root. Files that are no image are left out, counted and named in a warning.
+    """Open the images below data_root; files that are no image are left out, counted and named in a warning.
 
     Raises DotsZooError where the layout is another, a class has no image, there is only one class, or
     training and test classes differ.
@@ -152,13 +153,13 @@ def open_folder(options: DataOptions) -> FolderData:
 
 
 def _parts(root: Path) -> tuple[Path, Path]:
-    """Where the training and the test images are: val, or test where there is no val."""
+    """Return the folders of the training and of the test images: train, and val or else test."""
     train, tests = root / "train", [root / name for name in ("val", "test") if (root / name).is_dir()]
     if not (train.is_dir() and tests):
-        there = sorted(path.name for path in root.iterdir()) if root.is_dir() else ["no folder"]
+        entries = sorted(path.name for path in root.iterdir()) if root.is_dir() else ["no folder"]
         raise DotsZooError(
             f"image_folder: expected the folders train and val (or test) in {root}, each with a folder a "
-            f"class, got {_some(there) or 'an empty folder'}"
+            f"class, got {_some(entries) or 'an empty folder'}"
         )
     return train, tests[0]
 
@@ -171,7 +172,7 @@ def _class_names(folder: Path) -> tuple[str, ...]:
 
 
 def _files(folder: Path, fraction: float, pixels: bool, threads: int) -> tuple[tuple[str, ...], Tensor]:
-    """The images of a part and their labels, but for those that cannot be read."""
+    """Return the readable images of a folder and their labels (N,); warn about the others."""
     names, indices = find_classes(folder)
     samples = make_dataset(folder, indices, IMG_EXTENSIONS, allow_empty=True)
     labels = torch.tensor([label for _, label in samples], dtype=torch.int64)
@@ -203,12 +204,12 @@ def _some(names: Sequence[str]) -> str:
 
 
 def statistics(paths: Sequence[str], size: int, threads: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel, pixels scaled to [0, 1], in the middles of SAMPLE images.
+    """Compute mean and standard deviation of each channel, scaled to [0, 1], of SAMPLE centre crops.
 
-    The standard deviation is at least one grey level: a channel may be the same everywhere.
+    The standard deviation is at least one grey level: a channel may be constant.
     """
     count = min(SAMPLE, len(paths))
-    chosen = [paths[number * len(paths) // count] for number in range(count)]
+    chosen = [paths[i * len(paths) // count] for i in range(count)]
     totals = torch.zeros(2, 3, dtype=torch.int64)
     for image in each(lambda path: middle_view(read(path), size), chosen, threads):
         values = image.flatten(1).long()  # (3, H * W); sums of integers do not depend on their order
@@ -219,7 +220,7 @@ def statistics(paths: Sequence[str], size: int, threads: int) -> tuple[tuple[flo
 
 
 def each(work: Callable[[T], R], items: Iterable[T], threads: int) -> Iterator[R]:
-    """What `work` gives of every item, in the order of the items, from so many threads."""
+    """Apply `work` to every item on a pool of threads; yield the results in the order of the items."""
     left = iter(items)
     with ThreadPoolExecutor(threads) as pool:
         while waiting := list(islice(left, WAITING)):
@@ -227,7 +228,7 @@ def each(work: Callable[[T], R], items: Iterable[T], threads: int) -> Iterator[R
 
 
 def problem(path: str, pixels: bool) -> str | None:
-    """Why an image cannot be used, by its header, or by its pixels too; None if it can."""
+    """Return the reason why an image cannot be used, by its header or by its pixels too; None if it can."""
     try:
         with Image.open(path) as image:
             if image.mode[0] in "IF":
@@ -242,14 +243,14 @@ def problem(path: str, pixels: bool) -> str | None:
 
 
 def rgb(image: Image.Image) -> Image.Image:
-    """Its pixels as RGB."""
+    """Convert an image to RGB."""
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")  # Pillow warns where such a palette becomes RGB at once
     return image.convert("RGB")
 
 
 def read(path: str) -> Image.Image:
-    """An image as RGB. Raises DotsZooError where it cannot be decoded."""
+    """Read an image file as RGB. Raises DotsZooError where it cannot be decoded."""
     try:
         with Image.open(path) as image:
             return rgb(image)

@@ -1,4 +1,4 @@
-"""The table of data sets, filled; a data set by its options, and the options on the command line."""
+"""Fill the table of data sets, load one by its options, and add these options to a command line."""
 
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
@@ -22,7 +22,7 @@ add_dataset(Dataset("image_folder", open_folder, "your own", reads=OPTIONAL))
 def load_data(options: DataOptions) -> Data:
     """Return the data set that `options` name.
 
-    Raises DotsZooError where it is not there or they cannot be used.
+    Raises DotsZooError where the data set is not there or the options cannot be used.
     """
     dataset, fraction = look_up(DATASETS, options.data, "data"), options.train_fraction
     if options.image_size is not None and options.image_size < 8:
@@ -47,7 +47,7 @@ def load_data(options: DataOptions) -> Data:
 
 
 def add_data_options(parser: "ArgumentParser") -> None:
-    """Give a command the fields of DataOptions as options."""
+    """Add the fields of DataOptions to the options of a command."""
     titles = (
         f"{dataset.name} ({dataset.title})" if dataset.title else dataset.name
         for dataset in DATASETS.values()

@@ -1,4 +1,4 @@
-"""Shares of every class of a data set, chosen without a look at the images."""
+"""Draw shares of every class of a data set by its labels alone."""
 
 import torch
 from torch import Tensor
@@ -7,7 +7,7 @@ from ..runtime.errors import DotsZooError
 
 
 def fraction_of_every_class(labels: Tensor, fraction: float) -> Tensor:
-    """Sorted indices of that share of every class, at least one image of each; always the same choice."""
+    """Return sorted indices of a fraction of every class, at least one of each; always the same choice."""
     classes = _shuffled_classes(labels, torch.Generator().manual_seed(0))
     return torch.cat([members[: max(1, round(fraction * len(members)))] for members in classes]).sort().values
 
@@ -15,10 +15,10 @@ def fraction_of_every_class(labels: Tensor, fraction: float) -> Tensor:
 def per_class(
     labels: Tensor, fractions: tuple[float, float], generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Two disjoint sets of indices, sorted, with these shares of every class and at least one image of each.
+    """Draw two disjoint sets of sorted indices: these fractions of every class, at least one image of each.
 
-    PC-DARTS (ICLR 2020), Sec. 4.3, and DOTS search on ImageNet with (0.1, 0.025): weights and logits. Raises
-    DotsZooError where the shares are not possible or a class has fewer than two images.
+    PC-DARTS (ICLR 2020), Sec. 4.3, and DOTS search on ImageNet with (0.1, 0.025), for weights and for logits.
+    Raises DotsZooError where the fractions are not possible or a class has fewer than two images.
     """
     first, second = fractions
     if not (first > 0 and second > 0 and first + second <= 1):
@@ -38,7 +38,7 @@ def _two_parts(members: Tensor, first: float, second: float) -> tuple[Tensor, Te
 
 
 def _shuffled_classes(labels: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
-    """The indices of every class that occurs, in random order."""
+    """Return the indices of every class that occurs, in random order."""
     labels = labels.cpu()
     order = torch.randperm(len(labels), generator=generator)
     by_class = order[labels[order].argsort(stable=True)]

@@ -1,4 +1,4 @@
-"""The published data sets that fit into memory.
+"""Load the published data sets that fit into memory.
 
 `digits`: scikit-learn's handwritten digits, 1797 grey images of 8x8 pixels with 17 grey levels (the test part
 of the UCI "Optical Recognition of Handwritten Digits" set); it ships with scikit-learn. `cifar10`, `cifar100`
@@ -18,7 +18,7 @@ from torchvision.datasets import CIFAR10, CIFAR100, SVHN, FashionMNIST
 from ..runtime.errors import DotsZooError
 from .datasets import DataOptions, ImageData
 
-TEST_EVERY = 5  # of the digits: every fifth image of a class, in published order, is a test image
+TEST_EVERY = 5  # every fifth digit of a class, in published order, is a test image
 DIGITS = tuple("0123456789")
 
 
@@ -32,17 +32,17 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True)
 class TorchvisionDataset:
-    """A set that torchvision reads; mean and std are those of its training images, rounded to four digits."""
+    """A data set that torchvision reads; mean and std are those of its training images, to four digits."""
 
     holds: str  # what data_root holds
-    read: Callable[[str, bool, bool], Part]  # root, whether the training images, whether to download
+    read: Callable[[str, bool, bool], Part]  # (root, train, download)
     mean: tuple[float, ...]
     std: tuple[float, ...]
     flip: bool = True
 
 
 def load_digits_set(options: DataOptions) -> ImageData:
-    """Return the digits, split once and for all: 1442 training and 355 test images, see TEST_EVERY.
+    """Return the digits in a fixed split: 1442 training and 355 test images, see TEST_EVERY.
 
     Raises DotsZooError where scikit-learn is missing or the options do not apply.
     """
@@ -89,20 +89,20 @@ def _cifar(found: CIFAR10) -> Part:
 
 def _svhn(root: str, train: bool, download: bool) -> Part:
     try:
-        found = SVHN(root, split="train" if train else "test", download=download)
+        dataset = SVHN(root, split="train" if train else "test", download=download)
     except ModuleNotFoundError as error:
         raise _not_installed("svhn", "scipy") from error
-    return Part(torch.from_numpy(found.data).contiguous(), torch.from_numpy(found.labels), DIGITS)
+    return Part(torch.from_numpy(dataset.data).contiguous(), torch.from_numpy(dataset.labels), DIGITS)
 
 
 def _fashion_mnist(root: str, train: bool, download: bool) -> Part:
     try:
-        found = FashionMNIST(root, train=train, download=download)
-    except (AssertionError, KeyError, TypeError, ValueError) as error:  # of a file in another format
+        dataset = FashionMNIST(root, train=train, download=download)
+    except (AssertionError, KeyError, TypeError, ValueError) as error:  # a file in another format
         raise RuntimeError(f"its files cannot be read: {error!r}") from error
-    if len(found.data) != len(found.targets):
-        raise RuntimeError(f"{len(found.data)} images have {len(found.targets)} labels")
-    return Part(found.data[:, None], found.targets, found.classes)
+    if len(dataset.data) != len(dataset.targets):
+        raise RuntimeError(f"{len(dataset.data)} images have {len(dataset.targets)} labels")
+    return Part(dataset.data[:, None], dataset.targets, dataset.classes)
 
 
 # The papers' CIFAR means and, for the rest, the numbers in common use. A mirrored digit is no digit.
@@ -123,17 +123,17 @@ TORCHVISION = {
 def load_torchvision(options: DataOptions) -> ImageData:
     """Return the published training and test sets, in the published order.
 
-    Raises DotsZooError where they are not there.
+    Raises DotsZooError where their files are missing or cannot be read.
     """
-    name, known = options.data, TORCHVISION[options.data]
+    name, source = options.data, TORCHVISION[options.data]
     if options.data_root is None:
-        raise DotsZooError(f"{name}: expected data_root, the folder that holds {known.holds}; got none")
+        raise DotsZooError(f"{name}: expected data_root, the folder that holds {source.holds}; got none")
     try:
-        train, test = (known.read(options.data_root, train, options.download) for train in (True, False))
+        train, test = (source.read(options.data_root, train, options.download) for train in (True, False))
     except (RuntimeError, OSError) as error:
-        reason = " ".join(str(error).split())  # torchvision's may have lines
+        reason = " ".join(str(error).split())  # torchvision's message may have line breaks
         raise DotsZooError(
-            f"{name}: expected {known.holds} as published in {options.data_root}; "
+            f"{name}: expected {source.holds} as published in {options.data_root}; "
             f"download=true fetches it (torchvision: {reason})"
         ) from error
     class_names = tuple(train.class_names)
@@ -144,9 +144,9 @@ def load_torchvision(options: DataOptions) -> ImageData:
         test_images=_resize(test.images, options.image_size),
         test_labels=test.labels,
         classes=len(class_names),
-        mean=known.mean,
-        std=known.std,
-        flip=known.flip,
+        mean=source.mean,
+        std=source.std,
+        flip=source.flip,
         options=asdict(options),
         class_names=class_names,
     )
@@ -158,7 +158,7 @@ def _not_installed(name: str, package: str) -> DotsZooError:
 
 
 def _resize(images: Tensor, size: int | None) -> Tensor:
-    """Bilinear, a thousand images at a time for the memory's sake."""
+    """Resize bilinearly with antialiasing, a thousand images at a time to bound the memory."""
     if size is None or images.shape[-2:] == (size, size):
         return images
     parts = [

@@ -1,8 +1,8 @@
-"""What an image of a folder becomes: a random part of it to learn from, its middle to be tested on.
+"""Transform an image of a folder: a random resized crop for training, a centre crop for testing.
 
-Source: Szegedy et al. (2015), Sec. 6 (random parts); the colours are those of PC-DARTS' and DOTS' public code
-for ImageNet. The draws are Python's, so an image depends on its seed alone, and Pillow's pixels do not depend
-on the number of threads.
+Source: Szegedy et al. (2015), Sec. 6 (random crops); the colour jitter is that of PC-DARTS' and DOTS' public
+code for ImageNet. The draws are Python's, so that an image depends on its seed alone, and Pillow's pixels do
+not depend on the number of threads.
 """
 
 import math
@@ -18,7 +18,7 @@ from .augment import Augmentation
 def random_view(
     image: Image.Image, draws: random.Random, size: int, augmentation: Augmentation, flip: bool
 ) -> Tensor:
-    """A random part of an image as uint8 (3, size, size), mirrored or not, its colours shifted."""
+    """Return a random resized crop as uint8 (3, size, size), flipped at random, under colour jitter."""
     top, left, height, width = random_window(image.height, image.width, augmentation.min_scale, draws)
     view = F.resized_crop(image, top, left, height, width, [size, size])
     if flip and draws.random() < 0.5:
@@ -32,9 +32,9 @@ def random_view(
 def random_window(
     height: int, width: int, min_scale: float, draws: random.Random
 ) -> tuple[int, int, int, int]:
-    """(top, left, height, width) of a part with min_scale to 1 of the area and sides of 3:4 to 4:3.
+    """Draw (top, left, height, width) of a crop: min_scale to 1 of the area, an aspect ratio of 3:4 to 4:3.
 
-    After ten parts that do not fit: the largest one in the middle whose sides are in that range.
+    After ten crops that do not fit, return the largest one in the middle with such an aspect ratio.
     """
     for _ in range(10):
         area = height * width * draws.uniform(min_scale, 1)
@@ -47,7 +47,7 @@ def random_window(
 
 
 def colour_jitter(image: Image.Image, strength: float, draws: random.Random) -> Image.Image:
-    """Brightness, contrast, saturation and hue, in random order, by as much as Augmentation says."""
+    """Vary brightness, contrast, saturation and hue, in random order (see Augmentation)."""
     changes = [
         (change, draws.uniform(1 - strength, 1 + strength))
         for change in (F.adjust_brightness, F.adjust_contrast, F.adjust_saturation)
@@ -60,6 +60,6 @@ def colour_jitter(image: Image.Image, strength: float, draws: random.Random) -> 
 
 
 def middle_view(image: Image.Image, size: int) -> Tensor:
-    """The middle of an image as uint8 (3, size, size): 224/256 of its shorter side."""
+    """Return the centre crop as uint8 (3, size, size): 224/256 of the shorter side."""
     pixels: Tensor = F.pil_to_tensor(F.center_crop(F.resize(image, [round(size * 256 / 224)]), [size, size]))
     return pixels
