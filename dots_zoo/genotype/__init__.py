@@ -1,6 +1,7 @@
-"""What a cell is: `operations`, `types` and rules, its JSON (`schema`), the field's text forms, reading.
+"""Define a cell as data: its `operations`, `types` and rules, JSON `schema`, text forms, and `load`.
 
-The one thing that crosses from search to the zoo. `published/` holds the cells of the papers, a file each.
+A genotype is all that passes from search to the zoo. `published/` holds the cells of the papers, one file
+each.
 """
 
 from .load import bundled_names as bundled_names

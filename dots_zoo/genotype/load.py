@@ -12,12 +12,12 @@ from .types import MAX_BYTES, MAX_NAME, Genotype, GenotypeError, refuse, validat
 
 
 def load_genotype(source: "str | os.PathLike[str] | Genotype") -> Genotype:
-    """The genotype that `source` names or holds, validated.
+    """Load and validate the genotype that `source` names or holds.
 
-    A Genotype is returned as it is; a path object is read as a file. A string is, tried in this order, the
+    A Genotype is returned unchanged; a path object is read as a file. A string is, tried in this order, the
     name of a bundled cell, the path of an existing file, or a text. A text, also that of a file, is JSON of
-    schema 1, a text form (`genotype_text`) or an architecture string of NAS-Bench-201, told apart by how it
-    begins. Raises GenotypeError.
+    schema 1, a text form (`text_forms`) or an architecture string of NAS-Bench-201; its first characters
+    decide which. Raises GenotypeError.
     """
     if isinstance(source, Genotype):
         validate(source)
@@ -39,7 +39,7 @@ def load_genotype(source: "str | os.PathLike[str] | Genotype") -> Genotype:
 
 
 def is_genotype(source: str) -> bool:
-    """Return True for what `load_genotype` tries to read: a bundled name, an existing file, or a text."""
+    """Return True if `load_genotype` would read it: a bundled name, an existing file, or a text."""
     text = source.lstrip()[:1] in ("{", "|", "#") or re.search(r"\bGenotype\s*\(|normal_concat", source)
     return bool(text) or source in bundled_names() or (len(source) <= 4096 and os.path.isfile(source))
 
@@ -76,7 +76,7 @@ def _load_text(text: str, where: str, name: str) -> Genotype:
 
 
 def bundled_names() -> tuple[str, ...]:
-    """The names of the published cells that ship with the package, sorted."""
+    """Return the names of the published cells that ship with the package, sorted."""
     files = [entry.name for entry in _bundled_folder().iterdir()]
     return tuple(sorted(name.removesuffix(".json") for name in files if name.endswith(".json")))
 
@@ -86,7 +86,7 @@ def _bundled_folder() -> Traversable:
 
 
 def save_genotype(genotype: Genotype, path: str | os.PathLike[str]) -> Path:
-    """Write schema 1 to `path`, an edge a line, whole or not at all; the same genotype gives the same bytes.
+    """Write schema 1 to `path`, one edge a line, atomically; equal genotypes give equal bytes.
 
     Raises GenotypeError for a genotype that could not be loaded again, DotsZooError for a path that cannot be
     written.
@@ -97,9 +97,9 @@ def save_genotype(genotype: Genotype, path: str | os.PathLike[str]) -> Path:
 
 
 def to_text(genotype: Genotype) -> str:
-    """The form that other tools read: `Genotype(normal=[...], ...)` in one line, or the architecture string.
+    """Return the text form that other tools read: `Genotype(normal=[...], ...)`, or the architecture string.
 
-    Flat pairs where every node of both cells has two edges, node by node; FairDARTS's triples otherwise.
+    The edges are flat pairs where every node of both cells has two, node by node, else FairDARTS's triples.
     """
     from .text_forms import write_text
 

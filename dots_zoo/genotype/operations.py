@@ -1,8 +1,7 @@
-"""The vocabulary of a cell: which cells a space has, and the operations that an edge of one may carry.
+"""Define the vocabulary of a cell: the cells of each space, and the operations of an edge.
 
-`OPS` holds a record for every operation; whatever else knows operations (validation, drawings, groups, the
-log of a search, export) reads it there. `dots_zoo/ops.py` enters those of the papers. Nothing here needs
-torch.
+`OPS` holds one record for every operation; validation, drawings, groups, the log of a search and export read
+it there. `dots_zoo/ops.py` adds the operations of the papers. Nothing here needs torch.
 """
 
 import re
@@ -25,16 +24,16 @@ class Operation:
     """A candidate operation: (N, C, H, W) -> (N, C, ceil(H / stride), ceil(W / stride)).
 
     Args:
-        name: as in genotypes.
+        name: name in genotypes.
         build: (channels, stride, affine) -> module; stride is 1 or 2, `affine` is the batch norm's, True in a
             final network.
-        label: in drawings; the name if empty.
-        colour: in drawings, "#RRGGBB".
-        group: what it computes, its group in `v1` of DOTS; None has no place there.
-        parametric: it has weights of its own, its group in `v2` of DOTS and in DropNAS.
-        skip: it is a skip connection, which P-DARTS limits and the log of a search counts.
-        random: its output is drawn, so that it cannot be exported.
-        spaces: of the genotypes that may hold it, darts or nasbench201.
+        label: name in drawings; `name` if empty.
+        colour: fill in drawings, "#RRGGBB".
+        group: group in `v1` of DOTS; None: it cannot be searched there.
+        parametric: True if it has weights of its own; its group in `v2` of DOTS and in DropNAS.
+        skip: True for a skip connection, which P-DARTS limits and the log of a search counts.
+        random: True if its output is drawn at random, so that it cannot be exported.
+        spaces: search spaces whose genotypes may hold it, darts or nasbench201.
 
     Raises DotsZooError for a record that cannot be used.
     """
@@ -64,7 +63,7 @@ class Operation:
 
     @property
     def title(self) -> str:
-        """What drawings call it."""
+        """Return the name in drawings."""
         return self.label or self.name
 
     def __call__(self, channels: int, stride: int, affine: bool) -> "nn.Module":
@@ -76,7 +75,7 @@ OPS: dict[str, Operation] = {}
 
 
 def add_operation(operation: Operation) -> None:
-    """Make an operation known: to genotypes, spaces, networks, drawings, searches and export.
+    """Add an operation to genotypes, spaces, networks, drawings, searches and export.
 
     Raises DotsZooError where its name is malformed or taken.
     """

@@ -1,11 +1,11 @@
-"""JSON schema 1, the file format of a genotype: read strictly, written for a person to read and compare.
+"""Read and write JSON schema 1, the file format of a genotype: read strictly, laid out for comparison.
 
     {"schema": 1, "name": "...", "space": "darts",
      "normal": {"edges": [[node, input, operation], ...], "concat": [node, ...]}, "reduce": {...},
      "provenance": {...}}
 
 Space `nasbench201` has one `cell` in place of the two. `provenance` may be missing; any other key that is
-missing, unknown or there twice is refused, and so are NaN and infinities.
+missing, unknown or duplicated is refused, and so are NaN and infinities.
 """
 
 import json
@@ -19,7 +19,7 @@ SCHEMA = 1
 
 
 def read_json(text: str, where: str) -> Genotype:
-    """The genotype of a JSON text, validated; a GenotypeError begins with `where`."""
+    """Parse and validate a JSON text; a GenotypeError begins with `where`."""
     try:
         data = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_number, parse_float=_finite)
     except RecursionError:
@@ -48,7 +48,7 @@ def _finite(text: str) -> float:
 
 
 def from_data(data: object, where: str) -> Genotype:
-    """The genotype of schema 1 as plain Python data, validated; a GenotypeError begins with `where`."""
+    """Build and validate a genotype of schema 1 as plain Python data; a GenotypeError begins with `where`."""
     if not isinstance(data, dict):
         refuse(where, "a JSON object", data)
     if type(data.get("schema")) is not int or data["schema"] != SCHEMA:
@@ -73,9 +73,9 @@ def _cell_from_data(data: object, place: str) -> CellGenotype:
     for key in ("edges", "concat"):
         if not isinstance(data[key], list):
             refuse(f"{place}, {key}", "a list", data[key])
-    for number, row in enumerate(data["edges"]):
+    for index, row in enumerate(data["edges"]):
         if not isinstance(row, list) or len(row) != 3:
-            refuse(f"{place}, edge {number}", "[node, input, operation]", row)
+            refuse(f"{place}, edge {index}", "[node, input, operation]", row)
     return CellGenotype(tuple(Edge(*row) for row in data["edges"]), tuple(data["concat"]))
 
 
@@ -87,7 +87,7 @@ def _check_keys(data: dict[str, Any], keys: tuple[str, ...], place: str) -> None
 
 
 def write_json(genotype: Genotype) -> str:
-    """Schema 1 as ASCII text, an edge a line; GenotypeError for a genotype that could not be read again."""
+    """Return schema 1 as ASCII text, one edge a line. Raises GenotypeError for what cannot be read back."""
     validate(genotype)
     where = f"genotype {genotype.name}"
     try:

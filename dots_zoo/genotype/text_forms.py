@@ -1,4 +1,4 @@
-"""The text forms of a genotype found in public code: read without running anything, written for other tools.
+"""Read the text forms of a genotype in public code without running anything; write them for other tools.
 
 - flat pairs (DARTS): `Genotype(normal=[('op', input), ...], normal_concat=range(2, 6), reduce=[...], ...)`,
   two edges per node, so that edge k enters node 2 + k // 2;
@@ -45,7 +45,7 @@ MISPLACED = re.compile(r"""[\w'"]['"]|[\])}][\[({]""")
 
 
 def read_expression(text: str, where: str, name: str) -> Genotype:
-    """The genotype of flat pairs, nested pairs or triples, validated; `name` is for a text without `name =`.
+    """Parse and validate flat pairs, nested pairs or triples; `name` is for a text without `name =`.
 
     Raises a GenotypeError that begins with `where`.
     """
@@ -71,7 +71,7 @@ def read_expression(text: str, where: str, name: str) -> Genotype:
 
 
 def _one_line(text: str, where: str) -> str:
-    """The text without comments and line breaks, once its tokens are seen to be harmless to a parser."""
+    """Return the text without comments and line breaks; refuse tokens that could harm a parser."""
     if len(text) > MAX_CHARS:
         refuse(where, f"a text form of at most {MAX_CHARS} characters", len(text))
     depth, foreign, last = 0, 0, ""
@@ -85,9 +85,9 @@ def _one_line(text: str, where: str) -> str:
         foreign += not FAMILIAR.fullmatch(token)
         broken = BROKEN.fullmatch(token) or MISPLACED.fullmatch(last[-1:] + token[0])
         if broken or depth > MAX_DEPTH or foreign > MAX_FOREIGN:
-            number = text.count("\n", 0, match.start()) + 1
+            line_number = text.count("\n", 0, match.start()) + 1
             expected = "one Genotype(...) of strings, integers, lists, tuples and range"
-            refuse(f"{where}, line {number}", expected, last + text[match.start() : match.start() + 40])
+            refuse(f"{where}, line {line_number}", expected, last + text[match.start() : match.start() + 40])
         line.append(token)
         last = token
     return "".join(line).strip()
@@ -110,7 +110,7 @@ def _fields(value: ast.expr, where: str) -> dict[str, ast.expr]:
 
 
 def _rows(value: ast.expr, place: str) -> list[list[object]]:
-    """[node, input, operation] of every edge, whichever of the three forms `value` has."""
+    """Return [node, input, operation] of every edge, from any of the three forms of `value`."""
     items = _items(value, place, "a list of edges")
     if items and isinstance(items[0], ast.List | ast.Tuple) and not _starts_with_literal(items[0]):
         pairs = [
@@ -118,10 +118,10 @@ def _rows(value: ast.expr, place: str) -> list[list[object]]:
             for node, item in enumerate(items, start=2)
             for pair in _items(item, f"{place}, node {node}", "a list of ('operation', input)")
         ]
-        return [_row(pair, (node,), f"{place}, edge {number}") for number, (node, pair) in enumerate(pairs)]
+        return [_row(pair, (node,), f"{place}, edge {index}") for index, (node, pair) in enumerate(pairs)]
     if items and isinstance(items[0], ast.List | ast.Tuple) and len(items[0].elts) == 3:
-        return [_row(item, (), f"{place}, edge {number}") for number, item in enumerate(items)]
-    rows = [_row(item, (2 + number // 2,), f"{place}, edge {number}") for number, item in enumerate(items)]
+        return [_row(item, (), f"{place}, edge {index}") for index, item in enumerate(items)]
+    rows = [_row(item, (2 + index // 2,), f"{place}, edge {index}") for index, item in enumerate(items)]
     if len(rows) % 2:
         refuse(place, "an even number of ('operation', input), two per node", len(rows))
     return rows
@@ -166,7 +166,7 @@ def _literal(value: ast.expr) -> object:
 
 
 def read_architecture(text: str, where: str, name: str) -> Genotype:
-    """The genotype of a NAS-Bench-201 architecture string, validated; a GenotypeError begins with `where`."""
+    """Parse and validate a NAS-Bench-201 architecture string; a GenotypeError begins with `where`."""
     match = ARCHITECTURE.fullmatch(text.strip())
     if match is None:
         refuse(where, "|op~0|+|op~0|op~1|+|op~0|op~1|op~2|", text)
@@ -176,7 +176,7 @@ def read_architecture(text: str, where: str, name: str) -> Genotype:
 
 
 def write_text(genotype: Genotype) -> str:
-    """One line that `read_expression` or `read_architecture` reads back into equal cells."""
+    """Return one line that `read_expression` or `read_architecture` reads back into equal cells."""
     if genotype.space == "nasbench201":
         return "|{}~0|+|{}~0|{}~1|+|{}~0|{}~1|{}~2|".format(*(edge.op for edge in genotype.cell.edges))
     flat = all(_is_flat(genotype.cells[name]) for name in CELLS["darts"])

@@ -1,7 +1,7 @@
-"""Edge, CellGenotype, Genotype: a searched cell as data, and its rules.
+"""Define Edge, CellGenotype and Genotype: a searched cell as data, and the rules that it obeys.
 
-Whether it came from a bundled name, a JSON file or one of the field's text forms, it passes the same
-`validate`. Nothing here needs torch.
+A genotype from a bundled name, a JSON file or one of the field's text forms passes the same `validate`.
+Nothing here needs torch.
 
 A node is the sum of its incoming edges, so two edges of a node may share their input: FairDARTS publishes
 such cells and its network adds the operations up. Edges stay in the published order, by which public
@@ -18,7 +18,7 @@ from .operations import CELLS, primitives
 
 NASBENCH201_EDGES = ((1, 0), (2, 0), (2, 1), (3, 0), (3, 1), (3, 2))  # (node, input)
 
-# A hostile file gets no further than this; the published cells have 4 nodes and at most 28 edges.
+# Limits for a hostile file; the published cells have 4 nodes and at most 28 edges.
 MAX_NODES = 64
 MAX_EDGES = 1024
 MAX_BYTES = 1_000_000
@@ -26,12 +26,12 @@ MAX_NAME = 100
 
 
 class GenotypeError(DotsZooError):
-    """A genotype that cannot be read or built: file, cell, edge, what was expected, what came."""
+    """A genotype that cannot be read or built; the message says file, cell, edge, and what was expected."""
 
 
 @dataclass(frozen=True)
 class Edge:
-    """The output of node `input` goes through operation `op` into the sum that is node `node`."""
+    """An edge of a cell: operation `op` on the output of node `input`, a term of the sum at node `node`."""
 
     node: int
     input: int
@@ -40,7 +40,7 @@ class Edge:
 
 @dataclass(frozen=True)
 class CellGenotype:
-    """The edges of a cell in published order, and the nodes whose concatenation on channels is its output.
+    """A cell: its edges in published order, and the nodes whose concatenation on channels is its output.
 
     In space `darts` nodes 0 and 1 are the outputs of cells k-2 and k-1, the cell's own nodes count from 2; in
     `nasbench201` node 0 is the input, the own nodes count from 1.
@@ -51,12 +51,12 @@ class CellGenotype:
 
     @property
     def nodes(self) -> tuple[int, ...]:
-        """The cell's own nodes, up to the last that an edge enters; one before may be empty (FairDARTS)."""
+        """Return the cell's own nodes, up to the last with an edge; others may be empty (FairDARTS)."""
         entered = [edge.node for edge in self.edges]
         return tuple(range(min(2, *entered), max(entered) + 1))  # only nasbench201 has an edge into node 1
 
     def edges_into(self, node: int) -> tuple[Edge, ...]:
-        """The edges of `node` in published order; () where the cell leaves it empty."""
+        """Return the edges of `node` in published order; () where the cell leaves it empty."""
         return tuple(edge for edge in self.edges if edge.node == node)
 
 
@@ -64,7 +64,7 @@ class CellGenotype:
 class Genotype:
     """The cells of a network by name: `normal` and `reduce` in space `darts`, `cell` in `nasbench201`.
 
-    `provenance` is a JSON object (method, dataset, origin, paper, seed, ...) and takes no part in equality.
+    `provenance` is a JSON object (method, dataset, origin, paper, seed, ...) that equality ignores.
     """
 
     name: str
@@ -98,15 +98,15 @@ def refuse(where: str, expected: str, got: object) -> NoReturn:
 
 
 def cell_place(where: str, name: str) -> str:
-    """How messages name a cell: "where: normal cell", or "where: cell" of space nasbench201."""
+    """Return the name of a cell in messages: "where: normal cell", or "where: cell" of space nasbench201."""
     return f"{where}: cell" if name == "cell" else f"{where}: {name} cell"
 
 
 def validate(genotype: Genotype, where: str = "genotype") -> None:
-    """Refuse, by a GenotypeError that begins with `where`, what is not a genotype of its space.
+    """Raise a GenotypeError that begins with `where` for what is not a genotype of its space.
 
     Every edge carries an operation of the space and starts before the node it enters; `concat` names nodes of
-    the cell, each once. A node without an edge is legal as data; whoever builds the network judges it.
+    the cell, each once. A node without an edge is legal as data; the builder of the network decides on it.
     """
     name, space = genotype.name, genotype.space
     if not (isinstance(name, str) and name.isprintable() and 0 < len(name) <= MAX_NAME):
@@ -122,14 +122,14 @@ def validate(genotype: Genotype, where: str = "genotype") -> None:
 def _validate_cell(cell: CellGenotype, space: str, place: str) -> None:
     if not 1 <= len(cell.edges) <= MAX_EDGES:
         refuse(place, f"1 to {MAX_EDGES} edges", len(cell.edges))
-    for number, edge in enumerate(cell.edges):
-        _validate_edge(edge, space, f"{place}, edge {number}")
+    for index, edge in enumerate(cell.edges):
+        _validate_edge(edge, space, f"{place}, edge {index}")
     if space == "nasbench201" and tuple((edge.node, edge.input) for edge in cell.edges) != NASBENCH201_EDGES:
         pairs = [[edge.node, edge.input] for edge in cell.edges]
         refuse(place, f"[node, input] of its edges to be {NASBENCH201_EDGES}", pairs)
     legal = cell.nodes if space == "darts" else (3,)
-    known = all(type(node) is int and node in legal for node in cell.concat)
-    if not (cell.concat and known and len(set(cell.concat)) == len(cell.concat)):
+    are_nodes = all(type(node) is int and node in legal for node in cell.concat)
+    if not (cell.concat and are_nodes and len(set(cell.concat)) == len(cell.concat)):
         refuse(f"{place}, concat", f"one or more of the nodes {legal}, each once", list(cell.concat))
 
 
@@ -141,6 +141,6 @@ def _validate_edge(edge: Edge, space: str, place: str) -> None:
         refuse(place, f"[node, input, operation] with a node from {first} to {last}", row)
     if type(edge.input) is not int or not 0 <= edge.input < edge.node:
         refuse(place, f"an input from 0 to {edge.node - 1}, a node before the edge's own", row)
-    known = primitives(space)
-    if edge.op not in known:
-        refuse(place, f"an operation of space {space} ({', '.join(known)})", row)
+    operations = primitives(space)
+    if edge.op not in operations:
+        refuse(place, f"an operation of space {space} ({', '.join(operations)})", row)
