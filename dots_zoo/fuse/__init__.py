@@ -1,6 +1,6 @@
-"""Exact rewriting of a trained network into fewer operations: `fuse`, on the graph (`graph`), step by step.
+"""Rewrite a trained network exactly into fewer operations: `fuse`, on the graph (`graph`), step by step.
 
-`chains` merges linear chains across nodes, `local` what one operation holds.
+`chains` merges chains of separable convolutions across nodes; `local` rewrites around one tensor or one sum.
 """
 
 from .fuse import fuse as fuse

@@ -1,4 +1,4 @@
-"""The rewrite of `fuse` that computes separable convolutions side by side, as grouped convolutions.
+"""Rewrite separable convolutions side by side as grouped convolutions (a step of `fuse`).
 
 The nodes of a cell are sums of chains such as depthwise, pointwise, ReLU, depthwise, pointwise. Where the
 last pointwise convolutions of several nodes have one shape and do not depend on each other, one grouped
@@ -39,20 +39,20 @@ def merge_chains(graph: fx.GraphModule) -> None:
 
 
 def _cells(graph: fx.GraphModule) -> Iterator[list[fx.Node]]:
-    """The last pointwise convolutions, together where they read chains of the same tensors."""
-    found: list[tuple[set[fx.Node], list[fx.Node]]] = []
+    """Yield the last pointwise convolutions, grouped by the tensors that their chains read."""
+    groups: list[tuple[set[fx.Node], list[fx.Node]]] = []
     for node in of_kind(graph, "conv"):
         roots = _roots(graph, node)
         if roots:
-            joined = [entry for entry in found if entry[0] & roots]
-            found = [entry for entry in found if entry not in joined]
-            members = [member for entry in joined for member in entry[1]]
-            found.append((roots.union(*(entry[0] for entry in joined)), [*members, node]))
-    return iter([sorted(members, key=lambda node: _place(graph, node)) for _, members in found])
+            joined = [group for group in groups if group[0] & roots]
+            groups = [group for group in groups if group not in joined]
+            members = [member for group in joined for member in group[1]]
+            groups.append((roots.union(*(group[0] for group in joined)), [*members, node]))
+    return iter([sorted(members, key=lambda node: _place(graph, node)) for _, members in groups])
 
 
 def _side_by_side(graph: fx.GraphModule, nodes: Sequence[fx.Node]) -> bool:
-    """Whether concatenations alone read the sums, each has them in a row: then nothing is sliced."""
+    """Return True if only concatenations read the sums, each in a row, so that merging slices nothing."""
     ends = [_end(graph, node) for node in nodes]
     readers = ends[0].users
     if any(end.users != readers for end in ends) or any(kind(graph, user) != "cat" for user in readers):
@@ -62,18 +62,18 @@ def _side_by_side(graph: fx.GraphModule, nodes: Sequence[fx.Node]) -> bool:
 
 
 def _place(graph: fx.GraphModule, last: fx.Node) -> int:
-    """Where a node of a cell stands in the cell's concatenation: merged in that order, none is sliced."""
+    """Return the position of a node in the cell's concatenation; merging in that order slices nothing."""
     end = _end(graph, last)
     places = [cat_inputs(user).index(end) for user in end.users if kind(graph, user) == "cat"]
     return min(places, default=-1)
 
 
 def _roots(graph: fx.GraphModule, last: fx.Node) -> set[fx.Node]:
-    """The tensors whose chains end in this dense convolution; none where it is not the end of chains."""
+    """Return the tensors whose chains end in this dense convolution; none where it ends no chain."""
     module = conv(graph, last)
     reader = only_user(last)
     if module.groups > 1 or module.kernel_size != (1, 1) or reader is None or kind(graph, reader) == "relu":
-        return set()  # a ReLU goes on with the chain
+        return set()  # the chain continues after a ReLU
     parts = _parts(graph, source(last))
     if any(not _is_depthwise(graph, part) or only_user(part) is None for part in parts):
         return set()
@@ -81,7 +81,7 @@ def _roots(graph: fx.GraphModule, last: fx.Node) -> set[fx.Node]:
 
 
 def _root(graph: fx.GraphModule, node: fx.Node) -> fx.Node:
-    """Up a chain to the tensor that others read as well."""
+    """Follow a chain up to the tensor where it branches off."""
     while kind(graph, node) in ("conv", "relu"):
         above = source(node)
         if kind(graph, node) == "relu" and (len(node.users) > 1 or kind(graph, above) != "conv"):
@@ -91,7 +91,7 @@ def _root(graph: fx.GraphModule, node: fx.Node) -> fx.Node:
 
 
 def _parts(graph: fx.GraphModule, node: fx.Node) -> list[fx.Node]:
-    """What a concatenation that one node reads is made of, or the node itself."""
+    """Return the inputs of a concatenation with one reader, else the node itself."""
     if kind(graph, node) != "cat" or only_user(node) is None:
         return [node]
     return cat_inputs(node)
@@ -107,13 +107,13 @@ def _alike(graph: fx.GraphModule, one: fx.Node, other: fx.Node) -> bool:
 
 
 def _end(graph: fx.GraphModule, last: fx.Node) -> fx.Node:
-    """The sum with one more term that reads the convolution, or the convolution."""
+    """Return the sum that the convolution is one of two terms of, else the convolution."""
     user = only_user(last)
     return user if user is not None and kind(graph, user) == "add" else last
 
 
 def _independent(graph: fx.GraphModule, nodes: Sequence[fx.Node]) -> bool:
-    """Whether none of the sums has to wait for another one's convolution."""
+    """Return True if none of the sums depends on another one's convolution."""
     ends = [_end(graph, node) for node in nodes]
     for node, end in zip(nodes, ends, strict=True):
         above: set[fx.Node] = set()
@@ -129,20 +129,20 @@ def _independent(graph: fx.GraphModule, nodes: Sequence[fx.Node]) -> bool:
 
 
 def _merge(graph: fx.GraphModule, group: Sequence[fx.Node]) -> None:
-    """One grouped convolution, and one sum where every convolution of the group has one more term."""
+    """Merge a group into one grouped convolution, and one sum where each of them is a term of a sum."""
     widths = [conv(graph, node).out_channels for node in group]
     merged = side_by_side(graph, group)
     ends = [_end(graph, node) for node in group]
     if all(end is not node for end, node in zip(ends, group, strict=True)):
-        others = [next(x for x in e.args if x is not n) for e, n in zip(ends, group, strict=True)]
-        beside = call(graph, merged, torch.cat, others, 1)
+        other_terms = [next(x for x in e.args if x is not n) for e, n in zip(ends, group, strict=True)]
+        beside = call(graph, merged, torch.cat, other_terms, 1)
         slices(graph, call(graph, beside, torch.add, merged, beside), ends, widths)
     else:
         slices(graph, merged, group, widths)
 
 
 def side_by_side(graph: fx.GraphModule, nodes: Sequence[fx.Node]) -> fx.Node:
-    """The concatenation of the nodes, with neighbours that can be one operation made one."""
+    """Concatenate the nodes, neighbours merged into one operation where they can be."""
     flat = [part for node in nodes for part in _parts(graph, node)]
     runs: list[list[fx.Node]] = []
     for node in flat:
@@ -155,7 +155,7 @@ def side_by_side(graph: fx.GraphModule, nodes: Sequence[fx.Node]) -> fx.Node:
 
 
 def _joins(graph: fx.GraphModule, one: fx.Node, other: fx.Node) -> bool:
-    """Whether two nodes can be one: both for one reader only, ReLUs, or convolutions of one shape."""
+    """Return True if two nodes can merge: both with one reader, ReLUs, or convolutions of one shape."""
     if only_user(one) is None or only_user(other) is None:
         return False
     if kind(graph, one) != kind(graph, other) or kind(graph, one) not in ("conv", "relu"):

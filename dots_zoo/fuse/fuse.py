@@ -1,11 +1,11 @@
-"""Exact rewriting of a trained network into fewer operations: `dots_zoo.fuse.fuse(model)`.
+"""Rewrite a trained network exactly into fewer operations: `dots_zoo.fuse.fuse(model)`.
 
 The network is traced to a graph of torch.fx, and every rewrite of `REWRITES` turns that graph into one that
 computes the same function: equal to 1e-10 in float64, up to the order of sums in float32. The result is for
 evaluation only: batch norm is gone.
 
-What is worth doing depends on the runtime. `DEFAULT` holds what was measured not to be slower on the CPU
-provider of ONNX Runtime; the rest saves launches and is paid for in copies (`benchmarks/fuse.py`,
+The rewrites that pay depend on the runtime. `DEFAULT` holds those measured to be no slower on the CPU
+provider of ONNX Runtime; the rest saves launches and costs copies (`benchmarks/fuse.py`,
 docs/performance.md).
 """
 
@@ -37,12 +37,16 @@ DEFAULT = ("shift", "fold", "relu", "sums", "chains", "early_relu")
 
 
 def fuse(model: nn.Module, rewrites: Sequence[str] = DEFAULT) -> fx.GraphModule:
-    """A network with fewer operations that computes what `model` computes in evaluation mode.
+    """Return a network with fewer operations that computes what `model` computes in evaluation mode.
 
-    model: a network of dots_zoo, or timm's features_only wrapper of one; it is left as it is. rewrites: names
-    from REWRITES; all but 'relu' and 'early_relu' build on 'fold'. The result takes and returns what `model`
-    does; `pretrained_cfg`, `feature_info` and the other descriptions of timm are carried over, and of its
-    methods only `forward` is left. Raises DotsZooError for another model and for an unknown rewrite.
+    The result takes and returns what `model` does; `pretrained_cfg`, `feature_info` and the other
+    descriptions of timm are carried over, and of its methods only `forward` is left.
+
+    Args:
+        model: a network of dots_zoo, or timm's features_only wrapper of one; it is left as it is.
+        rewrites: names from REWRITES; all but 'relu' and 'early_relu' build on 'fold'.
+
+    Raises DotsZooError for another model and for an unknown rewrite.
     """
     unknown = sorted(set(rewrites) - REWRITES.keys())
     if unknown:
@@ -52,8 +56,10 @@ def fuse(model: nn.Module, rewrites: Sequence[str] = DEFAULT) -> fx.GraphModule:
             f"fuse rewrites the networks of dots_zoo and timm's features_only wrapper of them, got "
             f"{type(model).__name__}"
         )
-    twin = copy.deepcopy(model).eval()
-    fused = fx.GraphModule(twin, _Tracer("shift" in rewrites).trace(twin), type(model).__name__)
+    reference_copy = copy.deepcopy(model).eval()
+    fused = fx.GraphModule(
+        reference_copy, _Tracer("shift" in rewrites).trace(reference_copy), type(model).__name__
+    )
     for name, rewrite in REWRITES.items():
         if name in rewrites:
             rewrite(fused)
@@ -65,7 +71,7 @@ def fuse(model: nn.Module, rewrites: Sequence[str] = DEFAULT) -> fx.GraphModule:
 
 
 class _Tracer(fx.Tracer):
-    """Through everything but torch's own modules, and FactorizedReduce where it is to be rewritten."""
+    """A tracer through all but torch's own modules, and FactorizedReduce where a rewrite looks for it."""
 
     def __init__(self, keep_reductions: bool) -> None:
         super().__init__()
@@ -77,6 +83,6 @@ class _Tracer(fx.Tracer):
 
 
 def launches(fused: fx.GraphModule) -> dict[str, int]:
-    """Operation -> number of its nodes, for the convolutions, ReLUs, sums, concatenations and slices."""
+    """Count the nodes of each operation: convolutions, ReLUs, sums, concatenations and slices."""
     kinds = Counter(kind(fused, node) for node in fused.graph.nodes)
-    return {name: number for name, number in kinds.items() if name}
+    return {name: count for name, count in kinds.items() if name}

@@ -1,7 +1,7 @@
-"""The graph that `fuse` rewrites: what a node is, new nodes, and the order and clean-up after a rewrite.
+"""Read and edit the graph that `fuse` rewrites: kinds of nodes, new nodes, order and clean-up.
 
 Four operations are known by name: conv, relu, add, cat; a `slice` is a range of channels of a tensor, which
-the clean-up takes back into the concatenations that read it.
+the clean-up joins back into the concatenations that read it.
 """
 
 import operator
@@ -23,65 +23,65 @@ MODULES: dict[type[nn.Module], str] = {nn.Conv2d: "conv", nn.BatchNorm2d: "norm"
 
 
 def kind(graph: fx.GraphModule, node: fx.Node) -> str:
-    """'conv', 'norm', 'relu', 'add', 'cat', 'slice', or '' for everything else."""
+    """Return 'conv', 'norm', 'relu', 'add', 'cat' or 'slice', or '' for any other node."""
     if node.op == "call_module":
         return MODULES.get(type(graph.get_submodule(str(node.target))), "")
     return FUNCTIONS.get(node.target, "") if node.op == "call_function" else ""
 
 
 def conv(graph: fx.GraphModule, node: fx.Node) -> nn.Conv2d:
-    """The module of a conv node."""
+    """Return the module of a conv node."""
     module = graph.get_submodule(str(node.target))
     assert isinstance(module, nn.Conv2d)
     return module
 
 
 def of_kind(graph: fx.GraphModule, name: str) -> Iterator[fx.Node]:
-    """The nodes of one kind, as they are now."""
+    """Yield the nodes of one kind; the graph may change meanwhile."""
     return iter([node for node in graph.graph.nodes if kind(graph, node) == name])
 
 
 def source(node: fx.Node) -> fx.Node:
-    """The tensor that a node with one input reads."""
-    [found] = node.all_input_nodes
-    return found
+    """Return the tensor that a node with one input reads."""
+    [tensor] = node.all_input_nodes
+    return tensor
 
 
 def cat_inputs(node: fx.Node) -> list[fx.Node]:
-    """What a cat node puts side by side."""
+    """Return the tensors that a cat node concatenates."""
     return list(node.args[0])  # type: ignore[arg-type]
 
 
 def only_user(node: fx.Node) -> fx.Node | None:
-    """The node that reads this one, None where several do."""
+    """Return the node that reads this one, None where several do."""
     return next(iter(node.users)) if len(node.users) == 1 else None
 
 
 def geometry(module: nn.Conv2d) -> tuple[Any, ...]:
-    """What two convolutions must have in common to be computed by one."""
+    """Return the parameters that convolutions must share to be computed as one."""
     return module.kernel_size, module.stride, module.padding, module.dilation
 
 
 def new_conv(weight: Tensor, bias: Tensor | None, like: nn.Conv2d, groups: int, **changes: Any) -> nn.Conv2d:
-    """A convolution of these weights (out, in / groups, *kernel), the rest as in `like` or `changes`."""
+    """Return a convolution with weights (out, in / groups, *kernel), the rest as in `like` or `changes`."""
     shape = {"stride": like.stride, "padding": like.padding, "dilation": like.dilation, **changes}
     out_chs, per_group = weight.shape[:2]
     kernel: Any = tuple(weight.shape[2:])
     with torch.device("meta"):
-        made = nn.Conv2d(per_group * groups, out_chs, kernel, groups=groups, bias=bias is not None, **shape)
-    made.weight = nn.Parameter(weight.detach().clone(), requires_grad=False)
+        module = nn.Conv2d(per_group * groups, out_chs, kernel, groups=groups, bias=bias is not None, **shape)
+    module.weight = nn.Parameter(weight.detach().clone(), requires_grad=False)
     if bias is not None:
-        made.bias = nn.Parameter(bias.detach().clone(), requires_grad=False)
-    return made.eval()
+        module.bias = nn.Parameter(bias.detach().clone(), requires_grad=False)
+    return module.eval()
 
 
 def bias_of(module: nn.Conv2d) -> Tensor:
-    """The bias, zeros where there is none."""
+    """Return the bias, zeros where there is none."""
     return module.weight.new_zeros(module.out_channels) if module.bias is None else module.bias
 
 
 def insert(graph: fx.GraphModule, after: fx.Node, module: nn.Module, name: str, x: fx.Node) -> fx.Node:
-    """A node that calls a new module on x."""
+    """Insert a node that calls a new module on x."""
     count = sum(key.startswith(name) for key, _ in graph.named_children())
     graph.add_submodule(f"{name}_{count}", module)
     with graph.graph.inserting_after(after):
@@ -89,13 +89,13 @@ def insert(graph: fx.GraphModule, after: fx.Node, module: nn.Module, name: str, 
 
 
 def call(graph: fx.GraphModule, after: fx.Node, function: Any, *args: Any) -> fx.Node:
-    """A node that calls a function."""
+    """Insert a node that calls a function."""
     with graph.graph.inserting_after(after):
         return graph.graph.call_function(function, args)
 
 
 def slices(graph: fx.GraphModule, merged: fx.Node, old: Sequence[fx.Node], widths: Sequence[int]) -> None:
-    """Let the users of the old nodes read their range of channels of the merged one."""
+    """Replace the old nodes by their ranges of channels of the merged one."""
     begin = 0
     for node, width in zip(old, widths, strict=True):
         part = call(graph, merged, torch.narrow, merged, 1, begin, width)
@@ -106,7 +106,7 @@ def slices(graph: fx.GraphModule, merged: fx.Node, old: Sequence[fx.Node], width
 
 
 def tidy(graph: fx.GraphModule) -> None:
-    """After a rewrite: slices back into concatenations, no dead nodes and modules, code for the new graph."""
+    """Clean up after a rewrite: join slices, sort, remove dead nodes and modules, recompile."""
     settle(graph)
     for node in of_kind(graph, "cat"):
         _rejoin(graph, node)
@@ -116,7 +116,7 @@ def tidy(graph: fx.GraphModule) -> None:
 
 
 def _rejoin(graph: fx.GraphModule, node: fx.Node) -> None:
-    """cat(x[a:b], x[b:c], ...) -> cat(x[a:c], ...), and x itself where that is all of it."""
+    """Join neighbouring slices: cat(x[a:b], x[b:c], ...) -> cat(x[a:c], ...), or x where it is whole."""
     parts: list[Any] = []  # [tensor, begin, end] of a slice, or a tensor
     for part in cat_inputs(node):
         if kind(graph, part) != "slice":
@@ -143,7 +143,7 @@ def _rejoin(graph: fx.GraphModule, node: fx.Node) -> None:
 
 
 def settle(graph: fx.GraphModule) -> None:
-    """Put every node after what it reads, otherwise in the old order, and drop those that nothing reads."""
+    """Sort the nodes topologically, otherwise in the old order, and remove those that nothing reads."""
     done: set[fx.Node] = set()
     order: list[fx.Node] = []
     waiting = list(graph.graph.nodes)

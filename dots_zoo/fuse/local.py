@@ -1,4 +1,4 @@
-"""Rewrites of `fuse` that look at one tensor and what reads it, or at one sum."""
+"""Rewrite the graph of `fuse` around one tensor and its readers, or around one sum."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -29,9 +29,9 @@ BLOCK = 16
 
 
 def fold(graph: fx.GraphModule) -> None:
-    """Batch norm into the convolution before it, or into the convolutions that are concatenated before it.
+    """Fold batch norm into the convolution before it, or into the convolutions concatenated before it.
 
-    norm(Wx) = (s W) x + (b - s m), s = weight / sqrt(var + eps). A norm behind anything else stays.
+    norm(Wx) = (s W) x + (b - s m), s = weight / sqrt(var + eps). A norm after any other operation stays.
     """
     for node in of_kind(graph, "norm"):
         before = source(node)
@@ -48,14 +48,14 @@ def fold(graph: fx.GraphModule) -> None:
             old = conv(graph, c)
             end = begin + old.out_channels
             s, b = scale[begin:end], offset[begin:end]
-            made = new_conv(old.weight * s.reshape(-1, 1, 1, 1), bias_of(old) * s + b, old, old.groups)
-            graph.set_submodule(str(c.target), made)
+            folded = new_conv(old.weight * s.reshape(-1, 1, 1, 1), bias_of(old) * s + b, old, old.groups)
+            graph.set_submodule(str(c.target), folded)
             begin = end
         node.replace_all_uses_with(before)
 
 
 def share_relu(graph: fx.GraphModule) -> None:
-    """One ReLU for all that read the ReLU of one tensor."""
+    """Replace all ReLUs of one tensor by one."""
     first: dict[fx.Node, fx.Node] = {}
     for node in of_kind(graph, "relu"):
         kept = first.setdefault(source(node), node)
@@ -65,7 +65,7 @@ def share_relu(graph: fx.GraphModule) -> None:
 
 
 def early_relu(graph: fx.GraphModule) -> None:
-    """relu(cat(x, y)) -> cat(relu(x), relu(y)), where only ReLUs read the concatenation."""
+    """Move ReLUs before a concatenation that only they read: relu(cat(x, y)) -> cat(relu(x), relu(y))."""
     for node in of_kind(graph, "cat"):
         readers = list(node.users)
         if any(kind(graph, reader) != "relu" for reader in readers):
@@ -78,10 +78,11 @@ def early_relu(graph: fx.GraphModule) -> None:
 
 
 def shift(graph: fx.GraphModule) -> None:
-    """FactorizedReduce without strided slices: conv1x1_s2(relu(x)) and conv1x1(depthwise3x3_s2(relu(x))).
+    """Rewrite FactorizedReduce without strided slices.
 
-    The depthwise convolution has one weight of 1: the window of output (i, j) ends at (2i + 1, 2j + 1),
-    which the last corner picks, and its padding is the zeros that an odd size needs.
+    It becomes conv1x1_s2(relu(x)) and conv1x1(depthwise3x3_s2(relu(x))). The depthwise convolution has one
+    weight of 1: the window of output (i, j) ends at (2i + 1, 2j + 1), which the last corner picks, and its
+    padding is the zeros that an odd size needs.
     """
     for node in [n for n in graph.graph.nodes if n.op == "call_module"]:
         module = graph.get_submodule(str(node.target))
@@ -100,7 +101,7 @@ def shift(graph: fx.GraphModule) -> None:
 
 
 def merge_parallel(graph: fx.GraphModule) -> None:
-    """Dense convolutions of one tensor with one geometry -> one convolution of all their outputs."""
+    """Merge dense convolutions of one tensor with one geometry into one of all their outputs."""
     readers: dict[Any, list[fx.Node]] = defaultdict(list)
     for node in of_kind(graph, "conv"):
         module = conv(graph, node)
@@ -114,13 +115,13 @@ def merge_parallel(graph: fx.GraphModule) -> None:
 
 
 def stack(modules: Sequence[nn.Conv2d], groups: int) -> nn.Conv2d:
-    """One convolution of the outputs of all, of one input (groups=1) or of their inputs side by side."""
+    """Merge convolutions into one of all their outputs, on one input (groups=1) or on theirs side by side."""
     weight = torch.cat([module.weight for module in modules])
     return new_conv(weight, torch.cat([bias_of(module) for module in modules]), modules[0], groups)
 
 
 def merge_sums(graph: fx.GraphModule) -> None:
-    """W x + V y -> [W V] [x; y], for the dense convolutions of one geometry in a sum.
+    """Merge the dense convolutions of one geometry in a sum: W x + V y -> [W V] [x; y].
 
     Only where x has a multiple of BLOCK channels: others cannot be concatenated in the blocked layout.
     """
@@ -144,7 +145,7 @@ def _can_be_summed(module: nn.Conv2d) -> bool:
 
 
 def summands(graph: fx.GraphModule, node: fx.Node) -> list[fx.Node]:
-    """The terms of a sum, through sums that only this sum reads."""
+    """Return the terms of a sum, sums that only this sum reads expanded."""
     terms: list[fx.Node] = []
     for x in node.args:
         assert isinstance(x, fx.Node)
