@@ -1,7 +1,7 @@
-"""`dots-zoo train` and `dots-zoo eval`: options in, a line out.
+"""Parse and run `dots-zoo train` and `dots-zoo eval`.
 
-Options come from the command line, a YAML file (`--config`) or a preset: `presets/NAME.yaml`, a paper's
-numbers or small ones.
+Options come from the command line, a YAML file (`--config`) or a preset: `presets/NAME.yaml` holds a paper's
+hyperparameters, or small ones.
 """
 
 from collections.abc import Sequence
@@ -44,7 +44,7 @@ examples:
 
 
 def train_parser(preset_name: str | None = None) -> ArgumentParser:
-    """The options of a training; `preset_name` gives other defaults."""
+    """Return the parser of a training; `preset_name` changes the defaults."""
     parser = ArgumentParser(
         prog="dots-zoo train",
         description="Train a network and write its weights, log, curves and model card into a folder. "
@@ -75,7 +75,7 @@ def _add_model(parser: ArgumentParser, pretrained: str) -> None:
 
 @disconnecting()
 def train_main(argv: Sequence[str]) -> None:
-    """Train as `argv` says; print a line an epoch and one at the end."""
+    """Train as `argv` says; print a line an epoch and a summary at the end."""
     keep_freed_memory()
     name, words = take_preset(argv)
     options = train_parser(name).parse_args(words).as_dict()
@@ -94,7 +94,7 @@ def train_main(argv: Sequence[str]) -> None:
 
 
 def eval_parser() -> ArgumentParser:
-    """The options of an evaluation."""
+    """Return the parser of an evaluation."""
     parser = ArgumentParser(
         prog="dots-zoo eval",
         description="Print how many test images a network with its weights names.",
@@ -122,19 +122,19 @@ def eval_main(argv: Sequence[str]) -> None:
 
 
 def eval_model(reference: Reference, data: Data, batch_size: int = 100) -> Score:
-    """Score a network with its weights on the test images, normalised as those of its training.
+    """Score a network with its weights on the test images, normalised as in its training.
 
     Raises DotsZooError where it has no weights, or other classes or channels than the data.
     """
     network = create(reference, weights=True)
-    asked = data.classes, data.in_chans
-    there = network.num_classes, network.pretrained_cfg["input_size"][0]
-    if asked != there:
+    expected = data.classes, data.in_chans
+    actual = network.num_classes, network.pretrained_cfg["input_size"][0]
+    if expected != actual:
         raise DotsZooError(
-            f"eval {reference.name}: expected a network of {asked[0]} classes and {asked[1]} channels for "
-            f"{data.name}, got {there[0]} and {there[1]}"
+            f"eval {reference.name}: expected a network of {expected[0]} classes and {expected[1]} channels "
+            f"for {data.name}, got {actual[0]} and {actual[1]}"
         )
     accelerator = Accelerator()
     network.to(accelerator.device)
-    known = as_trained(data, network).to(accelerator.device)
-    return evaluate(network, known, accelerator, batch_size=batch_size, progress=True)
+    normalised = as_trained(data, network).to(accelerator.device)
+    return evaluate(network, normalised, accelerator, batch_size=batch_size, progress=True)

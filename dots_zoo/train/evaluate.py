@@ -1,4 +1,4 @@
-"""How well a network names the images of a data set."""
+"""Score a network on the images of a data set."""
 
 from dataclasses import dataclass
 
@@ -13,8 +13,13 @@ from ..data.datasets import Data
 
 @dataclass(frozen=True)
 class Score:
-    """Means over `images` images: cross-entropy, and the shares in [0, 1] that the first answer and the first
-    five answers name.
+    """The score of a network on `images` images.
+
+    Args:
+        images: number of images.
+        loss: mean cross-entropy.
+        accuracy: share in [0, 1] whose label is the network's first answer.
+        top5: share in [0, 1] whose label is among its first five answers.
     """
 
     images: int
@@ -33,13 +38,13 @@ def evaluate(
     batch_size: int = 100,
     progress: bool = False,
 ) -> Score:
-    """Evaluate on the test images, or on the training images `held_out` as a test would see them.
+    """Score a network on the test images, or on the training images `held_out` under the test transform.
 
-    With several processes each takes its share. Leaves the training flag of the model as it was.
+    Each of several processes scores its share. The training flag of the model is left as it was.
     """
     labels = data.test_labels if held_out is None else data.labels[held_out.to(data.labels.device)]
     chosen = torch.arange(len(labels))[accelerator.process_index :: accelerator.num_processes]
-    totals = torch.zeros(3, dtype=torch.float64, device=accelerator.device)  # loss, first, among five
+    totals = torch.zeros(3, dtype=torch.float64, device=accelerator.device)  # loss, hits, top-five hits
     training = model.training
     model.eval()
     for part in tqdm(chosen.split(batch_size), disable=None if progress else True, unit="batch", leave=False):
@@ -54,7 +59,7 @@ def evaluate(
 
 
 def _totals(logits: Tensor, labels: Tensor) -> Tensor:
-    """Sums over a batch: (N, classes), (N,) -> (3,)."""
+    """Sum loss, hits and top-five hits, (3,), over a batch of logits (N, classes) and labels (N,)."""
     ranked = logits.topk(min(5, logits.shape[1])).indices == labels[:, None]  # (N, 5)
     loss = F.cross_entropy(logits, labels, reduction="sum")
     return torch.stack([loss.double(), ranked[:, 0].sum().double(), ranked.sum().double()])

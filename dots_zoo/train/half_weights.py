@@ -1,4 +1,4 @@
-"""Weights small enough to come with the package: kernels as float16, what normalises as it is.
+"""Export weights small enough to ship with the package: convolutions in float16, norms and biases unchanged.
 
 python -m dots_zoo.train.half_weights runs/tiny dots_zoo/weights/dots_cifar10_tiny.safetensors
 """
@@ -16,20 +16,21 @@ from ..runtime.errors import DotsZooError
 
 
 def halved(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """float16 for the float32 tensors of two axes or more; batch norms and biases stay. Raises DotsZooError
-    where a weight is too large for float16.
+    """Convert float32 tensors of two axes or more to float16; batch norms and biases stay.
+
+    Raises DotsZooError where a weight is too large for float16.
     """
-    halves = {
+    converted = {
         name: tensor.half() if tensor.dtype == torch.float32 and tensor.dim() > 1 else tensor
         for name, tensor in weights.items()
     }
-    if infinite := [name for name, tensor in halves.items() if not tensor.isfinite().all()]:
+    if infinite := [name for name, tensor in converted.items() if not tensor.isfinite().all()]:
         raise DotsZooError(f"{infinite[0]}: expected weights up to 65504, which float16 holds; keep float32")
-    return halves
+    return converted
 
 
 def ship(run: Path, target: Path) -> Path:
-    """Write the weights of a training halved. Raises DotsZooError where they cannot be read or written."""
+    """Write a training's weights in float16. Raises DotsZooError where they cannot be read or written."""
     check_output(target)
     source = run / "model.safetensors"
     try:

@@ -1,9 +1,9 @@
-"""Retraining a genotype from scratch: the loop.
+"""Retrain a genotype from scratch: the training loop.
 
 Source: DARTS (ICLR 2019), Sec. 3.2 and DOTS (CVPR 2021), Sec. 5.1: SGD with momentum, cosine to zero,
 gradient clipping, drop path that reaches its rate linearly over the epochs, an auxiliary loss. It is
 deterministic: order, augmentation and every other draw of a step depend on the seed, the epoch, the step and
-the process alone, so a training that goes on from a checkpoint ends with the same bits as one that was never
+the process alone, so a training that resumes from a checkpoint ends with the same bits as one that was never
 stopped (same machine, same number of threads and processes).
 """
 
@@ -41,23 +41,28 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where a training is kept, how often, and what it has to share to go on from there.
+    """The checkpoint folder of a training, and when to write to it.
 
-    stop: whether the process has been told to end; it does so behind the step, once that is kept.
+    Args:
+        folder: folder of the checkpoints.
+        seconds: time between two of them; 0: after every step.
+        identity: what a training must share with a checkpoint to resume from it.
+        stop: function that returns True once the process has received SIGTERM; the training then ends after
+            its step, once that is saved.
     """
 
     folder: Path
-    seconds: float = 300.0  # between two of them; 0: after every step
+    seconds: float = 300.0
     identity: Mapping[str, Any] = field(default_factory=dict)
     stop: Callable[[], bool] = lambda: False
 
 
 @dataclass(frozen=True)
 class _Run:
-    """What stays the same over a training."""
+    """The constants of a training."""
 
     network: CellNet
-    wrapped: torch.nn.Module  # by Accelerate, for several processes
+    wrapped: torch.nn.Module  # the network, wrapped by Accelerate for several processes
     data: Data
     recipe: Recipe
     accelerator: Accelerator
@@ -81,11 +86,15 @@ def fit(
     on_epoch: Callable[[list[Row]], None] = lambda history: None,
     progress: bool = True,
 ) -> State:
-    """Train a network in place; the state it ends in holds the history, a row an epoch, and what to keep.
+    """Train a network in place; return the final state, whose history has one row an epoch.
 
-    It goes on from `checkpoint` where there is one. on_epoch gets the history after every epoch. Raises
-    DotsZooError where the images do not fill a batch, the checkpoint is another training's, or the loss is
-    not finite; SystemExit with 143 where it is told to stop, once the step is kept.
+    Args:
+        checkpoint: resume from it where there is one, and write to it.
+        on_epoch: called with the history after every epoch.
+        progress: show a progress bar on a terminal.
+
+    Raises DotsZooError where the images do not fill a batch, the checkpoint is another training's, or the
+    loss is not finite; SystemExit with 143 after SIGTERM, once the step is saved.
     """
     accelerator = accelerator or Accelerator(mixed_precision=recipe.precision)
     processes = processes_of(accelerator)
@@ -113,7 +122,7 @@ def fit(
 
 
 def training_part(data: Data, recipe: Recipe, processes: int = 1) -> Tensor:
-    """Indices of the images that are trained on: all but the last `validation` ones.
+    """Return the indices of the images that are trained on: all but the last `validation` ones.
 
     Raises DotsZooError where they do not fill a batch, where the batch cannot be shared among the processes,
     or where a class is missing on either side.
@@ -139,13 +148,13 @@ def training_part(data: Data, recipe: Recipe, processes: int = 1) -> Tensor:
 
 
 def held_out(data: Data, recipe: Recipe) -> Tensor | None:
-    """Indices of the training images that are evaluated, None where the test images are."""
+    """Return the indices of the training images that are evaluated, None where the test images are."""
     count = len(data.labels)
     return torch.arange(count - recipe.validation, count) if recipe.validation else None
 
 
 def _hidden(progress: bool) -> bool | None:
-    """tqdm's `disable`: None shows the bar on a terminal only."""
+    """Return tqdm's `disable`; None shows the bar on a terminal only."""
     return None if progress else True
 
 
@@ -154,7 +163,7 @@ def _identity(checkpoint: Checkpoint, recipe: Recipe) -> dict[str, Any]:
 
 
 def _train_epoch(run: _Run, state: State) -> None:
-    """From the state's step to the end of its epoch. Reads nothing back from the device."""
+    """Train from the state's step to the end of its epoch, without a device sync."""
     run.network.train()
     run.network.set_drop_path(drop_path_rate(run.recipe, state.epoch))
     began = kept = time.perf_counter()
@@ -183,7 +192,7 @@ def _train_epoch(run: _Run, state: State) -> None:
 
 
 def _batches(run: _Run, epoch: int, first: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """This process's images and labels of every step of an epoch, from step `first` on."""
+    """Yield this process's images and labels of every step of an epoch, from step `first` on."""
     recipe, rank, world = run.recipe, run.accelerator.process_index, run.accelerator.num_processes
     order = shuffled(run.part, run.steps * recipe.batch_size, generator(recipe.seed, "order", epoch))
     for step, chosen in enumerate(order.view(run.steps, world, -1)):
@@ -195,7 +204,7 @@ def _batches(run: _Run, epoch: int, first: int) -> Iterator[tuple[Tensor, Tensor
 
 
 def ahead(items: Iterable[T]) -> Iterator[T]:
-    """The same items; the next one is made while one is used."""
+    """Yield the same items, the next one prefetched on a thread."""
     left = iter(items)
     with ThreadPoolExecutor(1) as pool:
         coming = pool.submit(next, left, None)
@@ -205,11 +214,11 @@ def ahead(items: Iterable[T]) -> Iterator[T]:
 
 
 def _step(run: _Run, state: State, images: Tensor, labels: Tensor) -> Tensor:
-    """One step of SGD; returns (loss, hits, images), sums over the batch, (3,)."""
+    """Take one step of SGD; return (loss, hits, images), sums over the batch, (3,)."""
     recipe, targets = run.recipe, labels
     mixes = [
-        kind(alpha=strength, num_classes=run.data.classes)
-        for kind, strength in ((v2.MixUp, recipe.mixup), (v2.CutMix, recipe.cutmix))
+        mix(alpha=strength, num_classes=run.data.classes)
+        for mix, strength in ((v2.MixUp, recipe.mixup), (v2.CutMix, recipe.cutmix))
         if strength
     ]
     if mixes:
@@ -228,7 +237,7 @@ def _step(run: _Run, state: State, images: Tensor, labels: Tensor) -> Tensor:
 
 
 def loss_of(model: torch.nn.Module, images: Tensor, targets: Tensor, recipe: Recipe) -> tuple[Tensor, Tensor]:
-    """(cross-entropy, with the auxiliary head's where there is one; logits (N, classes)).
+    """Return (cross-entropy, logits (N, classes)); the loss includes the auxiliary head's where there is one.
 
     targets: labels (N,) or the shares of the classes (N, classes).
     """
@@ -243,7 +252,7 @@ def loss_of(model: torch.nn.Module, images: Tensor, targets: Tensor, recipe: Rec
 
 
 def _row(run: _Run, state: State) -> Row:
-    """The figures of the epoch that ends. Raises DotsZooError where the loss was not finite."""
+    """Return the metrics of the epoch that ends. Raises DotsZooError where the loss was not finite."""
     recipe, epoch = run.recipe, state.epoch
     loss, hits, count = state.totals.tolist()
     if not math.isfinite(loss):
@@ -257,7 +266,7 @@ def _row(run: _Run, state: State) -> Row:
     }
     every = recipe.evaluate_every
     if epoch + 1 == recipe.epochs or (every and (epoch + 1) % every == 0):
-        for buffer in state.kept.buffers():  # each process has moved its own statistics on by a step
+        for buffer in state.kept.buffers():  # each process has updated its own statistics
             buffer.copy_(broadcast(buffer))
         score = evaluate(state.kept, run.data, run.accelerator, held_out=held_out(run.data, recipe))
         row |= {f"held_{name}": value for name, value in asdict(score).items()}
@@ -265,7 +274,7 @@ def _row(run: _Run, state: State) -> Row:
 
 
 def _keep(run: _Run, state: State) -> None:
-    """Write where it stands. Raises SystemExit where a process has been told to end."""
+    """Save the state. Raises SystemExit where a process has received SIGTERM."""
     if run.checkpoint is None:
         return
     if not math.isfinite(state.totals[0]):

@@ -1,4 +1,4 @@
-"""The network of a training, and what timm has to know to build it again."""
+"""Build the network of a training, and record what timm needs to build it again."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -17,7 +17,7 @@ QUICK = 32  # pixels: from here on the faster batch norm is faster; below, its c
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """Which network.
+    """Options that choose the network.
 
     Args:
         macro: macro-architecture of a genotype; if not given that of its space for images of the size.
@@ -36,7 +36,7 @@ class ModelOptions:
 class Built:
     """A network and how timm builds it: create_model(reference.architecture, **arguments).
 
-    weights: beginning of the SHA-256 of those that the training begins with, None where they are drawn.
+    weights: beginning of the SHA-256 of the pretrained weights, None where the initial values are drawn.
     """
 
     network: CellNet
@@ -46,7 +46,7 @@ class Built:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What is trained, by content: an entry for every edge of its cells, wherever they were read."""
+        """Return the identity of the network by content: architecture, every edge of its cells, weights."""
         cells = self.network.genotype.cells
         return {
             "architecture": self.reference.architecture,
@@ -63,7 +63,7 @@ class Built:
 
 
 def referred(model: str, options: ModelOptions, size: int | None) -> Reference:
-    """Return what `model` stands for where the images have `size` pixels a side (reference.py).
+    """Resolve `model` for images of `size` pixels a side (reference.py).
 
     Raises DotsZooError where it is no network of cells.
     """
@@ -75,9 +75,9 @@ def referred(model: str, options: ModelOptions, size: int | None) -> Reference:
 
 
 def fitting(data: DataOptions, model: str, options: ModelOptions) -> DataOptions:
-    """Return the options with the image size of the network, where they give none.
+    """Return the data options with the image size of the network, where they give none.
 
-    A training brings its size to every data set, another network to images that have none of their own.
+    A training brings its size to every data set, another network only to images that have none of their own.
     """
     reference = referred(model, options, data.image_size)
     if data.image_size is not None or (reference.folder is None and data.data != "image_folder"):
@@ -86,9 +86,10 @@ def fitting(data: DataOptions, model: str, options: ModelOptions) -> DataOptions
 
 
 def build(model: str, options: ModelOptions, data: Data, recipe: Recipe) -> Built:
-    """Return the network to train on `data`; its initial values depend on the recipe's seed alone.
+    """Build the network to train on `data`; its initial values depend on the recipe's seed alone.
 
-    Raises DotsZooError where it is not one of ours, and where it has no weights but they are asked for.
+    Raises DotsZooError where it is not one of ours, and where pretrained weights are requested and it has
+    none.
     """
     reference = referred(model, options, data.size)
     classes = {"num_classes": data.classes, "in_chans": data.in_chans}
@@ -101,14 +102,14 @@ def build(model: str, options: ModelOptions, data: Data, recipe: Recipe) -> Buil
             network.pretrained_cfg = body.pretrained_cfg
             weights = weights_sha256(body)[:16]
     if recipe.precision == "no" and not torch.cuda.is_available() and data.size >= QUICK:
-        from ..kernels import replace_with_fast_layers  # of a CPU alone
+        from ..kernels import replace_with_fast_layers  # for a CPU alone
 
         replace_with_fast_layers(network)
     return Built(network, reference, {**reference.arguments, **classes}, weights)
 
 
 def as_trained(data: Data, network: Any) -> Data:
-    """The data normalised by what a pretrained network was trained with."""
+    """Return the data normalised by the mean and std of a pretrained network."""
     mean, std = network.pretrained_cfg["mean"], network.pretrained_cfg["std"]
     if len(mean) != data.in_chans:
         return data

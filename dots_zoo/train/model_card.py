@@ -1,4 +1,4 @@
-"""The model card of a training, rendered from what its run.json holds."""
+"""Render the model card of a training from its run.json."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -39,7 +39,7 @@ CURVES = """
 
 
 def card(run: Mapping[str, Any], curves: Path | None) -> str:
-    """Return the card as Markdown, with the head that model hubs read; curves: a picture beside it."""
+    """Return the card as Markdown, with the header that model hubs read; curves: a picture beside it."""
     score, machine = run["score"], run["machine"]
     text = CARD.format(
         **{

@@ -1,4 +1,4 @@
-"""The course of a training as a picture, drawn from `metrics.jsonl` alone."""
+"""Plot the curves of a training from `metrics.jsonl` alone."""
 
 import io
 import json
@@ -9,7 +9,7 @@ from matplotlib.ticker import MaxNLocator
 
 from ..runtime.atomic_write import write_file
 
-PANELS = (  # title, (column of metrics.jsonl, what it is) of every line
+PANELS = (  # title, (column of metrics.jsonl, label) of every curve
     ("loss", (("loss", "training"), ("held_loss", "held out"))),
     ("accuracy", (("accuracy", "training"), ("held_accuracy", "held out"))),
     ("learning rate", (("learning_rate", "at the end of an epoch"),)),
@@ -17,7 +17,7 @@ PANELS = (  # title, (column of metrics.jsonl, what it is) of every line
 
 
 def plot_curves(metrics: Path, path: Path) -> Path:
-    """Loss, accuracy and learning rate over the epochs. The training loss has its auxiliary part."""
+    """Plot loss (the training loss with its auxiliary part), accuracy and learning rate by epoch."""
     rows = [json.loads(text) for text in metrics.read_text("utf-8").splitlines()]
     figure = Figure(figsize=(12, 3.4), layout="constrained")
     for panel, (title, curves) in zip(figure.subplots(1, len(PANELS)), PANELS, strict=True):

@@ -1,4 +1,4 @@
-"""How a network is trained from scratch: the numbers, and what depends on the step alone.
+"""Define the hyperparameters of a training, and the schedules that depend on the step alone.
 
 Source: DARTS (ICLR 2019), Sec. 3.2 and A.2; DOTS (CVPR 2021), Sec. 5.1. The presets in `presets/` are the
 papers' settings; the defaults here are those of CIFAR-10.
@@ -14,7 +14,7 @@ from ..runtime.errors import DotsZooError
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """The numbers of a training; every field is also an option and a YAML key.
+    """The hyperparameters of a training; every field is also an option and a YAML key.
 
     Args:
         epochs: passes over the training images.
@@ -99,7 +99,7 @@ class Recipe:
 
 
 def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
-    """Of a step of the whole training: linear from zero, then a cosine to zero. `steps`: in an epoch."""
+    """Return the learning rate of a step: linear from zero, then a cosine to zero; `steps`: in an epoch."""
     total, warm = recipe.epochs * steps, round(recipe.warm_up_epochs * steps)
     if step < warm:
         return recipe.learning_rate * (step + 1) / warm
@@ -107,15 +107,15 @@ def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
 
 
 def drop_path_rate(recipe: Recipe, epoch: int) -> float:
-    """Of an epoch: linear from zero to its rate in the last one."""
+    """Return the drop-path rate of an epoch: linear from zero to its rate in the last one."""
     return recipe.drop_path_rate * epoch / max(1, recipe.epochs - 1)
 
 
 def image_side(recipe: Recipe, epoch: int, full: int) -> int:
-    """Side of the training images of an epoch, in pixels: linear from first_size to `full`, by fours.
+    """Return the side of an epoch's training images in pixels: from first_size to `full`, by fours.
 
-    Small images first (progressive learning, EfficientNetV2, ICML 2021, Sec. 4): such an epoch costs less, as
-    it has fewer pixels. At the end the network sees what it will be used on.
+    Small images first (progressive learning, EfficientNetV2, ICML 2021, Sec. 4): an epoch of few pixels costs
+    less, and at the end the network sees the size that it will be used on.
     """
     if epoch >= recipe.growing_epochs:
         return full

@@ -1,9 +1,9 @@
-"""A training as a folder that timm loads: `timm.create_model('local-dir:FOLDER', pretrained=True)`.
+"""Write a training as a folder that timm loads: `timm.create_model('local-dir:FOLDER', pretrained=True)`.
 
 The folder holds `model.safetensors`, `config.json` (what timm reads), `README.md` (a model card),
 `config.yaml` (a training with `--config` of it is the same training), `metrics.jsonl` (a line an epoch),
-`curves.png`, `tensorboard/`, `run.json`, and `checkpoint/`, from which the training goes on. Every
-file but those of TensorBoard is whole or absent.
+`curves.png`, `tensorboard/`, `run.json`, and `checkpoint/`, from which the training resumes. Every file but
+those of TensorBoard is whole or absent.
 """
 
 import json
@@ -35,7 +35,7 @@ from .plots import plot_curves
 from .recipe import Recipe
 from .state import Row, State
 
-WHERE = ("data_root", "download", "threads")  # options of the data that do not change what is learnt
+WHERE = ("data_root", "download", "threads")  # data options that do not change the result
 
 
 def train(
@@ -49,27 +49,27 @@ def train(
     checkpoint_seconds: float = 300.0,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Train `model` on `data`, write the run into `out`, return what run.json holds.
+    """Train `model` on `data`, write the run into `out`, return the contents of run.json.
 
-    resume: go on from the checkpoint in `out`, or begin where there is none. Raises DotsZooError where `out`
+    resume: resume from the checkpoint in `out`, or begin where there is none. Raises DotsZooError where `out`
     holds something and resume is not set, or something else than a training, where the checkpoint is of
     another cell, other weights, images or options, and where the input cannot be used; SystemExit with 143
-    after SIGTERM, once the step is kept.
+    after SIGTERM, once the step is saved.
     """
     accelerator = Accelerator(mixed_precision=recipe.precision)
     processes = processes_of(accelerator)
     training_part(data, recipe, processes.count)  # refused before a folder is made
-    made = build(model, options, data, recipe)
+    built = build(model, options, data, recipe)
     if options.pretrained:
-        data = as_trained(data, made.network)
-    settings = _plain({"model": _kept(model, made), **data.options, **asdict(options), **asdict(recipe)})
-    identity = _plain({"network": made.identity, "data": _content(data)})
+        data = as_trained(data, built.network)
+    settings = _plain({"model": _kept(model, built), **data.options, **asdict(options), **asdict(recipe)})
+    identity = _plain({"network": built.identity, "data": _content(data)})
     if not processes.agree(json.dumps([settings, identity], sort_keys=True)):
         processes.end("training: expected the same options and files in all processes")
     processes.first_does(partial(_begin, out, resume, settings))
     with noted() as stop:
         state = fit(
-            made.network,
+            built.network,
             data,
             recipe,
             accelerator=accelerator,
@@ -77,18 +77,18 @@ def train(
             on_epoch=_log_to(out, recipe.epochs) if processes.first else lambda history: None,
             progress=progress,
         )
-    return _finish(out, made, data, recipe, state, settings) if processes.first else {}
+    return _finish(out, built, data, recipe, state, settings) if processes.first else {}
 
 
 def _kept(model: str, made: Built) -> str:
-    """Return the name of a network for config.yaml: the genotype itself where it was read from a file."""
+    """Return the network's name for config.yaml: the genotype as JSON where it was read from a file."""
     if not made.reference.cell or model in bundled_names():
         return model
     return json.dumps(json.loads(made.reference.arguments["genotype"]))
 
 
 def _content(data: Data) -> dict[str, Any]:
-    """Return the options of the data without where it lies and how it is read, and what it holds."""
+    """Return the identity of the data by content: its options without those of WHERE, and its fingerprint."""
     kept = {name: value for name, value in data.options.items() if name not in WHERE}
     return {**kept, "images": data.fingerprint[:16]}
 
@@ -96,13 +96,14 @@ def _content(data: Data) -> dict[str, Any]:
 def _begin(out: Path, resume: bool, settings: Mapping[str, Any]) -> None:
     check_run_folder(out, "train", resume=resume)
     make_folder(out)
-    if not (out / "checkpoint").is_dir():  # else it has to be the same training's
+    if not (out / "checkpoint").is_dir():  # else fit() checks that it is this training's
         header = "# dots-zoo train --config config.yaml --out FOLDER\n"
         write_file(out / "config.yaml", (header + yaml.safe_dump(settings, sort_keys=False)).encode())
 
 
 def _log_to(out: Path, epochs: int) -> Callable[[list[Row]], None]:
-    board = cache(partial(SummaryWriter, str(out / "tensorboard")))  # a training that is refused writes none
+    # Created on the first epoch, so never by a training that is refused.
+    board = cache(partial(SummaryWriter, str(out / "tensorboard")))
 
     def on_epoch(history: list[Row]) -> None:
         _write_metrics(out, history)
@@ -115,7 +116,7 @@ def _log_to(out: Path, epochs: int) -> Callable[[list[Row]], None]:
 
 
 def line(row: Row, epochs: int) -> str:
-    """An epoch in one line."""
+    """Format the metrics of an epoch as one line."""
     percent = 100 * row["accuracy"]
     text = f"epoch {row['epoch'] + 1:.0f} of {epochs}: loss {row['loss']:.4f}, accuracy {percent:.2f} %"
     if "held_accuracy" in row:
@@ -124,7 +125,7 @@ def line(row: Row, epochs: int) -> str:
 
 
 def summary(run: Mapping[str, Any], out: Path) -> str:
-    """The whole training in one line."""
+    """Format the result of a training as one line."""
     score = run["score"]
     return (
         f"{run['model']}: {100 * score['accuracy']:.2f} % of {score['images']} {run['evaluated']} images of "
@@ -145,7 +146,7 @@ def _write_metrics(out: Path, history: Sequence[Row]) -> None:
 def _finish(
     out: Path, made: Built, data: Data, recipe: Recipe, state: State, settings: Mapping[str, Any]
 ) -> dict[str, Any]:
-    _write_metrics(out, state.history)  # again: a training that was killed here has no new epoch to log
+    _write_metrics(out, state.history)  # again, in case a run was killed before its last row was written
     weights = {k: v.contiguous() for k, v in state.kept.state_dict().items() if not k.startswith("aux_head.")}
     write_file(out / "model.safetensors", save(weights, {"format": "pt"}))
     write_file(out / "config.json", json.dumps(_timm_config(made, data), indent=2).encode())
@@ -175,7 +176,7 @@ def _finish(
 
 
 def _timm_config(made: Built, data: Data) -> dict[str, Any]:
-    """config.json as timm writes it for the Hub and reads it from a folder."""
+    """Return config.json as timm writes it for the Hub and reads it from a folder."""
     cfg: Any = made.network.pretrained_cfg
     return {
         "architecture": made.reference.architecture,

@@ -1,6 +1,6 @@
-"""Where a training stands, in a file (runtime/checkpoint_files.py) and back.
+"""Save the state of a training to a checkpoint (runtime/checkpoint_files.py) and load it back.
 
-Draws depend on the seed, the epoch and the step alone (runtime/seeding.py), so no random state is kept.
+Draws depend on the seed, the epoch and the step alone (runtime/seeding.py), so no random state is saved.
 """
 
 from collections.abc import Mapping
@@ -17,12 +17,12 @@ from ..runtime.distributed import ALONE, Processes
 from ..runtime.errors import DotsZooError
 from .recipe import Recipe
 
-Row = dict[str, float]  # of metrics.jsonl: the figures of an epoch
+Row = dict[str, float]  # a row of metrics.jsonl: the metrics of an epoch
 
 
 @dataclass
 class State:
-    """A network in training: its next step is `step` of `epoch`."""
+    """The state of a network in training; its next step is `step` of `epoch`."""
 
     model: nn.Module
     optimiser: torch.optim.SGD
@@ -30,17 +30,17 @@ class State:
     totals: Tensor  # (3,): loss, hits, images so far in this epoch
     epoch: int = 0
     step: int = 0
-    seconds: float = 0.0  # of training, in this epoch, those of runs before included
+    seconds: float = 0.0  # training time in this epoch, over all runs
     history: list[Row] = field(default_factory=list)
 
     @property
     def kept(self) -> nn.Module:
-        """The network that is evaluated and kept."""
+        """Return the network that is evaluated and saved: the moving average where there is one."""
         return self.model if self.ema is None else self.ema.module
 
 
 def fresh_state(model: nn.Module, recipe: Recipe) -> State:
-    """Before the first step."""
+    """Return the state before the first step."""
     optimiser = torch.optim.SGD(
         model.parameters(),
         recipe.learning_rate,
@@ -53,8 +53,9 @@ def fresh_state(model: nn.Module, recipe: Recipe) -> State:
 
 
 def keep(state: State, folder: Path, identity: Mapping[str, Any], processes: int = 1) -> None:
-    """Write a checkpoint, whole or not at all. identity and processes: what a training has to share to go on
-    from it.
+    """Write a checkpoint atomically.
+
+    identity and processes: what a training must share with the checkpoint to resume from it.
     """
     facts = {
         "processes": processes,
@@ -67,9 +68,9 @@ def keep(state: State, folder: Path, identity: Mapping[str, Any], processes: int
 
 
 def go_on(state: State, folder: Path, identity: Mapping[str, Any], processes: Processes = ALONE) -> None:
-    """Set a fresh state to the last checkpoint's, where there is one; damaged files are told of.
+    """Load the last checkpoint into a fresh state, where there is one; warn about damaged files.
 
-    Raises DotsZooError where it is of another training, and where all are damaged.
+    Raises DotsZooError where the checkpoint is of another training, and where all are damaged.
     """
     saved = load_state(folder, identity)
     if not processes.agree(saved.path.name if saved else ""):
@@ -79,7 +80,7 @@ def go_on(state: State, folder: Path, identity: Mapping[str, Any], processes: Pr
     processes.refuse_another_number(saved.path, saved.facts)
     for sentence in saved.damaged if processes.first else ():
         print(f"{sentence}; going on from {saved.path}")
-    for parameter in state.model.parameters():  # SGD makes its buffers in its first step
+    for parameter in state.model.parameters():  # SGD creates its buffers in its first step
         if state.optimiser.defaults["momentum"]:
             state.optimiser.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     own = _tensors(state)
@@ -95,12 +96,12 @@ def go_on(state: State, folder: Path, identity: Mapping[str, Any], processes: Pr
 
 
 def _tensors(state: State) -> dict[str, Tensor]:
-    """Every tensor of a state, those themselves, by their names in a checkpoint."""
-    found = {"totals": state.totals}
-    found |= {f"model.{name}": tensor for name, tensor in state.model.state_dict().items()}
+    """Return every tensor of a state, not a copy, by its name in a checkpoint."""
+    tensors = {"totals": state.totals}
+    tensors |= {f"model.{name}": tensor for name, tensor in state.model.state_dict().items()}
     if state.ema is not None:
-        found |= {f"ema.{name}": tensor for name, tensor in state.ema.module.state_dict().items()}
+        tensors |= {f"ema.{name}": tensor for name, tensor in state.ema.module.state_dict().items()}
     for name, parameter in state.model.named_parameters():
         if (buffer := state.optimiser.state[parameter].get("momentum_buffer")) is not None:
-            found[f"momentum.{name}"] = buffer
-    return found
+            tensors[f"momentum.{name}"] = buffer
+    return tensors
