@@ -1,8 +1,9 @@
-"""What every command rests on: errors, files, processes, seeds, and configuration as command-line options.
+"""Provide what every command needs: errors, files, processes, seeds, configuration as command-line options.
 
 `errors` (one sentence and an exit code), `atomic_write` (a file is whole or absent), `checkpoint_files`
 (numbered states in a folder), `seeding` (a generator for every draw), `sigterm` (end after the step),
-`distributed` (several processes), `to_device` (copies that do not wait), `config_cli` (dataclasses as
-options), `environment` (versions)."""
+`distributed` (several processes), `to_device` (copies without a sync), `config_cli` (dataclasses as options),
+`environment` (versions).
+"""
 
 from .errors import DotsZooError as DotsZooError

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Write files atomically: whole or not at all."""
 
 import contextlib
 import os
@@ -21,9 +21,9 @@ IRREGULAR = {
 def write_file(path: str | os.PathLike[str], data: bytes) -> Path:
     """Write `data` to a temporary file beside `path` and rename it, so that no reader meets half a file.
 
-    A symbolic link stays: the file that it leads to is written. Raises DotsZooError, and leaves what was at
-    `path`, where the folder is missing or may not be written, and where `path` is a device, a pipe, a socket
-    or a folder.
+    A symbolic link stays, and the file that it leads to is written. Raises DotsZooError, and leaves what was
+    at `path`, where the folder is missing or may not be written, and where `path` is a device, a pipe, a
+    socket or a folder.
     """
     path = Path(path)
     [written] = write_files(path.parent, {path.name: data})
@@ -31,7 +31,7 @@ def write_file(path: str | os.PathLike[str], data: bytes) -> Path:
 
 
 def write_files(folder: Path, contents: Mapping[str, bytes]) -> list[Path]:
-    """Several files into one folder as `write_file` does: all, or none where one finds no space."""
+    """Write several files into one folder as `write_file` does: all of them, or none where space runs out."""
     plan = [(folder / name, follow_links(folder / name), data) for name, data in contents.items()]
     temporaries = [target.with_name(f".{secrets.token_hex(8)}.tmp") for _, target, _ in plan]
     at = folder
@@ -52,7 +52,7 @@ def write_files(folder: Path, contents: Mapping[str, bytes]) -> list[Path]:
 
 
 def follow_links(path: Path) -> Path:
-    """Return the regular or absent file that `path` leads to, all symbolic links followed.
+    """Follow all symbolic links of `path` to a regular or absent file.
 
     Raises DotsZooError for anything else: to rename a file over a device would remove the device.
     """
@@ -71,9 +71,9 @@ def follow_links(path: Path) -> Path:
 
 
 def check_output(path: Path) -> None:
-    """Refuse an output that `write_file` could not write, before the work and not after it.
+    """Raise DotsZooError for an output that `write_file` could not write, before the work and not after it.
 
-    Raises DotsZooError where `path` is no regular file, or its folder is missing or may not be written.
+    The path must be a regular file or absent, in a folder that exists and may be written.
     """
     if not os.access(follow_links(path).parent, os.W_OK):
         raise DotsZooError(f"{path}: cannot be written: give a file in an existing, writable folder")

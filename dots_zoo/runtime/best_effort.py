@@ -1,4 +1,4 @@
-"""What a result can do without, such as its pictures: a failure there is a warning."""
+"""Attempt what a result can do without, such as its pictures; a failure is a warning."""
 
 import logging
 from collections.abc import Callable
@@ -10,7 +10,7 @@ _log = logging.getLogger(__name__)
 
 
 def attempt(what: str, action: Callable[[], T]) -> T | None:
-    """Return what `action` returns; where it raises, warn that `what` is left out, and return None."""
+    """Return the result of `action`; where it raises, warn that `what` is left out and return None."""
     try:
         return action()
     except Exception as error:  # matplotlib, git and a full disk have no common base

@@ -1,7 +1,7 @@
-"""Options from dataclasses, YAML files and presets: what the commands that train and search share.
+"""Build command lines from dataclasses, YAML files and presets, for training and search alike.
 
-A preset is a YAML file beside the package: the numbers of a paper, or small ones. They are the defaults of
-the parser that reads all other options, so the help and `--print_config` show them.
+A preset is a YAML file beside the package that holds a paper's hyperparameters, or small ones. They become
+the defaults of the parser of all other options, so that the help and `--print_config` show them.
 """
 
 import argparse
@@ -19,42 +19,42 @@ T = TypeVar("T")
 
 
 class Verbatim(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """jsonargparse's help with the examples' line breaks."""
+    """jsonargparse's help formatter, with the line breaks of the examples kept."""
 
 
 def preset_names(folder: Path) -> tuple[str, ...]:
-    """The presets of a folder."""
+    """Return the names of the presets in a folder."""
     return tuple(sorted(path.stem for path in folder.glob("*.yaml")))
 
 
 def preset(folder: Path, name: str) -> dict[str, Any]:
-    """What a preset says. Raises DotsZooError where there is none of that name."""
+    """Return the values of a preset. Raises DotsZooError where there is none of that name."""
     names = preset_names(folder)
     if name not in names:
         raise DotsZooError(f"preset: expected one of {', '.join(names)}, got {name!r}")
-    found: dict[str, Any] = yaml.safe_load((folder / f"{name}.yaml").read_text("utf-8"))
-    return found
+    values: dict[str, Any] = yaml.safe_load((folder / f"{name}.yaml").read_text("utf-8"))
+    return values
 
 
 def take_preset(argv: Sequence[str] | None) -> tuple[str | None, list[str]]:
-    """The name behind --preset, and the words without it."""
+    """Return the value of --preset, and the arguments without it."""
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--preset")
-    known, words = first.parse_known_args(argv)
-    return known.preset, words
+    options, words = first.parse_known_args(argv)
+    return options.preset, words
 
 
 def dotted(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested tables as one, with dots in the names."""
-    found: dict[str, Any] = {}
+    """Flatten nested tables into one, with dots in the names."""
+    flat: dict[str, Any] = {}
     for key, value in table.items():
         name = f"{prefix}{key}"
-        found |= dotted(value, f"{name}.") if isinstance(value, dict) else {name: value}
-    return found
+        flat |= dotted(value, f"{name}.") if isinstance(value, dict) else {name: value}
+    return flat
 
 
 def build(kind: type[T], values: Mapping[str, Any]) -> T:
-    """The dataclass `kind`, and the dataclasses among its fields, from parsed options."""
+    """Build the dataclass `kind`, and the dataclasses among its fields, from parsed options."""
     types = get_type_hints(kind)
     chosen = {
         field.name: build(types[field.name], values[field.name])
@@ -66,5 +66,5 @@ def build(kind: type[T], values: Mapping[str, Any]) -> T:
 
 
 def _frozen(value: Any) -> Any:
-    """Lists, as YAML has them, as tuples."""
+    """Convert lists, as YAML has them, to tuples."""
     return tuple(_frozen(part) for part in value) if isinstance(value, list) else value

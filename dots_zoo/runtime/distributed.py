@@ -1,15 +1,14 @@
-"""Several processes that train one network: what they average, what they agree about, and which one writes.
+"""Train one network in several processes: what they average, what they agree on, and which one writes.
 
 `accelerate launch --multi_gpu` or torchrun starts them, and Accelerate connects them: gloo on CPUs, nccl on
-GPUs. Each takes its
-share of every batch, and normalises by the statistics of that share. Gradients, figures and running
-statistics are averaged in one message, so that behind every step all processes hold the same numbers, and
-what the first one writes is where all of them stand.
+GPUs. Each takes its share of every batch, and normalises by the statistics of that share. Gradients, metrics
+and running statistics are averaged in one message, so that after every step all processes hold the same
+numbers, and the state that the first one writes is that of all.
 
-A search does not use DistributedDataParallel, which retraining does. It expects one backward pass a step
-through one module that uses all of its weights; here a step computes gradients of the weights or of the
-logits alone, of the operations that were drawn, or four times in the second order, and the logits are no
-module's.
+Retraining uses DistributedDataParallel, a search does not. That expects one backward pass a step through one
+module that uses all of its weights; a search step computes gradients of the weights or of the architecture
+logits alone, of the sampled operations only, or four times in the second order, and the logits belong to no
+module.
 """
 
 import hashlib
@@ -26,15 +25,15 @@ from torch import Tensor
 
 from .errors import DotsZooError
 
-if TYPE_CHECKING:  # det and seg run without it
+if TYPE_CHECKING:  # the commands det and seg run without it
     from accelerate import Accelerator  # type: ignore[import-untyped]
 
 
 @dataclass(frozen=True)
 class Processes:
-    """The `count` processes of a run, of which this is number `rank`; where there is one, nothing is sent.
+    """This process among the `count` processes of a run; with one, nothing is communicated.
 
-    group: by which what lies on the CPU is sent; None is the one that Accelerate has made.
+    group: process group for tensors on the CPU; None: Accelerate's own.
     """
 
     rank: int = 0
@@ -43,15 +42,15 @@ class Processes:
 
     @property
     def first(self) -> bool:
-        """Whether this one writes and prints."""
+        """Return True for the process that writes and prints."""
         return self.rank == 0
 
     def own(self, purpose: str) -> str:
-        """A draw that every process makes for itself; the first one draws as a process alone would."""
+        """Return the purpose of a draw per process; the first one draws as a single process would."""
         return purpose if self.first else f"{purpose}, process {self.rank}"
 
     def averaged(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """The means over the processes, in one message; alone, the tensors themselves."""
+        """Average tensors over the processes in one message; with one process, return them unchanged."""
         if self.count == 1:
             return list(tensors)
         flat = torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
@@ -60,31 +59,31 @@ class Processes:
         return [part.view(t.shape).to(t.dtype) for part, t in zip(parts, tensors, strict=True)]
 
     def summed(self, tensor: Tensor) -> Tensor:
-        """The sum over the processes."""
+        """Sum a tensor over the processes."""
         if self.count > 1:
             tensor = tensor.clone()
             dist.all_reduce(tensor)
         return tensor
 
     def any(self, flag: bool) -> bool:
-        """Whether it is so in any of them; the device is not waited for."""
+        """Return the logical OR of `flag` over all processes, without a device sync."""
         if self.count == 1:
             return flag
-        told = torch.tensor(int(flag))
-        dist.all_reduce(told, dist.ReduceOp.MAX, self.group)
-        return bool(told)
+        flags = torch.tensor(int(flag))
+        dist.all_reduce(flags, dist.ReduceOp.MAX, self.group)
+        return bool(flags)
 
     def agree(self, text: str) -> bool:
-        """Whether all were given the same text."""
+        """Return True if all processes were given the same text."""
         if self.count == 1:
             return True
-        own = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
-        told = torch.tensor(own)
-        dist.broadcast(told, 0, self.group)
-        return not self.any(int(told) != own)
+        own_hash = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
+        first_hash = torch.tensor(own_hash)
+        dist.broadcast(first_hash, 0, self.group)
+        return not self.any(int(first_hash) != own_hash)
 
     def first_does(self, action: Callable[[], object]) -> None:
-        """Waits until the first has done it; where it cannot, all end, and the first says why."""
+        """Run `action` in the first process while the others wait; if it fails, end all of them."""
         failed: DotsZooError | None = None
         if self.first:
             try:
@@ -95,18 +94,18 @@ class Processes:
             raise failed or SystemExit(DotsZooError.exit_code)
 
     def end(self, sentence: str) -> NoReturn:
-        """For what all of them find out at the same place: all end, and the first says why."""
+        """End all processes for a reason that all of them find at the same place; the first raises it."""
         self.any(True)  # none leaves before the others are here
         raise DotsZooError(sentence) if self.first else SystemExit(DotsZooError.exit_code)
 
     def refuse_another_number(self, path: Path, facts: Mapping[str, Any]) -> None:
-        """A checkpoint goes on in as many processes as kept it, where it says how many that were."""
-        there = facts.get("processes", self.count)
-        if there != self.count:
+        """Refuse a checkpoint that another number of processes wrote, where it says how many those were."""
+        saved_count = facts.get("processes", self.count)
+        if saved_count != self.count:
             self.end(
-                f"{path}: expected {there} processes, as in the run that kept it, got {self.count}: each has "
-                "its share of a batch, its statistics and its draws; go on with accelerate launch "
-                f"--num_processes {there}, or begin anew in another folder"
+                f"{path}: expected {saved_count} processes, as in the run that kept it, got {self.count}: "
+                "each has its share of a batch, its statistics and its draws; go on with accelerate launch "
+                f"--num_processes {saved_count}, or begin anew in another folder"
             )
 
 
@@ -114,12 +113,12 @@ ALONE = Processes()
 
 
 def processes_of(accelerator: "Accelerator") -> Processes:
-    """Those that Accelerate has connected; every call has to be made by all of them.
+    """Return the processes that Accelerate has connected; all of them must call it.
 
     Raises DotsZooError where this process was started as one of several that are not connected, and where
-    several were asked for and the launcher started one.
+    several were requested and the launcher started one.
     """
-    several = {"MASTER_ADDR", "ACCELERATE_MIXED_PRECISION"} <= os.environ.keys()  # of accelerate launch
+    several = {"MASTER_ADDR", "ACCELERATE_MIXED_PRECISION"} <= os.environ.keys()  # set by accelerate launch
     if several and "WORLD_SIZE" not in os.environ:
         raise DotsZooError(
             "accelerate launch --cpu starts one process, whatever --num_processes says; expected "
@@ -139,15 +138,16 @@ def processes_of(accelerator: "Accelerator") -> Processes:
 
 @contextmanager
 def disconnecting() -> Iterator[None]:
-    """Around a command: the processes are connected no longer when Python ends.
+    """Disconnect the processes at the end of a command, before Python exits.
 
-    Threads of gloo that give tensors back while Python ends abort the process (pytorch/pytorch#190489). nccl
-    waits for the others as it disconnects; where something was raised, they may never come, and it is left.
+    Threads of gloo that free tensors while Python exits abort the process (pytorch/pytorch#190489). nccl
+    waits for the other processes as it disconnects; after an error they may never come, so it stays
+    connected.
     """
-    whole = False
+    succeeded = False
     try:
         yield
-        whole = True
+        succeeded = True
     finally:
-        if dist.is_available() and dist.is_initialized() and (whole or dist.get_backend() == "gloo"):
+        if dist.is_available() and dist.is_initialized() and (succeeded or dist.get_backend() == "gloo"):
             dist.destroy_process_group()

@@ -1,4 +1,4 @@
-"""What a run was made with, for its run.json: versions and machine."""
+"""Record the environment of a run for its run.json: versions and machine."""
 
 import os
 import platform
@@ -12,7 +12,7 @@ import dots_zoo
 
 
 def surroundings(packages: Iterable[str]) -> dict[str, Any]:
-    """`versions` of Python, of this package and of others, and the `machine`."""
+    """Return the `versions` of Python, of this package and of others, and the `machine`."""
     return {
         "versions": {"dots-zoo": dots_zoo.__version__, "python": platform.python_version()}
         | {name: version(name) for name in packages},

@@ -1,4 +1,4 @@
-"""The folder of a search or a training: new, empty, or with a run of the same command to go on with."""
+"""Check the folder of a search or a training: new, empty, or a run of the same command to resume."""
 
 import re
 from collections.abc import Callable
@@ -8,13 +8,13 @@ from typing import Literal
 from .errors import DotsZooError
 
 Command = Literal["search", "train"]
-HEADER = re.compile(r"# dots-zoo (search|train) ")  # begins the config.yaml of a run, which is its first file
-UNFINISHED = re.compile(r"\.[0-9a-f]{16}\.tmp")  # what write_file leaves where it is killed
+HEADER = re.compile(r"# dots-zoo (search|train) ")  # first line of config.yaml, a run's first file
+UNFINISHED = re.compile(r"\.[0-9a-f]{16}\.tmp")  # left by write_file where it is killed
 CHECKPOINT = "checkpoint/[0-9]*-*.safetensors"
 
 
 def check_run_folder(out: Path, command: Command, *, resume: bool) -> None:
-    """Refuse a folder in which a search or a training can neither begin nor go on.
+    """Refuse a folder in which a search or a training can neither begin nor resume.
 
     Raises DotsZooError where `out` is no folder, where it holds something and `resume` is not set, and where
     with `resume` it holds anything but a run of `command`.
@@ -23,7 +23,7 @@ def check_run_folder(out: Path, command: Command, *, resume: bool) -> None:
 
 
 def check_folder(out: Path, command: str, *, resume: bool, holds_run: Callable[[Path], bool]) -> None:
-    """Refuse a folder as check_run_folder does, by what `holds_run` says of one that is not empty."""
+    """Refuse a folder as check_run_folder does; `holds_run` decides on one that is not empty."""
     if not out.exists():
         return
     if not out.is_dir():
@@ -54,14 +54,14 @@ def make_folder(out: Path) -> None:
 
 
 def is_empty(folder: Path) -> bool:
-    """Return whether nothing is in a folder but files that were never finished."""
+    """Return True if a folder holds nothing but temporary files of interrupted writes."""
     return all(UNFINISHED.fullmatch(entry.name) for entry in folder.iterdir())
 
 
 def holds(folder: Path, command: Command) -> bool:
-    """Return whether a folder holds a run of `command`, by its config.yaml, or else a checkpoint of any."""
-    there = run_of(folder)
-    return there == command if there else any(folder.glob(CHECKPOINT))
+    """Return True if a folder holds a run of `command`, by its config.yaml, or else by any checkpoint."""
+    writer = run_of(folder)
+    return writer == command if writer else any(folder.glob(CHECKPOINT))
 
 
 def run_of(folder: Path) -> str | None:

@@ -1,4 +1,4 @@
-"""SIGTERM, which schedulers send before they kill: a run ends its step and keeps where it stands."""
+"""Handle SIGTERM, which schedulers send before they kill: a run ends its step and saves its state."""
 
 import signal
 import threading
@@ -6,25 +6,25 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-STATUS = 128 + signal.SIGTERM  # 143, what a shell reports of a process that SIGTERM ended
+STATUS = 128 + signal.SIGTERM  # 143, a shell's status of a process that SIGTERM ended
 
 
 @contextmanager
 def noted() -> Iterator[Callable[[], bool]]:
-    """Inside, SIGTERM does not end the process; gives a function that says whether it has come.
+    """Keep SIGTERM from ending the process inside the block; yield a function that returns True once it came.
 
-    Signals reach the main thread alone: in another it never has.
+    Signals reach the main thread alone: in another thread the function always returns False.
     """
-    came: list[int] = []
+    signals: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
-        came.append(number)
+        signals.append(number)
 
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
     before = signal.signal(signal.SIGTERM, note)
     try:
-        yield lambda: bool(came)
+        yield lambda: bool(signals)
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -1,7 +1,7 @@
-"""Tables of records by name: operations, spaces, methods, data sets and macro-architectures.
+"""Keep tables of records by name: operations, spaces, methods, data sets and macro-architectures.
 
-They are the only state that the package keeps. Each is filled while a module is imported: by ours, and by a
-user's module through the same call.
+They are the only state of the package. Each is filled while a module is imported: by ours, and by a user's
+module through the same call.
 """
 
 import re
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 def add_record(table: dict[str, R], record: R, title: str) -> None:
-    """Enter a record under its name; `title` names the table in messages.
+    """Add a record under its name; `title` names the table in messages.
 
     Raises DotsZooError where the name is malformed or taken.
     """

@@ -1,4 +1,4 @@
-"""From the host to a device without waiting for it: draws, masks, images.
+"""Copy tensors from the host to a device without a sync: draws, masks, images.
 
 Source: CUDA runtime API, "API synchronization behavior": a copy out of pageable memory first waits for all
 that the device has still to do; one out of pinned memory need not.
@@ -7,13 +7,13 @@ that the device has still to do; one out of pinned memory need not.
 import torch
 from torch import Tensor
 
-PINNED = ("cuda",)  # devices that copy out of pinned memory while the host goes on
+PINNED = ("cuda",)  # devices that copy out of pinned memory asynchronously
 
 
 def sent(tensor: Tensor, device: torch.device) -> Tensor:
-    """The tensor on the device; what reads it there finds it filled.
+    """Copy a tensor to the device, asynchronously from the CPU; later work on the device sees it complete.
 
-    PyTorch gives the pinned memory to no one else before the copy is done.
+    PyTorch does not reuse the pinned memory before the copy is done.
     """
     if tensor.device.type == "cpu" and device.type in PINNED:
         return tensor.pin_memory().to(device, non_blocking=True)
