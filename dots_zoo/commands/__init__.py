@@ -1,4 +1,4 @@
-"""The command line: `cli` dispatches; `list_models`, `doctor` and `demo` are commands of their own.
+"""Run the command line: `cli` dispatches; `list_models`, `doctor` and `demo` are commands of their own.
 
-The composition root: only here does the core reach for search and export.
+This is the composition root: only here does the core import search and export.
 """

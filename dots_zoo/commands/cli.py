@@ -1,6 +1,6 @@
-"""The command `dots-zoo`: one record a command; a command imports what it needs when it runs.
+"""Dispatch the command `dots-zoo`: one record a command; a command imports its modules when it runs.
 
-This is the composition root: only in this folder does the core reach for search and export.
+This is the composition root: only in this folder does the core import search and export.
 """
 
 import argparse
@@ -33,7 +33,7 @@ EPILOG = """examples:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; 0: it did what was asked, 1: a check failed, 2: an input that cannot be used."""
+    """Run one command; return 0: success, 1: a check failed, 2: an input that cannot be used."""
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] not in COMMANDS:
         _parser().parse_args(argv)  # prints the commands and exits
@@ -55,12 +55,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 @dataclass(frozen=True)
 class Command:
-    """A command.
+    """A command of `dots-zoo`.
 
     Args:
-        text: what it does, for the help.
-        run: takes the words behind its name, returns the exit code.
-        extras: that it needs; the core alone where there are none.
+        text: description for the help.
+        run: function of the arguments after the command's name that returns the exit code.
+        extras: extras that it needs; empty for the core alone.
     """
 
     text: str
@@ -71,8 +71,8 @@ class Command:
 def _extras_for(module: str, command: Command) -> Sequence[str]:
     """Return the extras that bring a module: the command's own if they do, () if none does.
 
-    What nobody asks for by name, such as numba's llvmlite, comes with a command's own extras if these are
-    incomplete.
+    A module that no extra lists by name, such as numba's llvmlite, comes with the command's own extras if
+    these are incomplete.
     """
     from .doctor import extras_with, missing
 
@@ -110,11 +110,11 @@ def _list(argv: Sequence[str]) -> int:
     if args.json:
         print(json.dumps(list(rows(args.pattern)), indent=1))
         return 0
-    found = False
+    any_row = False
     for row in rows(args.pattern):
         print(line(row), flush=True)
-        found = True
-    if not found:
+        any_row = True
+    if not any_row:
         raise DotsZooError(
             f"no {'cell' if args.cells else 'model'} matches {args.pattern!r}; 'dots-zoo list' prints all"
         )

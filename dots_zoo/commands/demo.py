@@ -1,9 +1,9 @@
-"""The whole chain once, small: search, retrain, register, export, measure, on real handwritten digits.
+"""Run the whole chain once, small: search, retrain, register, export, measure, on handwritten digits.
 
-scikit-learn's digits ship with it: 8x8 grey images, searched and trained at that size. Every process uses
-one thread, so that the result does not depend on the machine's cores; the control, a random cell, is trained
-in a process of its own while the search runs. Beside cli.py this is the only place where the core reaches
-for search and export.
+scikit-learn's digits ship with it: 8x8 grey images, searched and trained at that size. Every process uses one
+thread, so that the result does not depend on the machine's cores; the control, a random cell, is trained in a
+process of its own while the search runs. Beside cli.py this is the only place where the core imports search
+and export.
 """
 
 import json
@@ -34,13 +34,13 @@ from ..train.recipe import Recipe
 from ..zoo import register
 from .demo_page import page
 
-NAME = "demo_cell"  # the timm name of the found cell
+NAME = "demo_cell"  # timm name of the searched cell
 FILES = ("cell.svg", "random.json", "weights.safetensors", "m.onnx", "bench.json", "report.html")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Sizes of the demo; the defaults take minutes on two cores."""
+    """Sizes of the demo; with the defaults it takes minutes on two cores."""
 
     channels: int = 12  # of the first cells of the retrained networks
     layers: int = 3
@@ -48,12 +48,12 @@ class Settings:
     batch_size: int = 64
     learning_rate: float = 0.1
     label_smoothing: float = 0.1
-    bench_seconds: float = 2.0  # a row of the latency table
+    bench_seconds: float = 2.0  # per row of the latency table
 
 
 @dataclass(frozen=True)
 class _Clock:
-    """Wall time of each step, in seconds, and one line for a person as it begins."""
+    """A clock of the wall time of each step in seconds, which prints a line as the step begins."""
 
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -68,10 +68,10 @@ class _Clock:
 def demo(
     out: Path, seed: int = 0, settings: Settings | None = None, search_options: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Run the chain into the folder `out`; return what `demo.json` holds and `report.html` shows.
+    """Run the chain into the folder `out`; return the contents of `demo.json`, which `report.html` shows.
 
-    search_options: of `dots-zoo search dots`, beside those of its preset digits_small.
-    Raises DotsZooError where `out` holds anything but an earlier demo.
+    search_options: options of `dots-zoo search dots` that override its preset digits_small. Raises
+    DotsZooError where `out` holds anything but an earlier demo.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -85,18 +85,18 @@ def demo(
 
 
 def summary(result: dict[str, Any], out: Path) -> str:
-    """What a person wants to know at the end, and where it lies."""
+    """Return the accuracies, the parity, the time and the files of a demo as text."""
     rows = [f"  {row['name']:<28} {100 * row['accuracy']:6.2f} %" for row in result["accuracies"]]
     files = {"cell": "cell.svg", "genotype": "search/genotype.json", "weights": "weights.safetensors"}
     files |= {"ONNX": "m.onnx", "report": "report.html"}
-    lines = [f"  {what:<9} {out / name}" for what, name in files.items() if (out / name).is_file()]
+    lines = [f"  {label:<9} {out / name}" for label, name in files.items() if (out / name).is_file()]
     parity = f"ONNX against PyTorch: {result['parity']['error']:.1e} of how much the output moves"
     took = f"took {sum(result['seconds'].values()):.0f} s"
     return "\n".join(["test accuracy on handwritten digits:", *rows, parity, took, *lines])
 
 
 def _prepare(out: Path) -> None:
-    """Make the folder, or clear an earlier demo's files out of it."""
+    """Create the folder, or remove an earlier demo's files from it."""
     marker = out / "demo.json"
     if out.is_dir() and any(out.iterdir()):
         if not marker.is_file():
@@ -130,13 +130,13 @@ def _run(out: Path, seed: int, settings: Settings, search_options: Sequence[str]
         training = pool.submit(retrain, random_file, None, seed, settings)
         line = "1/4 search with DOTS; a random cell is trained beside it"
         with clock.step("search", line):
-            found = search(chosen.method, chosen.config, chosen.derivation, chosen.space, data, chosen.out)
-            attempt(str(out / "cell.svg"), partial(draw, found, out / "cell.svg"))
+            genotype = search(chosen.method, chosen.config, chosen.derivation, chosen.space, data, chosen.out)
+            attempt(str(out / "cell.svg"), partial(draw, genotype, out / "cell.svg"))
         with clock.step("retrain", "2/4 retrain the cell that was found"):
             own = retrain(found_file, out / "weights.safetensors", seed, settings)
             random = training.result()
     with clock.step("export", "3/4 register it with timm, export and check it"):
-        _register(found, out / "weights.safetensors", settings, data)
+        _register(genotype, out / "weights.safetensors", settings, data)
         exported = export_onnx(timm.create_model(NAME, pretrained=True), out / "m.onnx")
     with clock.step("bench", "4/4 measure it"):
         bench = _bench(out, settings)
@@ -148,7 +148,7 @@ def _run(out: Path, seed: int, settings: Settings, search_options: Sequence[str]
         "data": {"images": len(data.labels), "test_images": len(data.test_labels), "input_size": [1, 8, 8]},
         "settings": asdict(settings),
         "search": {"space": chosen.space, **asdict(chosen.derivation), **asdict(chosen.config)},
-        "genotype": to_text(found),
+        "genotype": to_text(genotype),
         "random_genotype": to_text(control),
         "accuracies": [
             {"name": "cell found by DOTS", **own},
@@ -166,9 +166,9 @@ def _shape(settings: Settings) -> dict[str, Any]:
 
 
 def retrain(genotype: Path, weights: Path | None, seed: int, settings: Settings) -> dict[str, Any]:
-    """Train a cell from scratch on the digits; its test accuracy in [0, 1], parameters and MACs.
+    """Train a cell from scratch on the digits; return its test accuracy in [0, 1], parameters and MACs.
 
-    weights: where the parameters go, as safetensors; with None, for a process beside, no progress is shown.
+    weights: safetensors file for the parameters; None for the control's process, which shows no progress.
     """
     from ..data.datasets import DataOptions
     from ..data.load import load_data
@@ -216,7 +216,7 @@ def _bench(out: Path, settings: Settings) -> dict[str, Any]:
 
 
 def _baselines(data: Any) -> list[dict[str, Any]]:
-    """What needs no network: scikit-learn's 3 nearest neighbours and logistic regression on the pixels."""
+    """Score baselines without a network: 3 nearest neighbours and logistic regression on the pixels."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.neighbors import KNeighborsClassifier
 

@@ -1,4 +1,4 @@
-"""The demo's page; it holds nothing that is not in demo.json or in the pictures of its folder."""
+"""Render the demo's page; it shows only demo.json and the pictures of its folder."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`dots-zoo doctor`: what is installed, what is missing, and what gets in each other's way."""
+"""Report for `dots-zoo doctor` what is installed, what is missing, and which packages conflict."""
 
 import platform
 from importlib import import_module, metadata
@@ -20,7 +20,7 @@ MODULES = {
 
 
 def installed(distribution: str) -> str | None:
-    """The version of an installed distribution, or None."""
+    """Return the version of an installed distribution, or None."""
     try:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:
@@ -28,19 +28,19 @@ def installed(distribution: str) -> str | None:
 
 
 def requirements(extra: str) -> list[str]:
-    """The distributions that an extra of dots-zoo asks for on this platform."""
+    """Return the distributions that an extra of dots-zoo requires on this platform."""
     core = [r.name for r in _requirements("")]
     return [r.name for r in _requirements(extra) if r.name not in core]
 
 
 def _requirements(extra: str) -> list[Requirement]:
-    """Return what the core and an extra ask for on this platform; the core alone for ""."""
+    """Return the requirements of the core and an extra on this platform; of the core alone for ""."""
     parsed = [Requirement(line) for line in metadata.requires("dots-zoo") or []]
     return [r for r in parsed if r.marker is None or r.marker.evaluate({"extra": extra})]
 
 
 def extras_with(module: str) -> list[str]:
-    """Return the extras that ask for the distribution of a top-level module."""
+    """Return the extras that require the distribution of a top-level module."""
     return [extra for extra in EXTRAS if module in (MODULES.get(name, name) for name in requirements(extra))]
 
 
@@ -61,7 +61,7 @@ def outdated() -> list[str]:
 
 
 def missing(extra: str) -> list[str]:
-    """The distributions of an extra that are not installed."""
+    """Return the distributions of an extra that are not installed."""
     return [name for name in requirements(extra) if installed(name) is None]
 
 
@@ -75,7 +75,7 @@ def _providers() -> str:
 
 
 def diagnose() -> tuple[list[str], list[str]]:
-    """(lines of the report, problems); each problem says what to do."""
+    """Return (lines of the report, problems); each problem says what to do."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU that torch can use"
     lines = [
         f"python         {platform.python_version()} on {platform.platform()}",

@@ -1,4 +1,4 @@
-"""What `dots-zoo list` prints: the registered models with their costs, and the bundled cells."""
+"""List for `dots-zoo list` the registered models with their costs, and the bundled cells."""
 
 from collections.abc import Iterator
 from fnmatch import fnmatch
@@ -15,7 +15,7 @@ Row = dict[str, Any]
 
 
 def models(pattern: str = "*") -> Iterator[Row]:
-    """A row for each registered model that has a cell; `paper` is the paper's figure, not a measurement."""
+    """Yield a row for each registered model that has a cell; `paper` is the paper's figure, not measured."""
     for name in timm.list_models(module="zoo"):
         if name.startswith("cell_") or not fnmatch(name, pattern):
             continue
@@ -36,7 +36,7 @@ def models(pattern: str = "*") -> Iterator[Row]:
 
 
 def cells(pattern: str = "*") -> Iterator[Row]:
-    """A row for each bundled cell: any of them builds as cell_mobile, cell_cifar."""
+    """Yield a row for each bundled cell; any of them builds as cell_mobile or cell_cifar."""
     for name in bundled_names():
         if fnmatch(name, pattern):
             genotype = load_genotype(name)
@@ -49,7 +49,7 @@ def cells(pattern: str = "*") -> Iterator[Row]:
 
 
 def model_line(row: Row) -> str:
-    """One model as a line for people."""
+    """Format a model as one line."""
     flag = ">600M" if row["over_mobile_limit"] else "weights" if row["weights"] else ""
     height, width = row["input_size"][1:]
     cost = f"{row['params'] / 1e6:6.2f} M params {row['macs'] / 1e6:7.1f} M MACs {flag:<7}"
@@ -57,5 +57,5 @@ def model_line(row: Row) -> str:
 
 
 def cell_line(row: Row) -> str:
-    """One bundled cell as a line for people."""
+    """Format a bundled cell as one line."""
     return f"{row['name']:<40} {row['space']:<8} {row['paper']:<24} {row['origin']}"
