@@ -151,9 +151,7 @@ class MacroArchitecture:
         strides: strides of the feature maps that it taps, in order.
         cfg: entries of timm's pretrained cfg, such as input_size, mean, std and num_classes.
         space: search space of the genotypes that it stacks.
-        usual_up_to: side in pixels of the largest images for which it is the default macro-architecture of
-            its
-            space; 0: never.
+        usual_up_to: side in pixels of the largest images for which it is the default of its space; 0: never.
 
     Raises DotsZooError for a record that cannot be used.
     """

@@ -1,11 +1,10 @@
-"""The cost of a search and of a retraining on a CPU: operators that compute the same with fewer passes over
-memory.
+"""Speed up a search and a retraining on a CPU: operators that compute the same with fewer passes over memory.
 
 Each is a torch.library operator with its reference beside it. numba compiles its loops when it is first
 called; where they cannot run (another device, another precision, no numba) the reference runs in its place.
-Reading order: sep_conv, sep_conv_block, depthwise, weighted_sum, pooling, batch_norm; the loops behind them
-depthwise_loops, pointwise, elementwise; what these are made of jit, simd, parallel. README.md says what each
-gives.
+Reading order: sep_conv, sep_conv_block, depthwise, weighted_sum, pooling, batch_norm; then their loops
+depthwise_loops, pointwise, elementwise; then what these are built on: jit, simd, parallel. README.md lists
+the gain of each.
 """
 
 from .batch_norm import FastBatchNorm, batch_norm

@@ -1,11 +1,11 @@
-"""Batch norm whose backward pass stays fast where the gradient is a part of another map.
+"""Batch norm with a backward pass that stays fast where the gradient is a part of another map.
 
-PyTorch reduces a channels-last map well on a CPU only if the gradient lies as the map does; others, such as
-the part of a cell's concatenation that belongs to one node, take far longer. Here the gradient is copied into
-the layout of the map first. What it saves is measured by `benchmarks/batch_norm.py`.
+PyTorch reduces a channels-last map fast on a CPU only if the gradient has the layout of the map; other
+gradients, such as the part of a cell's concatenation that belongs to one node, take far longer. Here the
+gradient is first copied into the layout of the map. The gain is measured by `benchmarks/batch_norm.py`.
 
-The statistics of a batch come out of it, and move those that are running afterwards: what is kept for the
-backward pass does not depend on them, as checkpointing asks for.
+The statistics of the batch are outputs, and update the running statistics afterwards: the tensors saved for
+the backward pass do not depend on the running statistics, which checkpointing requires.
 """
 
 from typing import TypeGuard
@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 
 def batch_norm(x: Tensor, norm: nn.BatchNorm2d, weight: Tensor | None, bias: Tensor | None = None) -> Tensor:
-    """Return what a norm makes of (N, C, H, W), with weight and bias (C,) in the place of its own.
+    """Return the output of a norm on (N, C, H, W), with weight and bias (C,) in the place of its own.
 
-    By the statistics of the batch in training, which move the running ones, and where there are no running
-    ones.
+    It uses the statistics of the batch in training, which then update the running ones, and where there are
+    no running ones.
     """
     weight = None if weight is None else weight.contiguous()  # an expanded one is read beyond its end
     if not by_batch(norm):
@@ -37,14 +37,15 @@ def batch_norm(x: Tensor, norm: nn.BatchNorm2d, weight: Tensor | None, bias: Ten
 
 
 def by_batch(norm: nn.BatchNorm2d) -> bool:
-    """True if a norm uses the statistics of the batch."""
+    """Return True if a norm uses the statistics of the batch."""
     return norm.training or norm.running_mean is None
 
 
 @torch.no_grad()
 def move_statistics(norms: list[nn.BatchNorm2d], means: Tensor, inverses: Tensor, pixels: int) -> None:
-    """Move the running statistics of K norms in training towards the mean and the unbiased variance of so
-    many pixels, given means and 1 / sqrt(var + eps), (K, C).
+    """Update the running statistics of K norms in training by the mean and unbiased variance of a batch.
+
+    means, inverses: mean and 1 / sqrt(var + eps), (K, C), over `pixels` values a channel.
     """
     for norm, mean, inverse in zip(norms, means, inverses, strict=True):
         if norm.running_mean is None or norm.running_var is None or norm.num_batches_tracked is None:
@@ -71,5 +72,5 @@ class FastBatchNorm(nn.BatchNorm2d):
 
 
 def has_running_statistics(module: nn.Module) -> TypeGuard[nn.BatchNorm2d]:
-    """True if FastBatchNorm can replace the layer: its running statistics move at a fixed rate."""
+    """Return True if FastBatchNorm can replace the layer: its running statistics have a fixed momentum."""
     return type(module) is nn.BatchNorm2d and module.track_running_stats and module.momentum is not None

@@ -2,15 +2,15 @@
 
     y[n, c, i, j] = sum over u, v of w[c, u, v] x[n, c, s i + d u - p, s j + d v - p]
 
-oneDNN has a fast backward pass for 3x3 kernels without dilation; for every other it has slow general code. So
+oneDNN has a fast backward pass for 3x3 kernels without dilation, and slow general code for all others. So
 
 - the convolution is a loop (`depthwise_loops.py`), up to 5x5, where SIMD_WIDTH divides the channels;
 - the gradient of the input is a convolution of that of the output, with the weight mirrored and s - 1 zeros
   between the pixels;
 - the gradient of the weight is a loop of our own.
 
-Where the dilation divides stride and padding, only every d-th pixel is read at all: the convolution is an
-undilated one of x[::d, ::d]. `benchmarks/depthwise.py` measures what each saves.
+Where the dilation divides stride and padding, only every d-th pixel is read: the convolution is an undilated
+one of x[::d, ::d]. `benchmarks/depthwise.py` measures the gain of each.
 """
 
 from collections.abc import Sequence
@@ -25,13 +25,13 @@ from torch.nn.grad import conv2d_weight
 from .jit import SIMD_WIDTH, as_array, channels_last, empty_map, has_loops, has_simd_loops
 from .parallel import parallel_for
 
-LIBRARY_TAPS = 3  # a side of the kernels that oneDNN has a fast backward pass for
+LIBRARY_TAPS = 3  # largest side of a kernel for which oneDNN has a fast backward pass
 
 
 def depthwise(x: Tensor, weight: Tensor, stride: int = 1, padding: int = 0, dilation: int = 1) -> Tensor:
     """Return F.conv2d with groups=C: (N, C, H, W), (C, 1, K, K) -> (N, C, H', W'); twice differentiable.
 
-    It is F.conv2d itself where there are no loops, and where those are no faster.
+    It falls back to F.conv2d itself where there are no loops, and where those are no faster.
     """
     if not has_loops(x, weight):
         return depthwise_conv_reference(x, weight, stride, padding, dilation)
@@ -46,13 +46,13 @@ def depthwise(x: Tensor, weight: Tensor, stride: int = 1, padding: int = 0, dila
 
 
 def depthwise_conv_reference(x: Tensor, weight: Tensor, stride: int, padding: int, dilation: int) -> Tensor:
-    """Return what `depthwise_conv` does, by torch."""
+    """Compute `depthwise_conv` by torch."""
     return F.conv2d(x, weight, None, stride, padding, dilation, groups=len(weight))
 
 
 @torch.library.custom_op("dots_zoo::depthwise_conv", mutates_args=())
 def depthwise_conv(x: Tensor, weight: Tensor, stride: int, padding: int, dilation: int) -> Tensor:
-    """(N, C, H, W), (C, 1, K, K) -> (N, C, H', W')"""
+    """Convolve depthwise: (N, C, H, W), (C, 1, K, K) -> (N, C, H', W')."""
     if not (has_loops(x, weight) and _is_loop(x, weight)):
         return depthwise_conv_reference(x, weight, stride, padding, dilation)
     from .depthwise_loops import convolve_images, loop_geometry, tap_types
@@ -92,7 +92,7 @@ depthwise_conv.register_autograd(_conv_gradients, setup_context=_save_convolved)
 def depthwise_weight_grad_reference(
     x: Tensor, grad: Tensor, taps: int, stride: int, padding: int, dilation: int
 ) -> Tensor:
-    """Return what `depthwise_weight_grad` does, by torch."""
+    """Compute `depthwise_weight_grad` by torch."""
     size = [x.shape[1], 1, taps, taps]
     out: Tensor = conv2d_weight(x, size, grad, stride, padding, dilation, x.shape[1])
     return out
@@ -102,14 +102,17 @@ def depthwise_weight_grad_reference(
 def depthwise_weight_grad(
     x: Tensor, grad: Tensor, taps: int, stride: int, padding: int, dilation: int
 ) -> Tensor:
-    """(N, C, H, W), (N, C, H', W') -> (C, 1, taps, taps), linear in each as the convolution is."""
+    """Return dL/dw (C, 1, taps, taps) of x (N, C, H, W) and dL/dy (N, C, H', W').
+
+    Like the convolution, it is linear in each of them.
+    """
     if not has_loops(x, grad):
         return depthwise_weight_grad_reference(x, grad, taps, stride, padding, dilation)
     from .depthwise_loops import add_gradients, gradient_types, loop_geometry
 
     channels, missing = x.shape[1], SIMD_WIDTH - x.shape[1]
     if missing > 0:
-        x, grad = (F.pad(each, [0, 0, 0, 0, 0, missing]) for each in (x, grad))
+        x, grad = (F.pad(tensor, [0, 0, 0, 0, 0, missing]) for tensor in (x, grad))
     maps = as_array(channels_last(x)), as_array(channels_last(grad))
     types = gradient_types(taps), loop_geometry(stride, padding, dilation)
 
@@ -145,13 +148,16 @@ depthwise_weight_grad.register_autograd(_weight_grad_gradients, setup_context=_s
 def input_gradient(
     grad: Tensor, sides: Sequence[int], weight: Tensor, stride: int, padding: int, dilation: int
 ) -> Tensor:
-    """Return dL/dx (N, C, H, W) of dL/dy (N, C, H', W') and the weight (C, 1, K, K), mirrored."""
+    """Return dL/dx (N, C, H, W) from dL/dy (N, C, H', W') and the weight (C, 1, K, K).
+
+    It is the convolution of dL/dy with the weight mirrored, stride - 1 zeros between the pixels.
+    """
     reach = dilation * (weight.shape[-1] - 1)
     if stride > 1:
         spread = _zeros_like(grad, [side + 2 * padding - reach for side in sides])
         spread[:, :, ::stride, ::stride] = grad
         grad = spread
-    if padding > reach:  # the outermost outputs read zeros alone
+    if padding > reach:  # the outermost outputs read only zeros
         border = padding - reach
         grad = grad[:, :, border:-border, border:-border]
     return depthwise(grad, weight.flip(2, 3), 1, max(0, reach - padding), dilation)
@@ -168,7 +174,7 @@ def flat_weights(weight: Tensor) -> Any:
 
 
 def _is_loop(x: Tensor, weight: Tensor) -> bool:
-    """True if the forward pass is a loop."""
+    """Return True if the forward pass is a compiled loop."""
     last = x.is_contiguous(memory_format=torch.channels_last)
     return last and has_simd_loops(x.shape[1], weight.shape[-1])
 
@@ -203,7 +209,7 @@ class DepthwiseConv(nn.Conv2d):
 
 
 def is_square_depthwise(module: nn.Module) -> TypeGuard[nn.Conv2d]:
-    """True if DepthwiseConv can replace the layer."""
+    """Return True if DepthwiseConv can replace the layer."""
     return (
         type(module) is nn.Conv2d
         and module.groups == module.in_channels == module.out_channels

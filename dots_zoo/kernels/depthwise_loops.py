@@ -1,11 +1,11 @@
-"""Depthwise convolution and its weight gradient, channels last, as loops over pixels that numba compiles.
+"""Depthwise convolution and its weight gradient, channels last, as compiled loops over pixels.
 
     y[n, i, j, c] = sum over u, v of w[c, u, v] x[n, s i + d u - p, s j + d v - p, c]
     dL/dw[c, u, v] = sum over n, i, j of g[n, i, j, c] x[n, s i + d u - p, s j + d v - p, c]
 
-SIMD_WIDTH channels of an image at a time are copied inside a border of zeros, a window that stays in the
-cache. The weights of all taps stay in registers, as do the sums of their gradients where a processor has as
-many, else those of a row of taps.
+SIMD_WIDTH channels of an image at a time are copied into a window with a border of zeros, which stays in the
+cache. The weights of all taps stay in registers, and so do the sums of their gradients where the processor
+has enough, else those of one row of taps.
 """
 
 from typing import Any
@@ -16,16 +16,16 @@ from .elementwise import Map, PerChannel
 from .jit import MAX_TAPS, SIMD_WIDTH, compiled, inlined
 from .simd import WIDE, add, add_sum, add_taps, add_windows, load, load_all, relu_of_product, store, zeros
 
-Taps = tuple[int, ...]  # as long as there are taps: its length is part of its type
-Geometry = tuple[int, int, int, int]  # stride, padding, dilation, and which pixels are read: every n-th
+Taps = tuple[int, ...]  # its length, the number of taps, is part of its type
+Geometry = tuple[int, int, int, int]  # stride, padding, dilation, n where every n-th pixel is read
 
-ALIGNED = 16  # values: a vector that begins at a multiple lies in one line of the cache
+ALIGNED = 16  # values: a vector aligned to them lies in one cache line
 TILES = (0,) * 4, (0,)  # pixels at a time
 
 
 @inlined
 def empty_window(height: int, width: int, like: Map) -> Map:
-    """Zeros, room for SIMD_WIDTH channels of an image and its border."""
+    """Allocate zeros for SIMD_WIDTH channels of an image and its border, aligned to a cache line."""
     room = np.zeros(height * width * SIMD_WIDTH + ALIGNED, like.dtype)
     return room[(-room.ctypes.data // room.itemsize) % ALIGNED :]
 
@@ -34,9 +34,16 @@ def empty_window(height: int, width: int, like: Map) -> Map:
 def fill_window(
     image: Map, c: int, every: int, scales: Map, window: Map, line: int, border: int, apart: int
 ) -> None:
-    """Copy SIMD_WIDTH channels, from the c-th on, of every n-th pixel of an image (H, W, C) into a window
-    with lines of `line` values: x, or relu(s x) where scales (C,) are not empty, `apart` pixels from each
-    other.
+    """Copy SIMD_WIDTH channels of every n-th pixel of an image (H, W, C) into a window.
+
+    The value is x, or relu(s x) where scales (C,) are not empty.
+
+    Args:
+        c: first channel.
+        every: n.
+        line: values in a line of the window.
+        border: width of the border in pixels.
+        apart: distance of two pixels in the window; more than 1 spreads a gradient of that stride.
     """
     height, width, depth = image.shape
     pixels = image.reshape(-1)
@@ -51,7 +58,7 @@ def fill_window(
 
 @inlined
 def lay_weights(weight: Map, c: int, mirrored: bool, laid: Map) -> None:
-    """Lay those of SIMD_WIDTH channels side by side: (C, taps * taps) -> (taps * taps * SIMD_WIDTH,)."""
+    """Interleave the weights of SIMD_WIDTH channels: (C, taps * taps) -> (taps * taps * SIMD_WIDTH,)."""
     taps = weight.shape[1]
     for tap in range(taps):
         for lane in range(SIMD_WIDTH):
@@ -62,8 +69,14 @@ def lay_weights(weight: Map, c: int, mirrored: bool, laid: Map) -> None:
 def convolve_window(
     window: Map, line: int, laid: Map, types: Any, steps: Any, out: Map, c: int, accumulate: bool
 ) -> Map:
-    """out[::n, ::n, c : c + SIMD_WIDTH] = y, or += y to accumulate, of an image (H', W', C); return the sums
-    of y over pixels. types: all taps, a row of them; steps: stride, dilation, n.
+    """Convolve a window: out[::n, ::n, c : c + SIMD_WIDTH] = y, or += y; return the sums of y over pixels.
+
+    Args:
+        laid: weights of `lay_weights`.
+        types: tuples whose lengths are all taps, a row of taps, and the tiles.
+        steps: stride, dilation, n.
+        out: image (H', W', C).
+        accumulate: add y to out.
     """
     (taps, row, four, one), (stride, dilation, every) = types, steps
     height, width, channels = out.shape
@@ -90,8 +103,9 @@ def convolve_window(
 
 
 def loop_geometry(stride: int, padding: int, dilation: int) -> Geometry:
-    """Return the geometry of a convolution; where the dilation divides stride and padding, it reads every
-    n-th pixel without dilation.
+    """Return the geometry of a convolution: stride, padding, dilation, and n for every n-th pixel.
+
+    Where the dilation divides stride and padding, it reads every n-th pixel without dilation.
     """
     if dilation > 1 and stride % dilation == 0 and padding % dilation == 0:
         return stride // dilation, padding // dilation, 1, dilation
@@ -99,7 +113,7 @@ def loop_geometry(stride: int, padding: int, dilation: int) -> Geometry:
 
 
 def tap_types(taps: int) -> tuple[Taps, Taps, Taps, Taps]:
-    """Return the types of `convolve_window` for a kernel of `taps` x `taps`."""
+    """Return the compile-time `types` of `convolve_window` for a kernel of `taps` x `taps`."""
     return (0,) * (taps * taps), (0,) * taps, *TILES
 
 
@@ -114,8 +128,13 @@ def convolve_images(
     first: int,
     last: int,
 ) -> None:
-    """out = y, of x or, where scales (C,) are not empty, of relu(s x), and sums (C,) += those of y over
-    pixels; maps: x and out, weight (C, taps * taps).
+    """Convolve images: out = w * x, or w * relu(s x) where scales (C,) are not empty.
+
+    Args:
+        maps: x and out, (N, H, W, C).
+        weight: (C, taps * taps).
+        sums: (C,), to which the sums of y over pixels are added.
+        first, last: range of images.
     """
     (x, out), (stride, padding, dilation, every) = maps, geometry
     _, height, width, channels = x.shape
@@ -134,7 +153,7 @@ def convolve_images(
 
 
 def gradient_types(taps: int) -> tuple[Taps, Taps]:
-    """Return the types of `add_window_gradient`: taps whose sums stay in registers, a row of taps."""
+    """Return compile-time tuples: the taps whose sums stay in registers at once, and a row of taps."""
     return (0,) * (taps * taps if WIDE and taps * taps <= MAX_TAPS else taps), (0,) * taps
 
 
@@ -142,26 +161,26 @@ def gradient_types(taps: int) -> tuple[Taps, Taps]:
 def add_window_gradient(
     window: Map, line: int, grad: Map, c: int, types: Any, stride: int, dilation: int, totals: Map
 ) -> None:
-    """totals (taps * taps * SIMD_WIDTH,) += dL/dw of SIMD_WIDTH channels, from the c-th on, of an image."""
+    """Add dL/dw of SIMD_WIDTH channels of an image, from c on, to totals (taps * taps * SIMD_WIDTH,)."""
     together, row = types
     rows, columns, channels = grad.shape
-    pulls = grad.reshape(-1)
+    grads = grad.reshape(-1)
     below, beside = dilation * line, dilation * SIMD_WIDTH
     for tap in range(0, len(row) * len(row), len(together)):
         sums = zeros(grad, together)
         for i in range(rows):
-            pull = i * columns * channels + c
+            grad_at = i * columns * channels + c
             pixel = (stride * i + dilation * (tap // len(row))) * line
             for _ in range(columns):
-                sums = add_taps(sums, load(pulls, pull), window, pixel, below, beside, row)
-                pull, pixel = pull + channels, pixel + stride * SIMD_WIDTH
+                sums = add_taps(sums, load(grads, grad_at), window, pixel, below, beside, row)
+                grad_at, pixel = grad_at + channels, pixel + stride * SIMD_WIDTH
         at = tap * SIMD_WIDTH
         store(totals, at, SIMD_WIDTH, add(load_all(totals, at, SIMD_WIDTH, together), sums))
 
 
 @inlined
 def add_lanes(totals: Map, c: int, skip: int, out: PerChannel) -> None:
-    """out (C, taps * taps) += totals of SIMD_WIDTH channels, from the c-th on, but for the first `skip`."""
+    """Add the totals of SIMD_WIDTH channels, without the first `skip`, to out (C, taps * taps) from c on."""
     for lane in range(skip, SIMD_WIDTH):
         for tap in range(out.shape[1]):
             out[c + lane, tap] += totals[tap * SIMD_WIDTH + lane]
@@ -171,7 +190,10 @@ def add_lanes(totals: Map, c: int, skip: int, out: PerChannel) -> None:
 def add_gradients(
     maps: tuple[Map, Map], types: Any, geometry: Geometry, out: PerChannel, first: int, last: int
 ) -> None:
-    """out (C, taps * taps) += dL/dw; maps: x and g. The last block of channels ends with the last channel."""
+    """Add dL/dw to out (C, taps * taps); maps: x and dL/dy.
+
+    The last block of channels ends with the last channel, so that it may overlap the one before.
+    """
     (x, grad), (stride, padding, dilation, every) = maps, geometry
     _, height, width, channels = x.shape
     line = ((width + every - 1) // every + 2 * padding) * SIMD_WIDTH

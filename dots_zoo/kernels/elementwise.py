@@ -1,8 +1,8 @@
 """Elementwise passes over a map, each read or written once, as loops that numba compiles.
 
-A map is (N, H, W, C), of single or double precision. The loops run over rows of W pixels, L = W * C values;
-sums over pixels add rows, and fold what a row holds of a channel in double precision every BLOCK rows. Values
-per channel are (C,), in double precision. `first` and `last` are the images that a call is for.
+A map is (N, H, W, C), of single or double precision. The loops run over rows of W pixels, L = W * C values.
+Sums over pixels add rows in the precision of the map, and fold them into values per channel (C,), in double
+precision, every BLOCK rows. `first` and `last` are the range of images of a call.
 """
 
 from typing import Any
@@ -15,19 +15,19 @@ from .jit import compiled, inlined
 Map = NDArray[np.floating[Any]]
 PerChannel = NDArray[np.float64]
 
-BLOCK = 32  # rows that are added in the precision of the map
+BLOCK = 32  # rows added in the precision of the map before a fold
 
 
 @inlined
 def rows_of(x: Map, first: int, last: int) -> Map:
-    """(N, H, W, C) -> ((last - first) * H, L)"""
+    """View a range of images as rows: (N, H, W, C) -> ((last - first) * H, L)."""
     _, height, width, channels = x.shape
     return x[first:last].reshape((last - first) * height, width * channels)
 
 
 @inlined
 def along_row(values: PerChannel, width: int, like: Map) -> Map:
-    """Repeat (K, C) for every pixel of a row: (K, L), in the precision of a map."""
+    """Repeat values per channel (K, C) for every pixel of a row: (K, L), in the precision of a map."""
     channels = values.shape[1]
     wide = np.empty((len(values), width * channels), like.dtype)
     for k in range(len(values)):
@@ -39,7 +39,7 @@ def along_row(values: PerChannel, width: int, like: Map) -> Map:
 
 @inlined
 def fold(row: Map, total: PerChannel) -> None:
-    """Add the pixels of a row (L,) to (C,), and clear the row."""
+    """Add the pixels of a row (L,) to totals per channel (C,), and clear the row."""
     channels = len(total)
     for pixel in range(0, len(row), channels):
         values = row[pixel : pixel + channels]
@@ -50,15 +50,18 @@ def fold(row: Map, total: PerChannel) -> None:
 
 @compiled
 def add_dot_products(grad: Map, y: Map, threshold: float, totals: PerChannel, first: int, last: int) -> None:
-    """totals (2, C) += sums over pixels of g and of g * y, where g is the gradient where y > threshold."""
+    """Add the sums over pixels of g and of g * y to totals (2, C).
+
+    g is the gradient where y > threshold, and 0 elsewhere.
+    """
     limit, zero = y.dtype.type(threshold), y.dtype.type(0)
     grads, values_of = rows_of(grad, first, last), rows_of(y, first, last)
     sums, dots = np.zeros(grads.shape[1], y.dtype), np.zeros(grads.shape[1], y.dtype)
     for begin in range(0, len(grads), BLOCK):
         for r in range(begin, min(begin + BLOCK, len(grads))):
-            pull, values = grads[r], values_of[r]
+            grad_row, values = grads[r], values_of[r]
             for t in range(len(sums)):
-                g = zero if values[t] <= limit else pull[t]
+                g = zero if values[t] <= limit else grad_row[t]
                 sums[t] += g
                 dots[t] += g * values[t]
         fold(sums, totals[0])
@@ -67,7 +70,7 @@ def add_dot_products(grad: Map, y: Map, threshold: float, totals: PerChannel, fi
 
 @compiled
 def write_scaled(y: Map, scale: PerChannel, accumulate: bool, out: Map, first: int, last: int) -> None:
-    """out = s * y, or out += s * y to accumulate; scale (1, C)."""
+    """Write out = s * y, or out += s * y to accumulate; scale (1, C)."""
     wide = along_row(scale, y.shape[2], y)[0]
     source, target = rows_of(y, first, last), rows_of(out, first, last)
     for r in range(len(source)):
@@ -82,15 +85,16 @@ def write_scaled(y: Map, scale: PerChannel, accumulate: bool, out: Map, first: i
 
 @inlined
 def write_norm_gradient(grad: Map, y: Map, factors: Map, threshold: float, out: Map) -> None:
-    """out = a + b * y + c * g, rows (R, L), factors (3, L) being a, b and c, and g the gradient where y >
-    threshold.
+    """Write out = a + b * y + c * g on rows (R, L); factors (3, L) are a, b and c.
+
+    g is the gradient where y > threshold, and 0 elsewhere.
     """
     constant, of_y, of_grad = factors[0], factors[1], factors[2]
     limit, zero = y.dtype.type(threshold), y.dtype.type(0)
     for r in range(len(out)):
-        row, values, pull = out[r], y[r], grad[r]
+        row, values, grad_row = out[r], y[r], grad[r]
         for t in range(len(row)):
-            g = zero if values[t] <= limit else pull[t]
+            g = zero if values[t] <= limit else grad_row[t]
             row[t] = constant[t] + of_y[t] * values[t] + of_grad[t] * g
 
 
@@ -98,21 +102,21 @@ def write_norm_gradient(grad: Map, y: Map, factors: Map, threshold: float, out: 
 def norm_gradient(
     grad: Map, y: Map, factors: PerChannel, threshold: float, out: Map, first: int, last: int
 ) -> None:
-    """`write_norm_gradient` of maps, and factors (3, C)."""
+    """Apply `write_norm_gradient` to maps, with factors (3, C)."""
     rows = rows_of(grad, first, last), rows_of(y, first, last)
     write_norm_gradient(*rows, along_row(factors, y.shape[2], y), threshold, rows_of(out, first, last))
 
 
 @inlined
 def raise_to(row: Map, values: Map) -> None:
-    """row = max(row, values); NaN wins."""
+    """Raise a row in place: row = max(row, values), where NaN wins."""
     for t in range(len(row)):
         row[t] = row[t] if values[t] <= row[t] or row[t] != row[t] else values[t]
 
 
 @compiled
 def write_max_pool(x: Map, out: Map, first: int, last: int) -> None:
-    """The maximum of every 3x3 window, first of its columns, then of its rows; padding never wins."""
+    """Write the maximum of every 3x3 window, first of its columns, then of its rows; padding never wins."""
     _, height, width, channels = x.shape
     column = np.empty(width * channels, x.dtype)
     for n in range(first, last):
@@ -131,7 +135,7 @@ def write_max_pool(x: Map, out: Map, first: int, last: int) -> None:
 
 @compiled
 def write_max_pool_gradient(grad: Map, maximum: Map, x: Map, out: Map, first: int, last: int) -> None:
-    """The gradient goes to the first pixel of a window, row by row, that is its maximum."""
+    """Write the gradient to the first pixel of each window, row by row, that is its maximum."""
     _, height, width, channels = x.shape
     taken = np.empty(width * channels, x.dtype)  # 1 where an earlier pixel of the window was the maximum
     length = len(taken)
@@ -145,12 +149,12 @@ def write_max_pool_gradient(grad: Map, maximum: Map, x: Map, out: Map, first: in
             for r in range(max(i - 1, 0), min(i + 2, height)):
                 for v in range(-1, 2):
                     begin, end, shift = max(0, -v) * channels, length - max(0, v) * channels, v * channels
-                    pull, highest, seen = grads[i][begin:end], maxima[i][begin:end], taken[begin:end]
+                    grad_row, highest, seen = grads[i][begin:end], maxima[i][begin:end], taken[begin:end]
                     values, row = (
                         source[r][begin + shift : end + shift],
                         target[r][begin + shift : end + shift],
                     )
-                    for t in range(len(pull)):
+                    for t in range(len(grad_row)):
                         here = zero if values[t] != highest[t] else one - seen[t]
-                        row[t] += here * pull[t]
+                        row[t] += here * grad_row[t]
                         seen[t] += here

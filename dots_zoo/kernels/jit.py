@@ -1,6 +1,6 @@
-"""Compile loops with numba, and say where they can run.
+"""Compile loops with numba, and decide where they can run.
 
-numba is imported when a loop is, not with this module: it takes half a second.
+numba is imported with the first loop, not with this module: it takes half a second.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from torch import Tensor
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-HAS_NUMBA = find_spec("numba") is not None  # it comes with the extras that train
+HAS_NUMBA = find_spec("numba") is not None  # the extras [search] and [train] bring it
 SIMD_WIDTH = 16  # channels that a vector holds (`simd.py`)
 MAX_TAPS = 25  # of a depthwise convolution whose weights stay in registers or in the next cache
 OPTIONS = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}  # a * b + c may round once
@@ -26,14 +26,14 @@ def compiled(function: Function) -> Function:
     options = {**OPTIONS, "no_cfunc_wrapper": True}
     try:
         return cast(Function, numba.njit(cache=True, **options)(function))
-    except RuntimeError:  # neither beside the source nor in a cache folder of the user
+    except RuntimeError:  # no writable cache, beside the source or of the user
         return cast(Function, numba.njit(**options)(function))
 
 
 def inlined(function: Function) -> Function:
-    """Compile a part of loops, which is called by those alone and kept within them.
+    """Compile a function that only compiled loops call, and inline it there.
 
-    A constant argument is a type of its own, for which it is compiled again: np.int64(1) is not.
+    A Python constant as argument is a type of its own, for which it is compiled again; np.int64(1) is not.
     """
     import numba
 
@@ -41,7 +41,7 @@ def inlined(function: Function) -> Function:
 
 
 def has_loops(*tensors: Tensor) -> bool:
-    """True if compiled loops read these tensors: on a CPU, all of float32 or all of float64, no autocast."""
+    """Return True if compiled loops take these tensors: CPU, all float32 or all float64, no autocast."""
     dtype = tensors[0].dtype
     return (
         HAS_NUMBA
@@ -52,17 +52,17 @@ def has_loops(*tensors: Tensor) -> bool:
 
 
 def has_simd_loops(channels: int, taps: int = 1) -> bool:
-    """True if loops compute SIMD_WIDTH channels at once, with a depthwise kernel of `taps` x `taps`."""
+    """Return True if loops compute SIMD_WIDTH channels at once, with a kernel of `taps` x `taps`."""
     return channels % SIMD_WIDTH == 0 and taps * taps <= MAX_TAPS
 
 
 def channels_last(x: Tensor) -> Tensor:
-    """Return a map (N, C, H, W) in memory of its own channels-last layout, copied only if it is not."""
+    """Return a map (N, C, H, W) in channels-last layout, copied only if it is in another."""
     return x.contiguous(memory_format=torch.channels_last)
 
 
 def empty_map(like: Tensor, channels: int, height: int, width: int) -> Tensor:
-    """Return a channels-last map (N, C, H, W) of the batch and dtype of another, not initialised."""
+    """Return an uninitialised channels-last map (N, C, H, W) of the batch and dtype of another."""
     size = (like.shape[0], channels, height, width)
     return torch.empty(size, dtype=like.dtype, device=like.device, memory_format=torch.channels_last)
 

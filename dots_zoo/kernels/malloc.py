@@ -1,7 +1,7 @@
-"""What the C library does with the memory of a tensor that is freed.
+"""Tune what the C library does with the memory of freed tensors.
 
 glibc gives a large block back to the kernel, and the next tensor of that size gets it again page by page,
-each cleared first. What that costs a training step is measured by `benchmarks/malloc.py`.
+each cleared first. The cost for a training step is measured by `benchmarks/malloc.py`.
 """
 
 import ctypes
@@ -10,7 +10,7 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
 
 
 def return_freed_memory() -> None:
-    """Give what this process has freed back to the kernel, also from between blocks in use."""
+    """Return freed memory of this process to the kernel, also from between blocks in use."""
     try:
         ctypes.CDLL(None).malloc_trim(0)
     except (AttributeError, OSError, TypeError):  # not glibc: its blocks go back by themselves, or never
@@ -18,9 +18,9 @@ def return_freed_memory() -> None:
 
 
 def keep_freed_memory() -> bool:
-    """Let this process keep what it frees until it ends; return False if its C library is not glibc.
+    """Keep freed memory in this process until it ends; return False if its C library is not glibc.
 
-    For programs, not for a library.
+    It is for programs, not for a library.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

@@ -1,7 +1,7 @@
-"""Run compiled loops on as many threads as PyTorch uses, and on its own: those of OpenMP.
+"""Run compiled loops on as many threads as PyTorch uses, and on the same ones: those of OpenMP.
 
-A thread of OpenMP that has nothing to do waits in a loop, some milliseconds, for its next task. Threads
-beside them would share the cores with those that wait: with two, a step would take as long as with one.
+An idle thread of OpenMP spins for some milliseconds, waiting for its next task. Other threads would share the
+cores with the spinning ones: with two threads, a step would take as long as with one.
 """
 
 import ctypes
@@ -17,27 +17,30 @@ Result = TypeVar("Result")
 
 _Task = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 # void GOMP_parallel(void (*task)(void *), void *data, unsigned threads, unsigned flags): every thread of a
-# team calls the task. GNU's library has it, and LLVM's and Intel's in its stead, but not on Windows.
+# team calls the task. GNU's OpenMP has it, and so do LLVM's and Intel's, except on Windows.
 _GOMP_PARALLEL = None if os.name == "nt" else getattr(ctypes.CDLL(None), "GOMP_parallel", None)
 _PROCESS = os.getpid()
 
 
 def parallel_for(part: Callable[[int, int], Result], count: int) -> list[Result]:
-    """Run part(first, last) on equal chunks of range(count) in parallel and return the results in order.
+    """Run part(first, last) on equal chunks of range(count) in parallel; return the results in order.
 
-    A part has to release the interpreter. What one raises is raised here.
+    `part` has to release the GIL. An exception in it is raised here.
     """
     threads = max(1, min(torch.get_num_threads(), count))
     if threads == 1:
         return [part(0, count)]
     bounds = [count * thread // threads for thread in range(threads + 1)]
-    if _GOMP_PARALLEL is None or os.getpid() != _PROCESS:  # a fork has no threads of OpenMP
+    if _GOMP_PARALLEL is None or os.getpid() != _PROCESS:  # a forked process has no OpenMP threads
         return list(_pool(os.getpid(), threads).map(part, bounds, bounds[1:]))
     return _openmp(lambda chunk: part(bounds[chunk], bounds[chunk + 1]), threads)
 
 
 def _openmp(task: Callable[[int], Result], count: int) -> list[Result]:
-    """[task(0), task(1), ...]: a thread takes the next that is left, as fewer may come than asked for."""
+    """Return [task(0), task(1), ...], run by a team of OpenMP.
+
+    Each thread takes the next task that is left, as the team may be smaller than requested.
+    """
     results: list[Any] = [None] * count
     errors: list[BaseException] = []
     chunks = iter(range(count))
@@ -46,7 +49,7 @@ def _openmp(task: Callable[[int], Result], count: int) -> list[Result]:
         try:
             for chunk in chunks:
                 results[chunk] = task(chunk)
-        except BaseException as error:  # nobody would see it here
+        except BaseException as error:  # it cannot pass through OpenMP
             errors.append(error)
 
     assert _GOMP_PARALLEL is not None
@@ -58,5 +61,5 @@ def _openmp(task: Callable[[int], Result], count: int) -> list[Result]:
 
 @cache
 def _pool(process: int, threads: int) -> ThreadPoolExecutor:
-    """Return the pool of a process: threads do not survive a fork."""
+    """Return the thread pool of a process, as threads do not survive a fork."""
     return ThreadPoolExecutor(threads, thread_name_prefix="dots_zoo")

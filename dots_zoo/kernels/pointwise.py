@@ -1,7 +1,7 @@
 """Pointwise convolutions and their gradients, as loops over tiles of pixels that numba compiles.
 
 Maps are (N, H, W, C), of single or double precision; SIMD_WIDTH divides the numbers of channels. A tile is
-many pixels or rows, and SIMD_WIDTH channels, whose sums stay in registers.
+several pixels or rows by SIMD_WIDTH channels, whose sums stay in registers.
 """
 
 import numpy as np
@@ -10,14 +10,18 @@ from .elementwise import Map, PerChannel
 from .jit import SIMD_WIDTH, compiled, inlined
 from .simd import WIDE, add, add_multiples, add_squares, load, load_all, store, subtract, zeros
 
-Tile = tuple[int, ...]  # as long as a tile is high: its length is part of its type
+Tile = tuple[int, ...]  # its length, the height of a tile, is part of its type
 
-TILES: tuple[Tile, Tile] = (0,) * (8 if WIDE else 4), (0,)  # sums of eight registers, and of what remains
+# Sums of eight registers, and of the pixels that remain.
+TILES: tuple[Tile, Tile] = (0,) * (8 if WIDE else 4), (0,)
 
 
 @inlined
 def write_products(x: Map, matrix: Map, mean: Map, out: Map, tiles: tuple[Tile, Tile], squares: Map) -> None:
-    """out (P, C') = x M - mean, x (P, C) and M (C, C'), and squares (C',) += sum over pixels of out^2."""
+    """Write out (P, C') = x M - mean, x (P, C) and M (C, C').
+
+    The sums over pixels of out^2 are added to squares (C',).
+    """
     (many, one), (pixels, depth), into = tiles, x.shape, len(mean)
     source, values, target = x.reshape(-1), matrix.reshape(-1), out.reshape(-1)
     for c in range(0, into, SIMD_WIDTH):
@@ -51,15 +55,21 @@ def convolve_pixels(
     first: int,
     last: int,
 ) -> None:
-    """out = x M - mean, and squares (C',) += sum over pixels of out^2; maps: x and out, matrix (C, C'), mean
-    (C',).
+    """Convolve the pixels of images: out = x M - mean.
+
+    Args:
+        maps: x (N, H, W, C) and out (N, H, W, C').
+        matrix: M (C, C').
+        mean: (C',).
+        squares: (C',), to which the sums over pixels of out^2 are added.
+        first, last: range of images.
     """
     (x, out), (depth, into), pixels = maps, matrix.shape, maps[0].shape[1] * maps[0].shape[2]
     shift, of_image = np.empty(into, x.dtype), np.empty(into, x.dtype)
     for c in range(into):
         shift[c] = mean[c]
     for n in range(first, last):
-        of_image[:] = 0  # in the precision of the map for an image, in double precision beyond
+        of_image[:] = 0  # summed in the map's precision over an image, in double precision over images
         left, right = x[n].reshape(pixels, depth), out[n].reshape(pixels, into)
         write_products(left, matrix, shift, right, tiles, of_image)
         for c in range(into):
@@ -68,7 +78,7 @@ def convolve_pixels(
 
 @inlined
 def add_outer_products(left: Map, right: Map, out: Map, many: Tile) -> None:
-    """out (C', C) += sum over P pixels of left (P, C') times right (P, C)."""
+    """Add the sum over P pixels of left (P, C') times right (P, C) to out (C', C)."""
     pixels, height = left.shape
     width = right.shape[1]
     rows, columns, target = left.reshape(-1), right.reshape(-1), out.reshape(-1)

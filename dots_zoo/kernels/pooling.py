@@ -1,7 +1,7 @@
-"""Max pooling without indices, and the pixels that layers of stride 2 read.
+"""Max pooling without indices, and every other pixel for layers of stride 2.
 
 PyTorch's 3x3 max pooling keeps the index of every maximum in eight bytes, on a CPU twice the memory of the
-map; from x and the maximum, which are kept anyway, it can be found again.
+map. The pixel can be found again from x and the maximum, which are kept anyway.
 """
 
 from typing import Any
@@ -21,13 +21,13 @@ def max_pool_3x3(x: Tensor) -> Tensor:
 
 
 def max_pool_reference(x: Tensor) -> Tensor:
-    """Return what `max_pool` does, by torch."""
+    """Compute `max_pool` by torch."""
     return F.max_pool2d(x, 3, 1, 1)
 
 
 @torch.library.custom_op("dots_zoo::max_pool", mutates_args=())
 def max_pool(x: Tensor) -> Tensor:
-    """(N, C, H, W) -> the same; keeps no indices."""
+    """Return the maximum of every 3x3 window, (N, C, H, W) -> the same; keep no indices."""
     if not has_loops(x):
         return channels_last(max_pool_reference(x))
     from .elementwise import write_max_pool
@@ -40,7 +40,7 @@ def max_pool(x: Tensor) -> Tensor:
 
 @torch.library.custom_op("dots_zoo::max_pool_backward", mutates_args=())
 def max_pool_backward(grad: Tensor, maximum: Tensor, x: Tensor) -> Tensor:
-    """Return dL/dx, all (N, C, H, W): a gradient goes to the first pixel of a window that is its maximum."""
+    """Return dL/dx, all (N, C, H, W); a gradient goes to the first pixel of its window with the maximum."""
     if not has_loops(grad, maximum, x):
         indices = F.max_pool2d(x, 3, 1, 1, return_indices=True)[1]
         sizes = [3, 3], [1, 1], [1, 1], [1, 1], False
@@ -48,8 +48,8 @@ def max_pool_backward(grad: Tensor, maximum: Tensor, x: Tensor) -> Tensor:
     from .elementwise import write_max_pool_gradient
 
     out = empty_map(x, *x.shape[1:])
-    pull, highest, values = (as_array(channels_last(each)) for each in (grad, maximum, x))
-    maps = pull, highest, values, as_array(out)
+    grads, highest, values = (as_array(channels_last(tensor)) for tensor in (grad, maximum, x))
+    maps = grads, highest, values, as_array(out)
     parallel_for(lambda first, last: write_max_pool_gradient(*maps, first, last), len(x))
     return out
 
@@ -79,14 +79,15 @@ max_pool.register_autograd(_max_pool_gradient, setup_context=_save_maximum)
 
 @torch.library.custom_op("dots_zoo::take_pixels", mutates_args=())
 def take_pixels(x: Tensor, first: int) -> Tensor:
-    """(N, C, H, W) -> x[:, :, first::2, first::2], channels last; nothing is kept for its gradient."""
+    """Return x[:, :, first::2, first::2] of (N, C, H, W), channels last; nothing is kept for its gradient."""
     return x[:, :, first::2, first::2].clone(memory_format=torch.channels_last)
 
 
 @torch.library.custom_op("dots_zoo::spread_pixels", mutates_args=())
 def spread_pixels(pixels: Tensor, first: int, height: int, width: int) -> Tensor:
-    """Return zeros (N, C, H, W), channels last, but for x[:, :, first::2, first::2]: the gradient of an index
-    is not channels last, and slows down all that it is added to.
+    """Return zeros (N, C, H, W), channels last, with `pixels` at [:, :, first::2, first::2].
+
+    The gradient of an index would not be channels last, and slow down everything that it is added to.
     """
     out = empty_map(pixels, pixels.shape[1], height, width).zero_()
     out[:, :, first::2, first::2] = pixels
@@ -116,14 +117,15 @@ spread_pixels.register_autograd(
 
 
 def every_other_pixel(x: Tensor) -> Tensor:
-    """Return x[:, :, ::2, ::2] as a map of its own, channels last, as is its gradient."""
+    """Return x[:, :, ::2, ::2] as a copy, channels last, whose gradient is channels last too."""
     out: Tensor = take_pixels(x, 0)
     return out
 
 
 def even_odd_pixels(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return every other pixel, from the first and from the second on, each (N, C, H', W'): of an odd side
-    the latter end with zeros.
+    """Return every other pixel, from the first and from the second on, each (N, C, H', W').
+
+    On an odd side the latter are padded with zeros at the end.
     """
     even, odd = take_pixels(x, 0), take_pixels(x, 1)
     return even, F.pad(odd, [0, even.shape[3] - odd.shape[3], 0, even.shape[2] - odd.shape[2]])

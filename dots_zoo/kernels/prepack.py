@@ -1,8 +1,8 @@
-"""Convolutions whose weights lie as the CPU's convolution library reads them: `prepack(model)`.
+"""Prepack the weights of convolutions in oneDNN's layout for inference on a CPU: `prepack(model)`.
 
-PyTorch rewrites the weights of a convolution into that layout on every call, and of a single image on a
-single thread it gives the 1x1 convolutions to a slower matrix product. What both cost a `fuse`d network is
-measured by `benchmarks/discrete.py`. The operator is the one that PyTorch's compiler uses.
+PyTorch rewrites the weights of a convolution into that layout on every call, and for a single image on a
+single thread it gives the 1x1 convolutions to a slower matrix product. The cost of both for a `fuse`d network
+is measured by `benchmarks/discrete.py`. The operator is the one that PyTorch's compiler uses.
 """
 
 from typing import Any, TypeGuard
@@ -14,7 +14,7 @@ from ..runtime.errors import DotsZooError
 
 
 class PrepackedConv(nn.Module):
-    """What an nn.Conv2d computes, for evaluation: (N, C, H, W) -> (N, C', H', W').
+    """An nn.Conv2d for inference with prepacked weights: (N, C, H, W) -> (N, C', H', W').
 
     It has no parameters and no gradient, and cannot be saved: a state dict holds no packed weights.
     """
@@ -33,14 +33,14 @@ class PrepackedConv(nn.Module):
         return out
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "PrepackedConv":
-        return self  # nothing of it ever changes, and PyTorch cannot copy a packed tensor
+        return self  # immutable, and PyTorch cannot copy a packed tensor
 
 
 def prepack(model: nn.Module) -> None:
-    """Replace the convolutions of a model in place; it can be run then, but not trained, saved or exported.
+    """Replace the convolutions of a model in place; then it can run, but not be trained, saved or exported.
 
     model: in evaluation mode, in float32 on a CPU; channels_last is its faster layout. Raises DotsZooError,
-    with the model unchanged, where it is not, and where PyTorch was built without the library.
+    with the model unchanged, for any other model, and where PyTorch was built without oneDNN.
     """
     _check(model)
     for module in list(model.modules()):

@@ -1,4 +1,4 @@
-"""Layers with a faster backward pass on a CPU, in the place of torch's."""
+"""Replace torch's layers by those with a faster backward pass on a CPU."""
 
 from torch import nn
 

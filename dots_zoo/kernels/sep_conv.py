@@ -1,13 +1,13 @@
-"""The weighted sum of separable convolutions, forward and backward, on statistics that cost little.
+"""The weighted sum of separable convolutions, forward and backward, with cheap batch statistics.
 
 A block is a ReLU, z = relu(m), a depthwise convolution, x = w * z, a pointwise one, y = P x, and batch norm
-(Ioffe and Szegedy, 2015); a candidate has one or two. The mean over the batch is taken of x and goes off y as
-it is written,
+(Ioffe and Szegedy, 2015); a candidate has one or two. The mean over the batch is computed from x and
+subtracted from y as it is written,
 
     y = P x - P mean(x),   var = mean(y^2),   norm(y) = y / sqrt(var + eps),
 
-so that a norm is nothing but a factor for every channel. What follows is the ReLU of the second block, which
-is taken as y is read, or the sum of all candidates, where the weight w_k is part of that factor:
+so that a norm is one factor per channel. The next operation applies it: the ReLU of the second block as it
+reads y, or the sum of all candidates, where the factor includes the weight w_k:
 
     out = sum_k s_k y_k,   s_k = w_k / sqrt(var_k + eps).
 
@@ -17,7 +17,7 @@ batch norm needs: with g the gradient of the sum and n pixels,
     dot = sum of g * y over pixels,   dL/dw_k = sum over channels of dot / sqrt(var_k + eps),
     dL/dy = s (g - mean(g) - y dot / (n (var + eps))).
 
-Nothing but x and y is kept, and neither where a step is lean.
+Only x and y are kept for the backward pass, and neither in a lean step.
 """
 
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ from .weighted_sum import dot_products, weighted_sum_reference
 
 
 class SepConvBlock(NamedTuple):
-    """The layers behind a ReLU: a depthwise and a 1x1 convolution without bias, and a norm without affine."""
+    """The layers after a ReLU: a depthwise and a 1x1 convolution without bias, and a norm without affine."""
 
     depthwise: nn.Conv2d
     pointwise: nn.Conv2d
@@ -44,10 +44,10 @@ class SepConvBlock(NamedTuple):
 def sep_conv_sum(
     candidates: Sequence[Sequence[SepConvBlock]], weights: Tensor, maps: Sequence[Tensor], lean: bool
 ) -> Tensor:
-    """Return sum_k w_k candidate_k(y_k): weights (K,), K maps (N, C, H, W), of which several may be the same.
+    """Return sum_k w_k candidate_k(y_k) of weights (K,) and K maps (N, C, H, W), several of which may be one.
 
-    Running statistics move as torch moves them. lean: the loops keep nothing but the maps, and compute the
-    candidates again in the backward pass, one after the other.
+    Running statistics are updated as by torch. lean: keep nothing but the maps, and recompute the candidates
+    one by one in the backward pass.
     """
     blocks = [block for candidate in candidates for block in candidate]
     parameters = [layer.weight for block in blocks for layer in (block.depthwise, block.pointwise)]
@@ -73,7 +73,7 @@ def sep_conv_sum(
 def sep_conv_sum_reference(
     candidates: Sequence[Sequence[SepConvBlock]], weights: Tensor, maps: Sequence[Tensor]
 ) -> Tensor:
-    """Return what `sep_conv_sum` does, by torch."""
+    """Compute `sep_conv_sum` by torch."""
     outs = []
     for candidate, x in zip(candidates, maps, strict=True):
         for block in candidate:
@@ -83,12 +83,12 @@ def sep_conv_sum_reference(
 
 
 def _has_kernel(block: SepConvBlock) -> bool:
-    """True if the operator computes a block: by the statistics of the batch, without scales and shifts."""
+    """Return True if the operator covers a block: statistics of the batch, no affine, no bias."""
     affine = (block.depthwise.bias, block.pointwise.bias, block.norm.weight)
-    return by_batch(block.norm) and all(each is None for each in affine)
+    return by_batch(block.norm) and all(tensor is None for tensor in affine)
 
 
-READS_BLOCK = -1  # in a plan: a block reads the one before it, and no map
+READS_BLOCK = -1  # in a plan: the block reads the output of the one before it
 
 
 @torch.library.custom_op("dots_zoo::sep_conv_sum", mutates_args=())
@@ -100,11 +100,16 @@ def sep_conv_sum_operator(
     eps: list[float],
     keep: int,
 ) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
-    """Return the sum, (N, C', H', W'), of B blocks the mean and 1 / sqrt(var + eps), (B, C') in double
-    precision, and what is kept of each: y and x, if `keep` is 2, y, if 1.
+    """Return the sum (N, C', H', W'), means and 1 / sqrt(var + eps) (B, C') of B blocks, and the maps kept.
 
-    weights (K,), different maps, depthwise and pointwise weights of each block in turn. plan: of each block
-    the map that it reads, stride, padding, dilation; a candidate begins with a block that reads a map.
+    Args:
+        weights: (K,), one a candidate.
+        maps: the distinct maps that the candidates read.
+        parameters: depthwise and pointwise weights of each block in turn.
+        plan: four integers a block: the map that it reads or READS_BLOCK, stride, padding, dilation; a
+            candidate begins with a block that reads a map.
+        eps: of the norm of each block.
+        keep: 2 keeps y and x of each block, 1 keeps y, 0 nothing.
     """
     from .sep_conv_block import ScaledInput, forward, scaled_sum
 
@@ -155,9 +160,9 @@ def sep_conv_sum_backward(
     kept: list[Tensor],
     needs: list[bool],
 ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-    """Return the gradients of weights (K,), of the maps that need one and of the parameters, if those do.
+    """Return the gradients of weights (K,), of the maps that need one, and of the parameters if they do.
 
-    needs: of the parameters, then of each map. The rest is that of `sep_conv_sum`.
+    needs: first for all parameters, then for each map. The other arguments are those of `sep_conv_sum`.
     """
     from .sep_conv_block import NormGradient, ScaledInput, backward, forward
 
@@ -172,22 +177,22 @@ def sep_conv_sum_backward(
         for b in candidate:
             outputs.append(_kept(kept, b, len(blocks)) or forward(reads[-1], blocks[b])[:2])
             reads.append(ScaledInput(outputs[-1][1], scales[b]))
-        pull, factor, threshold = grad, weight, -np.inf
+        grad_out, factor, threshold = grad, weight, -np.inf
         for k, b in reversed([*enumerate(candidate)]):
             x, y = outputs[k]
-            sums, dots = dot_products(pull, y, threshold)
+            sums, dots = dot_products(grad_out, y, threshold)
             if b == candidate[-1]:
                 of_weights.append((dots * scales[b]).sum())
             if not k and not needs[0] and not needs[1 + first]:
                 continue
             scale, inverse = factor * scales[b], scales[b]
             factors = np.stack([-scale * sums / pixels, -scale * inverse**2 * dots / pixels, scale])
-            behind, onto = NormGradient(pull, factors, threshold), None if k else of_maps[first]
-            pull, *gradients = backward(behind, y, x if needs[0] else None, reads[k], blocks[b], onto)
+            norm_grad, onto = NormGradient(grad_out, factors, threshold), None if k else of_maps[first]
+            grad_out, *gradients = backward(norm_grad, y, x if needs[0] else None, reads[k], blocks[b], onto)
             if k:
                 factor, threshold = 1.0, 0.0
             else:
-                of_maps[first] = pull
+                of_maps[first] = grad_out
             for at, gradient in enumerate(gradients):
                 if gradient is not None:
                     like = parameters[2 * b + at]
@@ -223,11 +228,11 @@ def _blocks(parameters: Sequence[Tensor], plan: Sequence[int]) -> list[Any]:
     from .sep_conv_block import Block
 
     geometries: list[Any] = [tuple(plan[at + 1 : at + 4]) for at in range(0, len(plan), 4)]
-    return [Block(*each) for each in zip(parameters[::2], parameters[1::2], geometries, strict=True)]
+    return [Block(*layers) for layers in zip(parameters[::2], parameters[1::2], geometries, strict=True)]
 
 
 def _candidates(plan: Sequence[int]) -> list[list[int]]:
-    """Return the blocks of each candidate."""
+    """Return the indices of the blocks of each candidate."""
     candidates: list[list[int]] = []
     for b, read in enumerate(plan[::4]):
         if read != READS_BLOCK:
@@ -237,13 +242,13 @@ def _candidates(plan: Sequence[int]) -> list[list[int]]:
 
 
 def _kept(kept: Sequence[Tensor], b: int, count: int) -> tuple[Tensor | None, Tensor] | None:
-    """Return x, if kept, and y of a block, or None if nothing is."""
-    each = len(kept) // count
-    return None if not each else (kept[2 * b + 1] if each == 2 else None, kept[each * b])
+    """Return (x if kept, y) of block b, or None if nothing is kept."""
+    per_block = len(kept) // count
+    return None if not per_block else (kept[2 * b + 1] if per_block == 2 else None, kept[per_block * b])
 
 
 def _masked(of_relu: Tensor, x: Tensor) -> Tensor:
-    """Make the gradient of relu(x) that of x, in place."""
+    """Apply the mask of relu(x) to its gradient, in place."""
     out: Tensor = torch.ops.aten.threshold_backward.grad_input(of_relu, x, 0, grad_input=of_relu)
     return out
 
@@ -258,7 +263,7 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
 
 def _gradients(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Any, ...]:
     weights, inverses, *saved = ctx.saved_tensors
-    maps, parameters, kept = (list(each) for each in _split(saved, ctx.counts))
+    maps, parameters, kept = (list(tensors) for tensors in _split(saved, ctx.counts))
     if grad is None:
         return None, [None for _ in maps], [None for _ in parameters], None, None, None
     needed = [*ctx.needs_input_grad[1]]

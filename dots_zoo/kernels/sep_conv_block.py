@@ -1,9 +1,9 @@
-"""A ReLU-depthwise-pointwise-batch norm block, forward and backward, without a history for autograd.
+"""A ReLU-depthwise-pointwise-batch norm block, forward and backward, outside autograd.
 
-Where SIMD_WIDTH divides the channels, all of it is loops. The backward pass is one, image by image: between
-the norm of y = P x and z = relu(s m), of which x = w * z is the depthwise convolution, images share nothing
-but sums, so dL/dy and dL/dx of an image are made, used for dL/dP, dL/dw and dL/dz, and forgotten before they
-leave the cache. For other numbers of channels the convolutions are those of PyTorch.
+Where SIMD_WIDTH divides the channels, all of it is loops. The backward pass is one loop, image by image:
+between the norm of y = P x and z = relu(s m), of which x = w * z is the depthwise convolution, images share
+only sums. So dL/dy and dL/dx of an image are computed, used for dL/dP, dL/dw and dL/dz, and dropped while
+still in the cache. For other numbers of channels the convolutions are those of PyTorch.
 """
 
 from collections.abc import Callable
@@ -36,8 +36,9 @@ from .weighted_sum import dot_products
 
 
 class Block(NamedTuple):
-    """Weights of the depthwise (C, 1, K, K) and of the pointwise convolution (C', C, 1, 1), and stride,
-    padding and dilation of the former.
+    """The weights of a block, and stride, padding and dilation of its depthwise convolution.
+
+    weight: depthwise (C, 1, K, K). matrix: pointwise (C', C, 1, 1).
     """
 
     weight: Tensor
@@ -46,20 +47,21 @@ class Block(NamedTuple):
 
     @property
     def is_simd(self) -> bool:
-        """True if all of it is loops."""
+        """Return True if all of the block is compiled loops."""
         return all(has_simd_loops(channels, self.weight.shape[-1]) for channels in self.matrix.shape[:2])
 
 
 class ScaledInput(NamedTuple):
-    """A channels-last map m (N, C, H, W) and s (C,), where relu(s m) is read."""
+    """An input relu(s m) of a block: a channels-last map m (N, C, H, W) and its scale s (C,)."""
 
     map: Tensor
     scale: PerChannel
 
 
 class NormGradient(NamedTuple):
-    """What is behind y: dL/dy = a + b y + c g, factors (3, C') being a, b and c, with g the gradient where y
-    > threshold, and 0 elsewhere.
+    """The gradient of y through its norm: dL/dy = a + b y + c g, with factors (3, C') a, b and c.
+
+    g is `grad` where y > threshold, and 0 elsewhere.
     """
 
     grad: Tensor
@@ -68,7 +70,7 @@ class NormGradient(NamedTuple):
 
 
 def forward(read: ScaledInput, block: Block) -> tuple[Tensor, Tensor, PerChannel, PerChannel]:
-    """Return x and the centred y, (N, C, H', W') and (N, C', H', W'), and mean and variance of P x, (C',)."""
+    """Return x (N, C, H', W'), the centred y (N, C', H', W'), and mean and variance of P x, (C',)."""
     x, sums = _convolved(read, block)
     pixels, matrix = x.numel() // x.shape[1], flat_weights(block.matrix)
     mean = matrix @ (sums / pixels)
@@ -95,7 +97,7 @@ def _convolved(read: ScaledInput, block: Block) -> tuple[Tensor, PerChannel]:
 
 
 def total(loop: Callable[..., None], count: int, shape: tuple[int, ...], *arguments: Any) -> PerChannel:
-    """Return the sums of a shape to which a loop adds over all images, in double precision."""
+    """Sum over all images, in double precision, the arrays of a shape that a loop adds to."""
 
     def part(first: int, last: int) -> PerChannel:
         sums = np.zeros(shape)
@@ -107,7 +109,7 @@ def total(loop: Callable[..., None], count: int, shape: tuple[int, ...], *argume
 
 
 def scaled_sum(y: Tensor, scale: PerChannel, onto: Tensor | None) -> Tensor:
-    """Return s y, (N, C, H, W) and (C,), added in place to another map if there is one."""
+    """Return s y, (N, C, H, W) and (C,), added in place to `onto` if there is one."""
     out = empty_map(y, *y.shape[1:]) if onto is None else onto
     arguments = as_array(y), scale[None], onto is not None, as_array(out)
     parallel_for(lambda first, last: write_scaled(*arguments, first, last), len(y))
@@ -117,14 +119,15 @@ def scaled_sum(y: Tensor, scale: PerChannel, onto: Tensor | None) -> Tensor:
 def backward(
     behind: NormGradient, y: Tensor, x: Tensor | None, read: ScaledInput, block: Block, onto: Tensor | None
 ) -> tuple[Tensor, PerChannel | None, PerChannel | None]:
-    """Return dL/dz (N, C, H, W), added in place to another map if there is one, and, unless there is no x,
-    dL/dw (C, K * K) and dL/dP (C', C).
+    """Return dL/dz (N, C, H, W), dL/dw (C, K * K) and dL/dP (C', C); without x, the first alone.
+
+    dL/dz is added in place to `onto` if there is one.
     """
     (stride, padding, dilation), taps = block.geometry, block.weight.shape[-1]
     if not block.is_simd or padding > dilation * (taps - 1):
         return _backward_by_torch(behind, y, x, read, block, onto)
     out = empty_map(read.map, *read.map.shape[1:]) if onto is None else onto
-    maps = tuple(as_array(each) for each in (behind.grad, y, y if x is None else x, read.map, out))
+    maps = tuple(as_array(tensor) for tensor in (behind.grad, y, y if x is None else x, read.map, out))
     matrix, weight = flat_weights(block.matrix), flat_weights(block.weight)
     weights = matrix, weight, read.scale.astype(matrix.dtype)
     shapes = ((0, 0), (0, 0)) if x is None else (matrix.shape, weight.shape)
@@ -143,7 +146,7 @@ def backward(
 def _backward_by_torch(
     behind: NormGradient, y: Tensor, x: Tensor | None, read: ScaledInput, block: Block, onto: Tensor | None
 ) -> tuple[Tensor, PerChannel | None, PerChannel | None]:
-    """`backward` from map to map."""
+    """Compute `backward` by PyTorch's convolutions between compiled elementwise passes."""
     of_y = empty_map(y, *y.shape[1:])
     grad, of_map = as_array(channels_last(behind.grad)), as_array(of_y)
     arguments = as_array(y), behind.factors, behind.threshold
@@ -153,7 +156,7 @@ def _backward_by_torch(
     out = channels_last(of_z) if onto is None else onto.add_(of_z)
     if x is None:
         return out, None, None
-    left, right = (each.permute(0, 2, 3, 1).reshape(-1, each.shape[1]) for each in (of_y, x))
+    left, right = (tensor.permute(0, 2, 3, 1).reshape(-1, tensor.shape[1]) for tensor in (of_y, x))
     taps, geometry = block.weight.shape[-1], block.geometry
     of_weight = depthwise_weight_grad(_scaled_relu(read), of_x, taps, *geometry)
     return out, of_weight.flatten(1).numpy(), (left.t() @ right).numpy()
@@ -178,45 +181,48 @@ def block_backward(
 ) -> None:
     """Write dL/dz, or add it to accumulate, and add dL/dP (C', C) and dL/dw (C, taps * taps) to sums.
 
-    maps: g, y, x, m and out, for dL/dz; x and m are not looked at where sums are empty. weights: P (C', C), w
-    (C, taps * taps), s (C,). norm: factors (3, C') and threshold of `write_norm_gradient`. types: those of
-    `convolve_window`, of `add_window_gradient`, and tiles of `write_products`.
+    Args:
+        maps: g, y, x, m, and out for dL/dz; x and m are not read where sums are empty.
+        weights: P (C', C), w (C, taps * taps), s (C,).
+        norm: factors (3, C') and threshold of `write_norm_gradient`.
+        types: those of `convolve_window`, of `add_window_gradient`, and the tiles of `write_products`.
+        images: range of images.
     """
     (g, y, x, m, out), (matrix, weight, scales), (of_matrix, of_weight) = maps, weights, sums
     (stride, padding, dilation, every), (forward, backward, tiles) = geometry, types
     _, rows, columns, into = y.shape
-    (_, height, width, channels), wanted, pixels = out.shape, len(of_weight) > 0, rows * columns
+    (_, height, width, channels), needs_weight_grads, pixels = out.shape, len(of_weight) > 0, rows * columns
     height, width = (height + every - 1) // every, (width + every - 1) // every
     reach = dilation * (len(backward[1]) - 1)
     one: Any = np.int64(1)
     mirrored: Any = np.bool_(True)
-    pull = np.empty((pixels, into), matrix.dtype)  # dL/dy of an image
-    push = np.empty((rows, columns, channels), matrix.dtype)  # dL/dx
+    grad_y = np.empty((pixels, into), matrix.dtype)  # dL/dy of an image
+    grad_x = np.empty((rows, columns, channels), matrix.dtype)  # dL/dx
     no_mean, no_scales = np.zeros(channels, matrix.dtype), np.empty(0, matrix.dtype)
-    squares = np.zeros(channels, matrix.dtype)  # not read
+    squares = np.zeros(channels, matrix.dtype)  # an output of write_products that nothing reads
     line, read_line = (width + reach) * SIMD_WIDTH, (width + 2 * padding) * SIMD_WIDTH
-    window = empty_window(height + reach, width + reach, no_mean)  # of dL/dx
-    read = empty_window(height + 2 * padding, width + 2 * padding, no_mean)  # of z
+    window = empty_window(height + reach, width + reach, no_mean)  # dL/dx inside a border
+    read = empty_window(height + 2 * padding, width + 2 * padding, no_mean)  # z inside a border
     laid = np.empty((channels // SIMD_WIDTH, weight.shape[1] * SIMD_WIDTH), matrix.dtype)
     totals, products = np.zeros(laid.shape, matrix.dtype), np.zeros(matrix.shape, matrix.dtype)
     for block in range(len(laid)):
         lay_weights(weight, block * SIMD_WIDTH, mirrored, laid[block])
     factors, shape = along_row(norm[0], columns, y), (rows, columns * into)
     for n in range(images[0], images[1]):
-        write_norm_gradient(g[n].reshape(shape), y[n].reshape(shape), factors, norm[1], pull.reshape(shape))
-        write_products(pull, matrix, no_mean, push.reshape(pixels, channels), tiles, squares)
-        if wanted:
-            add_outer_products(pull, x[n].reshape(pixels, channels), products, tiles[0])
+        write_norm_gradient(g[n].reshape(shape), y[n].reshape(shape), factors, norm[1], grad_y.reshape(shape))
+        write_products(grad_y, matrix, no_mean, grad_x.reshape(pixels, channels), tiles, squares)
+        if needs_weight_grads:
+            add_outer_products(grad_y, x[n].reshape(pixels, channels), products, tiles[0])
         if every > 1 and not accumulate:
             out[n] = 0
         for block in range(len(laid)):
             c = block * SIMD_WIDTH
-            fill_window(push, c, one, no_scales, window, line, reach - padding, stride)
+            fill_window(grad_x, c, one, no_scales, window, line, reach - padding, stride)
             convolve_window(window, line, laid[block], forward, (one, dilation, every), out[n], c, accumulate)
-            if wanted:
+            if needs_weight_grads:
                 fill_window(m[n], c, every, scales, read, read_line, padding, one)
-                add_window_gradient(read, read_line, push, c, backward, stride, dilation, totals[block])
-    if wanted:
+                add_window_gradient(read, read_line, grad_x, c, backward, stride, dilation, totals[block])
+    if needs_weight_grads:
         for row in range(into):
             for c in range(channels):
                 of_matrix[row, c] += products[row, c]

@@ -2,8 +2,8 @@
 
 LLVM turns an inner loop over channels into vector instructions, but writes its sums to memory on every
 iteration. Here a variable of a loop is a vector, which stays in a register as long as the loop runs; LLVM
-splits it where the machine's registers are shorter. Arrays are flat and of single or double precision. How
-many vectors a loop holds is the length of a tuple, so that it is part of its type.
+splits it where the machine's registers are shorter. Arrays are flat and of single or double precision. The
+number of vectors in a loop is the length of a tuple, and so part of its type.
 """
 
 from collections.abc import Callable
@@ -38,7 +38,7 @@ class _VectorModel(models.PrimitiveModel):  # type: ignore[misc]
 
 
 class _Memory:
-    """An array in LLVM code: vectors are read from it and written to it at any index."""
+    """An array in LLVM code, from which vectors are loaded, and to which they are stored, at any index."""
 
     def __init__(self, context: Any, builder: Any, array_type: Any, array: Any) -> None:
         self.builder, self.data = builder, context.make_array(array_type)(context, builder, array).data
@@ -55,7 +55,7 @@ class _Memory:
         self.builder.store(value, self.pointer(index), align=self.align)
 
     def splat(self, index: Any) -> Any:
-        """A vector of one value of the array."""
+        """Broadcast one value of the array to a vector."""
         value = self.builder.load(self.builder.gep(self.data, [index]))
         empty = ir.Constant(self.vector.pointee, ir.Undefined)
         first = self.builder.insert_element(empty, value, ir.Constant(ir.IntType(32), 0))
@@ -65,7 +65,7 @@ class _Memory:
 
 
 def _offset(builder: Any, start: Any, step: Any, count: int) -> Any:
-    """start + count * step"""
+    """Emit start + count * step."""
     return builder.add(start, builder.mul(step, ir.Constant(step.type, count))) if count else start
 
 
@@ -74,7 +74,7 @@ def _multiply_add(builder: Any, total: Any, left: Any, right: Any) -> Any:
 
 
 def _each(builder: Any, vectors: Any, count: int, function: Callable[[int, Any], Any]) -> Any:
-    """The tuple of function(k, vectors[k])."""
+    """Return the tuple of function(k, vectors[k])."""
     for k in range(count):
         vectors = builder.insert_value(vectors, function(k, builder.extract_value(vectors, k)), k)
     return vectors
@@ -82,7 +82,7 @@ def _each(builder: Any, vectors: Any, count: int, function: Callable[[int, Any],
 
 @intrinsic  # type: ignore[untyped-decorator]
 def load(_: Any, array: Any, start: Any) -> Any:
-    """array[start : start + SIMD_WIDTH]"""
+    """Load array[start : start + SIMD_WIDTH]."""
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return _Memory(context, builder, array, arguments[0]).load(arguments[1])
@@ -92,7 +92,7 @@ def load(_: Any, array: Any, start: Any) -> Any:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def load_all(_: Any, array: Any, start: Any, step: Any, like: Any) -> Any:
-    """array[start + k * step : start + k * step + SIMD_WIDTH], for as many k as `like` is long."""
+    """Load array[start + k * step : start + k * step + SIMD_WIDTH] for as many k as `like` is long."""
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         memory, (_, begin, stride, _) = _Memory(context, builder, array, arguments[0]), arguments
@@ -104,7 +104,7 @@ def load_all(_: Any, array: Any, start: Any, step: Any, like: Any) -> Any:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def store(_: Any, array: Any, start: Any, step: Any, vectors: Any) -> Any:
-    """array[start + k * step : start + k * step + SIMD_WIDTH] = vectors[k], for all k."""
+    """Store array[start + k * step : start + k * step + SIMD_WIDTH] = vectors[k] for all k."""
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         memory, (_, begin, stride, values) = _Memory(context, builder, array, arguments[0]), arguments
@@ -117,7 +117,7 @@ def store(_: Any, array: Any, start: Any, step: Any, vectors: Any) -> Any:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def zeros(_: Any, array: Any, like: Any) -> Any:
-    """As many vectors of zeros, of the type of an array, as `like` is long."""
+    """Return as many vectors of zeros, of the dtype of an array, as `like` is long."""
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return ir.Constant(context.get_value_type(signature.return_type), None)
@@ -127,7 +127,7 @@ def zeros(_: Any, array: Any, like: Any) -> Any:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def relu_of_product(_: Any, vector: Any, other: Any) -> Any:
-    """vector * other where that is positive, and 0 elsewhere; NaN stays NaN."""
+    """Return vector * other where that is positive, and 0 elsewhere; NaN stays NaN."""
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         product = builder.fmul(*arguments)
@@ -139,8 +139,9 @@ def relu_of_product(_: Any, vector: Any, other: Any) -> Any:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def add_taps(_: Any, sums: Any, vector: Any, array: Any, start: Any, line: Any, column: Any, row: Any) -> Any:
-    """sums[k] + vector * array[at : at + SIMD_WIDTH], for all k, where at = start + i * line + j * column of
-    the j-th tap in the i-th row of taps, which is as long as `row`.
+    """Return sums[k] + vector * array[at : at + SIMD_WIDTH] for every tap k.
+
+    at = start + i * line + j * column for the j-th tap in the i-th row of taps; a row is as long as `row`.
     """
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -162,8 +163,9 @@ def add_taps(_: Any, sums: Any, vector: Any, array: Any, start: Any, line: Any, 
 def add_windows(
     _: Any, sums: Any, taps: Any, array: Any, start: Any, line: Any, column: Any, row: Any, step: Any
 ) -> Any:
-    """sums[p] + the sum over k of taps[k] * array[at : at + SIMD_WIDTH], for all p, at being that of
-    `add_taps` and p * step more.
+    """Return sums[p] + sum_k taps[k] * array[at : at + SIMD_WIDTH] for every pixel p.
+
+    at is that of `add_taps` plus p * step.
     """
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -186,7 +188,7 @@ def add_windows(
 
 @intrinsic  # type: ignore[untyped-decorator]
 def add_multiples(_: Any, sums: Any, array: Any, start: Any, step: Any, vector: Any) -> Any:
-    """sums[k] + array[start + k * step] * vector, a value times a vector, for all k."""
+    """Return sums[k] + array[start + k * step] * vector, a scalar times a vector, for all k."""
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         memory, (totals, _, begin, stride, factor) = _Memory(context, builder, array, arguments[1]), arguments
@@ -204,7 +206,7 @@ def add_multiples(_: Any, sums: Any, array: Any, start: Any, step: Any, vector: 
 
 @intrinsic  # type: ignore[untyped-decorator]
 def add(_: Any, sums: Any, vectors: Any) -> Any:
-    """sums[k] + vectors[k], for all k."""
+    """Return sums[k] + vectors[k] for all k."""
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         totals, values = arguments
@@ -217,7 +219,7 @@ def add(_: Any, sums: Any, vectors: Any) -> Any:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def subtract(_: Any, sums: Any, vector: Any) -> Any:
-    """sums[k] - vector, for all k."""
+    """Return sums[k] - vector for all k."""
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return _each(builder, arguments[0], sums.count, lambda _, total: builder.fsub(total, arguments[1]))
@@ -227,7 +229,7 @@ def subtract(_: Any, sums: Any, vector: Any) -> Any:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def add_sum(_: Any, vector: Any, vectors: Any) -> Any:
-    """vector + sum_k vectors[k], in pairs, so that few additions wait for others."""
+    """Return vector + sum_k vectors[k], added in pairs, so that few additions wait for others."""
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         terms = [builder.extract_value(arguments[1], k) for k in range(vectors.count)]
@@ -240,7 +242,7 @@ def add_sum(_: Any, vector: Any, vectors: Any) -> Any:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def add_squares(_: Any, vector: Any, vectors: Any) -> Any:
-    """vector + sum_k vectors[k]^2"""
+    """Return vector + sum_k vectors[k]^2."""
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         total = arguments[0]

@@ -1,4 +1,4 @@
-"""Weighted sum of maps: no weighted map is written or kept, and the gradient of a weight is a dot product."""
+"""Weighted sum of maps: no weighted map is written or kept, and a weight's gradient is a dot product."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from .parallel import parallel_for
 
 
 def weighted_sum(weights: Tensor | None, maps: Sequence[Tensor], others: Sequence[Tensor] = ()) -> Tensor:
-    """Return sum_k w_k y_k + sum_j z_j: weights (K,), K maps and others, all (N, C, H, W)."""
+    """Return sum_k w_k y_k + sum_j z_j of weights (K,), K maps y and others z, all (N, C, H, W)."""
     if weights is None or not has_loops(weights, *maps):
         return weighted_sum_reference(weights, maps, others)
     out: Tensor = sum(others, scaled_sum(weights, [*maps]))
@@ -22,15 +22,16 @@ def weighted_sum(weights: Tensor | None, maps: Sequence[Tensor], others: Sequenc
 def weighted_sum_reference(
     weights: Tensor | None, maps: Sequence[Tensor], others: Sequence[Tensor] = ()
 ) -> Tensor:
-    """Return what `weighted_sum` does, by torch."""
+    """Compute `weighted_sum` by torch."""
     terms = [] if weights is None else [w * y for w, y in zip(weights.unbind(), maps, strict=True)]
     first, *rest = [*terms, *others]
     return sum(rest, first)
 
 
 def dot_products(grad: Tensor, y: Tensor, threshold: float = -np.inf) -> Any:
-    """Return the sums over pixels of g and of g * y, (2, C) in double precision, by loops; g is the gradient
-    where y > threshold, and 0 elsewhere.
+    """Return the sums over pixels of g and of g * y, (2, C) in double precision, by compiled loops.
+
+    g is the gradient where y > threshold, and 0 elsewhere.
     """
     from .elementwise import add_dot_products
 
@@ -46,7 +47,7 @@ def dot_products(grad: Tensor, y: Tensor, threshold: float = -np.inf) -> Any:
 
 @torch.library.custom_op("dots_zoo::weighted_sum", mutates_args=())
 def scaled_sum(weights: Tensor, maps: list[Tensor]) -> Tensor:
-    """(K,), K maps (N, C, H, W) -> the sum of w_k y_k, channels last."""
+    """Return sum_k w_k y_k, channels last, of weights (K,) and K maps (N, C, H, W)."""
     first, *factors = weights.tolist()
     out: Tensor = channels_last(maps[0]) * first
     for factor, y in zip(factors, maps[1:], strict=True):
@@ -63,8 +64,9 @@ def _(weights: Tensor, maps: list[Tensor]) -> Tensor:
 def scaled_sum_backward(
     grad: Tensor, weights: Tensor, maps: list[Tensor], needs: list[bool]
 ) -> tuple[Tensor, list[Tensor]]:
-    """Return dL/dw (K,), zeros without maps, and dL/dy_k for the k-th that needs it, each in memory of its
-    own: autograd adds in place.
+    """Return dL/dw (K,), zeros without maps, and dL/dy_k for every k that needs it.
+
+    Each gradient has memory of its own, since autograd adds in place.
     """
     dots = [float(dot_products(grad, y)[1].sum()) for y in maps]
     of_weights = torch.tensor(dots, dtype=weights.dtype) if maps else torch.zeros_like(weights)
