@@ -55,7 +55,7 @@ def train_parser(preset_name: str | None = None) -> ArgumentParser:
     parser.add_argument("model", type=str, help=MODEL)
     parser.add_argument("--config", action="config", help="YAML file with any of the options below")
     parser.add_argument("--out", type=str, required=True, help="folder of the run; new or empty")
-    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in the folder")
+    parser.add_argument("--resume", action="store_true", help="resume from the checkpoint in the folder")
     parser.add_argument(
         "--checkpoint_seconds", type=float, default=300.0, help="between two checkpoints; 0: every step"
     )
