@@ -1,4 +1,4 @@
-"""What `dots-zoo export` and `inspect` do, as Python functions; nothing else in this folder prints."""
+"""Export a network and inspect a file, as Python functions; nothing else in this folder prints."""
 
 import json
 from collections.abc import Sequence
@@ -137,7 +137,7 @@ def _lines(name: str, done: "Exported") -> list[str]:
 
 @dataclass(frozen=True)
 class Weights:
-    """Where weights come from, beside the folder of a training: a file, or timm's for the name."""
+    """The source of weights beside the folder of a training: a file, or timm's for the name."""
 
     checkpoint: Path | None = None
     pretrained: bool = False
