@@ -108,9 +108,9 @@ def explain(what: str, run: Path, config: Any, out: Path, *, progress: bool = Tr
         DotsZooError: if the folder is not that of a search that has ended, or the analysis has no meaning
             there; then nothing is written.
     """
+    analysis, finished = ANALYSES[what], read_finished(run)
     for suffix in (".png", ".json"):  # refused before the work; the folder may be missing still
         follow_links(out / f"{what}{suffix}")
-    analysis, finished = ANALYSES[what], read_finished(run)
     figures = analysis.explain(finished, config, progress)
     document = {
         "schema": 1,

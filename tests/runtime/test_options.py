@@ -75,7 +75,9 @@ def test_the_defaults_are_those_of_the_configurations_and_only_dots_searches_the
 
 
 def test_the_written_configuration_is_read_back_as_the_same_search(tmp_path):
-    config = toy_config("darts", seed=7, epochs=1, warm_up=0, training=toy_training(7, channels=2))
+    config = toy_config(
+        "darts", seed=7, epochs=1, warm_up=0, training=toy_training(7, channels=2, kernels="off")
+    )
     data = dataclasses.replace(toy_data(64), options=dataclasses.asdict(DataOptions(image_size=9)))
     derivation = toy_derivation()
     search("darts", config, derivation, "S2", data, tmp_path / "run", progress=False)
