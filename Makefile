@@ -25,13 +25,13 @@ tests: .venv/test
 soak: .venv/test
 	OMP_NUM_THREADS=1 $(BIN)/python tests/soak.py 100
 
-# The wheel, in an environment that holds nothing else, from a folder that holds nothing at all.
+# The wheel, in an environment that holds nothing else, from a folder that holds nothing at all (-P: not beside tests/).
 wheel: .venv/test
 	rm -rf build && mkdir -p build/empty
 	$(BIN)/python -m build --wheel --outdir build/wheel . > build/log 2>&1 || (cat build/log; false)
 	$(PYTHON) -m venv build/clean
 	build/clean/bin/python -m pip install --quiet --disable-pip-version-check build/wheel/*.whl
-	cd build/empty && ../clean/bin/python ../../tests/wheel_smoke.py
+	cd build/empty && ../clean/bin/python -P ../../tests/wheel_smoke.py
 	rm -rf build
 
 .venv/pip: pyproject.toml
