@@ -123,6 +123,8 @@ def in_one_process(method: str) -> dict[str, Tensor]:
             search.weights_optimiser.param_groups[0]["lr"] = stage.learning_rate(epoch)
             first, part = list(batches(stage, stage.images, run, epoch)), stage.architecture_images
             second = list(batches(stage, part, run, epoch)) if part else [None] * len(first)
+            rest = stage.rest(search, Moment(training.seed, epoch), len(first)) if stage.rest else {}
+            search = replace(search, resting=rest)
             for step, (batch, other) in enumerate(zip(first, second, strict=False)):
                 turn = Turn(
                     run, search, stage.relax(search), Moment(training.seed, epoch, step), batch, other

@@ -19,7 +19,7 @@ class Searched:
     """As much of a Search as a relaxation looks at."""
 
     def __init__(self, space, alpha):
-        self.space = space
+        self.space, self.resting = space, {}
         self.logits = {f"alpha.{kind}": alpha.clone() for kind in space.kinds}
         choices = {f"alpha.{kind}": operation_choice(space, kind) for kind in space.kinds}
         self.open = {name: torch.ones(choice.shape, dtype=torch.bool) for name, choice in choices.items()}
