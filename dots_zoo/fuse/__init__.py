@@ -4,3 +4,4 @@
 """
 
 from .fuse import fuse as fuse
+from .fuse import launches as launches

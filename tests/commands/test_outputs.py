@@ -22,13 +22,11 @@ COMMANDS = [
     ["det", "curves", "missing", "-o", "out.png"],
     ["seg", "curves", "missing", "-o", "out.png"],
     ["det", "test", "missing.py", "missing.pth", "--json", "out.json"],
-    ["explain", "hessian", "missing", "--out", "hessian.json"],
-    ["explain", "skip", "missing", "--out", "skip.png"],
 ]
 
 
 def given(argv: list[str], folder: Path) -> tuple[Path, list[str]]:
-    """The output in a folder, and the words that name it: `tables` and `explain` are given the folder."""
+    """The output in a folder, and the words that name it: `tables` is given the folder."""
     words = str(folder) if argv[-2] == "--out" else str(folder / argv[-1])
     return folder / argv[-1], [*argv[:-1], words]
 

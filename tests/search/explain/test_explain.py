@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -172,6 +173,17 @@ def test_what_has_no_meaning_is_refused_and_nothing_is_written(
     what, *options = words
     assert main(["explain", what, str(run), "--out", str(tmp_path / "out"), *options]) == 2
     assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("suffix", [".json", ".png"])
+def test_a_pipe_is_refused_and_stays(
+    suffix: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipe = tmp_path / f"skip{suffix}"
+    os.mkfifo(pipe)
+    assert main(["explain", "skip", str(run), "--out", str(tmp_path)]) == 2
+    assert f"{pipe}: cannot be written" in capsys.readouterr().err
+    assert pipe.is_fifo() and [*tmp_path.iterdir()] == [pipe]
 
 
 @pytest.mark.parametrize("what", ANALYSES)
