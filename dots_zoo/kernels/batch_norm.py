@@ -47,14 +47,16 @@ def move_statistics(norms: list[nn.BatchNorm2d], means: Tensor, inverses: Tensor
 
     means, inverses: mean and 1 / sqrt(var + eps), (K, C), over `pixels` values a channel.
     """
-    for norm, mean, inverse in zip(norms, means, inverses, strict=True):
+    eps = torch.tensor([norm.eps for norm in norms], dtype=inverses.dtype, device=inverses.device)
+    variances = (inverses**-2 - eps[:, None]) * (pixels / max(1, pixels - 1))
+    dtype = next((norm.running_mean.dtype for norm in norms if norm.running_mean is not None), None)
+    for norm, mean, variance in zip(norms, means.to(dtype), variances.to(dtype), strict=True):
         if norm.running_mean is None or norm.running_var is None or norm.num_batches_tracked is None:
             continue
-        variance = (inverse**-2 - norm.eps) * (pixels / max(1, pixels - 1))
         norm.num_batches_tracked.add_(1)
         rate = 1.0 / float(norm.num_batches_tracked) if norm.momentum is None else norm.momentum
-        norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), rate)
-        norm.running_var.lerp_(variance.to(norm.running_var.dtype), rate)
+        norm.running_mean.lerp_(mean, rate)
+        norm.running_var.lerp_(variance, rate)
 
 
 class FastBatchNorm(nn.BatchNorm2d):

@@ -49,23 +49,24 @@ def fold(row: Map, total: PerChannel) -> None:
 
 
 @compiled
-def add_dot_products(grad: Map, y: Map, threshold: float, totals: PerChannel, first: int, last: int) -> None:
-    """Add the sums over pixels of g and of g * y to totals (2, C).
+def add_dot_products(grad: Map, y: Map, threshold: float, sums: PerChannel, first: int, last: int) -> None:
+    """Add the sums over pixels of g (C,) and of g * y (C,) to sums, one after the other.
 
     g is the gradient where y > threshold, and 0 elsewhere.
     """
     limit, zero = y.dtype.type(threshold), y.dtype.type(0)
     grads, values_of = rows_of(grad, first, last), rows_of(y, first, last)
-    sums, dots = np.zeros(grads.shape[1], y.dtype), np.zeros(grads.shape[1], y.dtype)
+    row_sums, row_dots = np.zeros(grads.shape[1], y.dtype), np.zeros(grads.shape[1], y.dtype)
+    channels = y.shape[3]
     for begin in range(0, len(grads), BLOCK):
         for r in range(begin, min(begin + BLOCK, len(grads))):
             grad_row, values = grads[r], values_of[r]
-            for t in range(len(sums)):
+            for t in range(len(row_sums)):
                 g = zero if values[t] <= limit else grad_row[t]
-                sums[t] += g
-                dots[t] += g * values[t]
-        fold(sums, totals[0])
-        fold(dots, totals[1])
+                row_sums[t] += g
+                row_dots[t] += g * values[t]
+        fold(row_sums, sums[:channels])
+        fold(row_dots, sums[channels:])
 
 
 @compiled

@@ -70,3 +70,8 @@ def empty_map(like: Tensor, channels: int, height: int, width: int) -> Tensor:
 def as_array(x: Tensor) -> Any:
     """View a channels-last map (N, C, H, W) as a NumPy array (N, H, W, C); a copy of any other layout."""
     return np.ascontiguousarray(x.detach().permute(0, 2, 3, 1).numpy())
+
+
+def as_tensor(x: Any) -> Tensor:
+    """View an array (N, H, W, C) as a channels-last map (N, C, H, W)."""
+    return torch.from_numpy(x).permute(0, 3, 1, 2)

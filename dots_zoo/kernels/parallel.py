@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 
 Result = TypeVar("Result")
@@ -34,6 +35,21 @@ def parallel_for(part: Callable[[int, int], Result], count: int) -> list[Result]
     if _GOMP_PARALLEL is None or os.getpid() != _PROCESS:  # a forked process has no OpenMP threads
         return list(_pool(os.getpid(), threads).map(part, bounds, bounds[1:]))
     return _openmp(lambda chunk: part(bounds[chunk], bounds[chunk + 1]), threads)
+
+
+def parallel_sum(loop: Callable[..., None], count: int, size: int, *arguments: Any) -> Any:
+    """Return the sums (size,), in double precision, to which loop(*arguments, sums, first, last) adds.
+
+    The ranges from first to last are equal chunks of range(count), in parallel.
+    """
+
+    def part(first: int, last: int) -> Any:
+        sums = np.zeros(size)
+        loop(*arguments, sums, first, last)
+        return sums
+
+    first, *others = parallel_for(part, count)
+    return sum(others, first)
 
 
 def _openmp(task: Callable[[int], Result], count: int) -> list[Result]:

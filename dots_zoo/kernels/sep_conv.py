@@ -21,6 +21,7 @@ Only x and y are kept for the backward pass, and neither in a lean step.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,7 +30,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .batch_norm import by_batch, move_statistics
-from .jit import channels_last, has_loops
+from .depthwise import flat_weights, output_sides
+from .jit import as_array, channels_last, empty_map, has_loops
+from .parallel import parallel_for
 from .weighted_sum import dot_products, weighted_sum_reference
 
 
@@ -51,7 +54,7 @@ def sep_conv_sum(
     """
     blocks = [block for candidate in candidates for block in candidate]
     parameters = [layer.weight for block in blocks for layer in (block.depthwise, block.pointwise)]
-    if not (has_loops(weights, *maps, *parameters) and all(map(_has_kernel, blocks))):
+    if not (has_loops(weights, *maps, *parameters) and all(map(_has_kernel, candidates))):
         return sep_conv_sum_reference(candidates, weights, maps)
     distinct = {id(x): x for x in maps}  # several candidates of an edge read one map
     reads = [[*distinct].index(id(x)) for x in maps]
@@ -82,10 +85,21 @@ def sep_conv_sum_reference(
     return weighted_sum_reference(weights, outs)
 
 
-def _has_kernel(block: SepConvBlock) -> bool:
-    """Return True if the operator covers a block: statistics of the batch, no affine, no bias."""
-    affine = (block.depthwise.bias, block.pointwise.bias, block.norm.weight)
-    return by_batch(block.norm) and all(tensor is None for tensor in affine)
+def _has_kernel(candidate: Sequence[SepConvBlock]) -> bool:
+    """Return True if the operator covers a candidate.
+
+    Its blocks keep the number of channels, all but the first keep the resolution, and they have statistics of
+    the batch, no affine, no bias.
+    """
+    for k, (conv, pointwise, norm) in enumerate(candidate):
+        reach = conv.dilation[0] * (conv.kernel_size[0] - 1)
+        if pointwise.in_channels != pointwise.out_channels or not by_batch(norm):
+            return False
+        if any(tensor is not None for tensor in (conv.bias, pointwise.bias, norm.weight)):
+            return False
+        if k and (conv.stride[0] > 1 or 2 * int(conv.padding[0]) != reach):
+            return False
+    return True
 
 
 READS_BLOCK = -1  # in a plan: the block reads the output of the one before it
@@ -100,7 +114,7 @@ def sep_conv_sum_operator(
     eps: list[float],
     keep: int,
 ) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
-    """Return the sum (N, C', H', W'), means and 1 / sqrt(var + eps) (B, C') of B blocks, and the maps kept.
+    """Return the sum (N, C, H', W'), means and 1 / sqrt(var + eps) (B, C) of B blocks, and the maps kept.
 
     Args:
         weights: (K,), one a candidate.
@@ -109,24 +123,29 @@ def sep_conv_sum_operator(
         plan: four integers a block: the map that it reads or READS_BLOCK, stride, padding, dilation; a
             candidate begins with a block that reads a map.
         eps: of the norm of each block.
-        keep: 2 keeps y and x of each block, 1 keeps y, 0 nothing.
+        keep: 2 keeps y and x of all blocks, each (B, N, H', W', C), 1 keeps y, 0 nothing.
     """
-    from .sep_conv_block import ScaledInput, forward, scaled_sum
+    from .elementwise import write_scaled
+    from .sep_conv_block import ScaledInput, forward
 
-    assert has_loops(weights, *maps, *parameters), "the operator reads maps of one precision on a CPU"
-    blocks, out, statistics, kept = _blocks(parameters, plan), None, [], []
-    unit, read = np.ones(maps[0].shape[1]), None
-    for candidate, weight in zip(_candidates(plan), weights.tolist(), strict=True):
-        read = ScaledInput(channels_last(maps[plan[4 * candidate[0]]]), unit)
+    blocks, candidates, inputs = _blocks(parameters, plan), _candidates(plan), [as_array(x) for x in maps]
+    size, longest = _output_size(maps, parameters, plan), max(map(len, candidates))
+    y, x = (maps[0].new_empty((len(blocks) if keep > k else longest, *size)) for k in range(2))
+    ys, xs, unit = y.numpy(), x.numpy(), np.ones(size[3])
+    means, inverses = (torch.empty(len(blocks), size[3], dtype=torch.float64) for _ in range(2))
+    mean_of, inverse_of = means.numpy(), inverses.numpy()
+    out = empty_map(maps[0], size[3], *size[1:3])
+    total = as_array(out)
+    for candidate, weight in zip(candidates, weights.tolist(), strict=True):
+        read = ScaledInput(inputs[plan[4 * candidate[0]]], unit)
         for b in candidate:
-            x, y, mean, variance = forward(read, blocks[b])
-            read = ScaledInput(y, 1 / np.sqrt(variance + eps[b]))
-            statistics.append((mean, read.scale))
-            kept += [y, x][:keep]
-        out = scaled_sum(read.map, weight * read.scale, out)
-    assert out is not None, "a sum of no candidates"
-    means, inverses = (torch.from_numpy(np.stack(rows)) for rows in zip(*statistics, strict=True))
-    return out, means, inverses, kept
+            y_of_block = ys[b % len(ys)]
+            mean_of[b], variance = forward(read, blocks[b], xs[b % len(xs)], y_of_block)
+            inverse_of[b] = 1 / np.sqrt(variance + eps[b])
+            read = ScaledInput(y_of_block, inverse_of[b])
+        arguments = read.map, (weight * read.scale)[None], candidate[0] > 0, total
+        parallel_for(partial(write_scaled, *arguments), len(total))
+    return out, means, inverses, [y, x][:keep]
 
 
 @sep_conv_sum_operator.register_fake
@@ -138,15 +157,10 @@ def _(
     eps: list[float],
     keep: int,
 ) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
-    kept, y = [], maps[0]
-    for b, (weight, matrix, (stride, padding, dilation)) in enumerate(_blocks(parameters, plan)):
-        x = y if plan[4 * b] == READS_BLOCK else maps[plan[4 * b]]
-        x = channels_last(F.conv2d(x, weight, None, stride, padding, dilation, len(weight)))
-        y = channels_last(F.conv2d(x, matrix))
-        kept += [y, x][:keep]
-    shape = len(eps), y.shape[1]
-    means, inverses = (weights.new_empty(shape, dtype=torch.float64) for _ in range(2))
-    return torch.empty_like(y), means, inverses, kept
+    size = _output_size(maps, parameters, plan)
+    means, inverses = (weights.new_empty((len(eps), size[3]), dtype=torch.float64) for _ in range(2))
+    kept = [maps[0].new_empty((len(eps), *size)) for _ in range(keep)]
+    return empty_map(maps[0], size[3], *size[1:3]), means, inverses, kept
 
 
 @torch.library.custom_op("dots_zoo::sep_conv_sum_backward", mutates_args=())
@@ -159,49 +173,68 @@ def sep_conv_sum_backward(
     inverses: Tensor,
     kept: list[Tensor],
     needs: list[bool],
-) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+) -> tuple[Tensor, list[Tensor], Tensor]:
     """Return the gradients of weights (K,), of the maps that need one, and of the parameters if they do.
 
-    needs: first for all parameters, then for each map. The other arguments are those of `sep_conv_sum`.
+    needs: first for all parameters, whose gradients are flat and one after the other, then for each map. The
+    other arguments are those of `sep_conv_sum`.
     """
     from .sep_conv_block import NormGradient, ScaledInput, backward, forward
 
-    grad, dense, scales = channels_last(grad), [channels_last(x) for x in maps], inverses.numpy()
-    blocks, of_weights = _blocks(parameters, plan), []
-    of_maps: list[Any] = [None for _ in maps]
-    of_parameters: list[Tensor] = [torch.empty(0) for _ in parameters]
-    unit, pixels = np.ones(maps[0].shape[1]), grad.numel() // grad.shape[1]
-    for candidate, weight in zip(_candidates(plan), weights.tolist(), strict=True):
-        first = plan[4 * candidate[0]]
-        reads, outputs = [ScaledInput(dense[first], unit)], []
+    blocks, candidates = _blocks(parameters, plan), _candidates(plan)
+    dense, grad_of_sum, scales = [channels_last(x) for x in maps], as_array(grad), inverses.numpy()
+    inputs, of_maps = [as_array(x) for x in dense], [empty_map(x, *x.shape[1:]) for x in dense]
+    outputs, written = [as_array(x) for x in of_maps], set()
+    rows, size = max(map(len, candidates)), grad_of_sum.shape
+    scratch = [grad.new_empty((rows, *size)) for _ in range(0 if kept else 2)]
+    ys, *xs = [rows_of_maps.numpy() for rows_of_maps in [*kept, *scratch]]
+    between, unit = grad.new_empty(size).numpy(), np.ones(size[3])
+    of_weights, of_blocks = np.empty(len(candidates)), [np.empty(0) for _ in blocks]
+    for k, (candidate, weight) in enumerate(zip(candidates, weights.tolist(), strict=True)):
+        source = plan[4 * candidate[0]]
+        reads = [ScaledInput(inputs[source], unit)]
         for b in candidate:
-            outputs.append(_kept(kept, b, len(blocks)) or forward(reads[-1], blocks[b])[:2])
-            reads.append(ScaledInput(outputs[-1][1], scales[b]))
-        grad_out, factor, threshold = grad, weight, -np.inf
-        for k, b in reversed([*enumerate(candidate)]):
-            x, y = outputs[k]
-            sums, dots = dot_products(grad_out, y, threshold)
+            if not kept:
+                forward(reads[-1], blocks[b], xs[0][b % len(ys)], ys[b % len(ys)])
+            reads.append(ScaledInput(ys[b % len(ys)], scales[b]))
+        grad_out, factor, threshold = grad_of_sum, weight, -np.inf
+        for b, read in zip(reversed(candidate), reversed(reads[:-1]), strict=True):
+            y, is_first = ys[b % len(ys)], b == candidate[0]
+            moments = dot_products(grad_out, y, threshold)
             if b == candidate[-1]:
-                of_weights.append((dots * scales[b]).sum())
-            if not k and not needs[0] and not needs[1 + first]:
+                of_weights[k] = moments[1] @ scales[b]
+            if is_first and not needs[0] and not needs[1 + source]:
                 continue
-            scale, inverse = factor * scales[b], scales[b]
-            factors = np.stack([-scale * sums / pixels, -scale * inverse**2 * dots / pixels, scale])
-            norm_grad, onto = NormGradient(grad_out, factors, threshold), None if k else of_maps[first]
-            grad_out, *gradients = backward(norm_grad, y, x if needs[0] else None, reads[k], blocks[b], onto)
-            if k:
-                factor, threshold = 1.0, 0.0
-            else:
-                of_maps[first] = grad_out
-            for at, gradient in enumerate(gradients):
-                if gradient is not None:
-                    like = parameters[2 * b + at]
-                    of_parameters[2 * b + at] = torch.from_numpy(gradient).to(like.dtype).view(like.shape)
+            of_norm = NormGradient(grad_out, _norm_factors(moments, scales[b], factor, y), threshold)
+            x = xs[0][b % len(ys)] if needs[0] else None
+            grad_out = outputs[source] if is_first else between
+            of_block = backward(of_norm, y, x, read, blocks[b], grad_out, is_first and source in written)
+            if of_block is not None:
+                of_blocks[b] = of_block
+            factor, threshold = 1.0, 0.0
+        written.add(source)
     return (
-        torch.tensor(of_weights, dtype=weights.dtype),
+        torch.from_numpy(of_weights).to(weights.dtype),
         [_masked(of_map, x) for of_map, x, needed in zip(of_maps, dense, needs[1:], strict=True) if needed],
-        of_parameters if needs[0] else [],
+        torch.from_numpy(np.concatenate(of_blocks)).to(grad.dtype),
     )
+
+
+def _norm_factors(moments: Any, inverse: Any, factor: float, y: Any) -> Any:
+    """Return the factors (3, C) of dL/dy = a + b y + c g.
+
+    Args:
+        moments: sums over pixels of g and of g * y, (2, C).
+        inverse: 1 / sqrt(var + eps) of y, (C,).
+        factor: by which the normalised y is multiplied.
+        y: (N, H, W, C).
+    """
+    scale = factor * inverse
+    factors = np.empty((3, len(scale)))
+    factors[:2] = moments * (scale * (-len(scale) / y.size))
+    factors[1] *= inverse**2
+    factors[2] = scale
+    return factors
 
 
 @sep_conv_sum_backward.register_fake
@@ -214,21 +247,24 @@ def _(
     inverses: Tensor,
     kept: list[Tensor],
     needs: list[bool],
-) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-    of_maps = [
-        torch.empty_like(x, memory_format=torch.channels_last)
-        for x, needed in zip(maps, needs[1:], strict=True)
-        if needed
-    ]
-    of_parameters = [torch.empty_like(p, memory_format=torch.contiguous_format) for p in parameters]
-    return torch.empty_like(weights), of_maps, of_parameters if needs[0] else []
+) -> tuple[Tensor, list[Tensor], Tensor]:
+    of_maps = [empty_map(x, *x.shape[1:]) for x, needed in zip(maps, needs[1:], strict=True) if needed]
+    count = sum(p.numel() for p in parameters) if needs[0] else 0
+    return torch.empty_like(weights), of_maps, grad.new_empty(count)
 
 
 def _blocks(parameters: Sequence[Tensor], plan: Sequence[int]) -> list[Any]:
     from .sep_conv_block import Block
 
+    arrays = [flat_weights(parameter) for parameter in parameters]
     geometries: list[Any] = [tuple(plan[at + 1 : at + 4]) for at in range(0, len(plan), 4)]
-    return [Block(*layers) for layers in zip(parameters[::2], parameters[1::2], geometries, strict=True)]
+    return [Block(*layers) for layers in zip(arrays[::2], arrays[1::2], geometries, strict=True)]
+
+
+def _output_size(maps: Sequence[Tensor], parameters: Sequence[Tensor], plan: Sequence[int]) -> Any:
+    """Return (N, H', W', C), which is the same for every block."""
+    x = maps[plan[0]]
+    return x.shape[0], *output_sides(x.shape[2:], parameters[0].shape[-1], *plan[1:4]), x.shape[1]
 
 
 def _candidates(plan: Sequence[int]) -> list[list[int]]:
@@ -239,12 +275,6 @@ def _candidates(plan: Sequence[int]) -> list[list[int]]:
             candidates.append([])
         candidates[-1].append(b)
     return candidates
-
-
-def _kept(kept: Sequence[Tensor], b: int, count: int) -> tuple[Tensor | None, Tensor] | None:
-    """Return (x if kept, y) of block b, or None if nothing is kept."""
-    per_block = len(kept) // count
-    return None if not per_block else (kept[2 * b + 1] if per_block == 2 else None, kept[per_block * b])
 
 
 def _masked(of_relu: Tensor, x: Tensor) -> Tensor:
@@ -271,11 +301,14 @@ def _gradients(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Any, ...]:
     of_weights, of_maps, of_parameters = sep_conv_sum_backward(
         grad, weights, maps, parameters, ctx.plan, inverses, kept, needs
     )
-    gradients = iter(of_maps)
+    gradients, flat = (
+        iter(of_maps),
+        iter(of_parameters.split([p.numel() for p in parameters]) if needs[0] else ()),
+    )
     return (
         of_weights,
         [next(gradients) if need else None for need in needed],
-        of_parameters or [None for _ in parameters],
+        [next(flat).view(p.shape) if needs[0] else None for p in parameters],
         *(None, None, None),
     )
 

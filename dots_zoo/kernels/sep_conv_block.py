@@ -1,20 +1,20 @@
 """A ReLU-depthwise-pointwise-batch norm block, forward and backward, outside autograd.
 
-Where SIMD_WIDTH divides the channels, all of it is loops. The backward pass is one loop, image by image:
-between the norm of y = P x and z = relu(s m), of which x = w * z is the depthwise convolution, images share
-only sums. So dL/dy and dL/dx of an image are computed, used for dL/dP, dL/dw and dL/dz, and dropped while
-still in the cache. For other numbers of channels the convolutions are those of PyTorch.
+Maps are arrays (N, H, W, C). Where SIMD_WIDTH divides the channels, all of it is loops. The backward pass is
+one loop, image by image: between the norm of y = P x and z = relu(s m), of which x = w * z is the depthwise
+convolution, images share only sums. So dL/dy and dL/dx of an image are computed, used for dL/dP, dL/dw and
+dL/dz, and dropped while still in the cache. For other numbers of channels the convolutions are those of
+PyTorch.
 """
 
-from collections.abc import Callable
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from .depthwise import depthwise, depthwise_weight_grad, flat_weights, input_gradient, output_sides
+from .depthwise import depthwise, depthwise_weight_grad, input_gradient
 from .depthwise_loops import (
     Geometry,
     add_lanes,
@@ -28,9 +28,9 @@ from .depthwise_loops import (
     loop_geometry,
     tap_types,
 )
-from .elementwise import Map, PerChannel, along_row, norm_gradient, write_norm_gradient, write_scaled
-from .jit import SIMD_WIDTH, as_array, channels_last, compiled, empty_map, has_simd_loops
-from .parallel import parallel_for
+from .elementwise import Map, PerChannel, along_row, norm_gradient, write_norm_gradient
+from .jit import SIMD_WIDTH, as_array, as_tensor, compiled, has_simd_loops
+from .parallel import parallel_for, parallel_sum
 from .pointwise import TILES, add_outer_products, convolve_pixels, write_products
 from .weighted_sum import dot_products
 
@@ -38,23 +38,33 @@ from .weighted_sum import dot_products
 class Block(NamedTuple):
     """The weights of a block, and stride, padding and dilation of its depthwise convolution.
 
-    weight: depthwise (C, 1, K, K). matrix: pointwise (C', C, 1, 1).
+    weight: depthwise (C, K * K). matrix: pointwise P (C', C).
     """
 
-    weight: Tensor
-    matrix: Tensor
+    weight: Map
+    matrix: Map
     geometry: tuple[int, int, int]
+
+    @property
+    def taps(self) -> int:
+        """Return K."""
+        return math.isqrt(self.weight.shape[1])
 
     @property
     def is_simd(self) -> bool:
         """Return True if all of the block is compiled loops."""
-        return all(has_simd_loops(channels, self.weight.shape[-1]) for channels in self.matrix.shape[:2])
+        return all(has_simd_loops(channels, self.taps) for channels in self.matrix.shape)
+
+    @property
+    def kernel(self) -> Tensor:
+        """Return the depthwise weight as that of a convolution, (C, 1, K, K)."""
+        return torch.from_numpy(self.weight).view(-1, 1, self.taps, self.taps)
 
 
 class ScaledInput(NamedTuple):
-    """An input relu(s m) of a block: a channels-last map m (N, C, H, W) and its scale s (C,)."""
+    """An input relu(s m) of a block: a map m (N, H, W, C) and its scale s (C,)."""
 
-    map: Tensor
+    map: Map
     scale: PerChannel
 
 
@@ -64,108 +74,73 @@ class NormGradient(NamedTuple):
     g is `grad` where y > threshold, and 0 elsewhere.
     """
 
-    grad: Tensor
+    grad: Map
     factors: PerChannel
     threshold: float
 
 
-def forward(read: ScaledInput, block: Block) -> tuple[Tensor, Tensor, PerChannel, PerChannel]:
-    """Return x (N, C, H', W'), the centred y (N, C', H', W'), and mean and variance of P x, (C',)."""
-    x, sums = _convolved(read, block)
-    pixels, matrix = x.numel() // x.shape[1], flat_weights(block.matrix)
-    mean = matrix @ (sums / pixels)
-    if not block.is_simd:
-        y = channels_last(F.conv2d(x, block.matrix, torch.from_numpy(-mean).to(x.dtype)))
-        return x, y, mean, dot_products(y, y)[1] / pixels
-    y = empty_map(x, len(matrix), *x.shape[2:])
-    arguments = (as_array(x), as_array(y)), matrix.T.copy(), mean, TILES
-    squares = total(convolve_pixels, len(x), (len(matrix),), *arguments)
-    return x, y, mean, squares / pixels
-
-
-def _convolved(read: ScaledInput, block: Block) -> tuple[Tensor, PerChannel]:
-    """Return x = w * relu(s m) and its sums over pixels, (C,)."""
-    (m, scale), weight = read, block.weight
-    if not block.is_simd:
-        x = channels_last(depthwise(_scaled_relu(read), weight, *block.geometry))
-        rows = x.permute(0, 2, 3, 1).reshape(len(x) * x.shape[2], -1).sum(dim=0)  # (W * C,)
-        return x, rows.view(x.shape[3], -1).sum(dim=0).double().numpy()
-    x = empty_map(m, m.shape[1], *output_sides(m.shape[2:], weight.shape[-1], *block.geometry))
-    arrays = (as_array(m), as_array(x)), flat_weights(weight), scale.astype(as_array(m).dtype)
-    types = tap_types(weight.shape[-1]), loop_geometry(*block.geometry)
-    return x, total(convolve_images, len(m), scale.shape, *arrays, *types)
-
-
-def total(loop: Callable[..., None], count: int, shape: tuple[int, ...], *arguments: Any) -> PerChannel:
-    """Sum over all images, in double precision, the arrays of a shape that a loop adds to."""
-
-    def part(first: int, last: int) -> PerChannel:
-        sums = np.zeros(shape)
-        loop(*arguments, sums, first, last)
-        return sums
-
-    sums: PerChannel = np.sum(parallel_for(part, count), axis=0)
-    return sums
-
-
-def scaled_sum(y: Tensor, scale: PerChannel, onto: Tensor | None) -> Tensor:
-    """Return s y, (N, C, H, W) and (C,), added in place to `onto` if there is one."""
-    out = empty_map(y, *y.shape[1:]) if onto is None else onto
-    arguments = as_array(y), scale[None], onto is not None, as_array(out)
-    parallel_for(lambda first, last: write_scaled(*arguments, first, last), len(y))
-    return out
+def forward(read: ScaledInput, block: Block, x: Map, y: Map) -> tuple[PerChannel, PerChannel]:
+    """Write x (N, H', W', C) and the centred y (N, H', W', C); return mean and variance of P x, (C,)."""
+    pixels, channels = x.size // x.shape[3], x.shape[3]
+    if block.is_simd:
+        weights = block.weight, read.scale.astype(x.dtype)
+        types = tap_types(block.taps), loop_geometry(*block.geometry)
+        sums = parallel_sum(convolve_images, len(x), channels, (read.map, x), *weights, *types)
+        mean = block.matrix @ (sums / pixels)
+        squares = parallel_sum(convolve_pixels, len(x), channels, (x, y), block.matrix.T.copy(), mean, TILES)
+        return mean, squares / pixels
+    x[:] = as_array(depthwise(_scaled_relu(read), block.kernel, *block.geometry))
+    rows = torch.from_numpy(x).view(-1, x.shape[2] * channels).sum(dim=0)
+    mean = block.matrix @ (rows.view(-1, channels).sum(dim=0).double().numpy() / pixels)
+    shift, matrix = torch.from_numpy(-mean.astype(x.dtype)), torch.from_numpy(block.matrix)
+    torch.addmm(shift, _pixels(x), matrix.t(), out=_pixels(y))
+    return mean, dot_products(y, y)[1] / pixels
 
 
 def backward(
-    behind: NormGradient, y: Tensor, x: Tensor | None, read: ScaledInput, block: Block, onto: Tensor | None
-) -> tuple[Tensor, PerChannel | None, PerChannel | None]:
-    """Return dL/dz (N, C, H, W), dL/dw (C, K * K) and dL/dP (C', C); without x, the first alone.
+    of_norm: NormGradient, y: Map, x: Map | None, read: ScaledInput, block: Block, out: Map, accumulate: bool
+) -> PerChannel | None:
+    """Write dL/dz to out (N, H, W, C), or add it to accumulate; return dL/dw and dL/dP, flat, in this order.
 
-    dL/dz is added in place to `onto` if there is one.
+    Without x, it returns None.
     """
-    (stride, padding, dilation), taps = block.geometry, block.weight.shape[-1]
+    (stride, padding, dilation), taps = block.geometry, block.taps
     if not block.is_simd or padding > dilation * (taps - 1):
-        return _backward_by_torch(behind, y, x, read, block, onto)
-    out = empty_map(read.map, *read.map.shape[1:]) if onto is None else onto
-    maps = tuple(as_array(tensor) for tensor in (behind.grad, y, y if x is None else x, read.map, out))
-    matrix, weight = flat_weights(block.matrix), flat_weights(block.weight)
-    weights = matrix, weight, read.scale.astype(matrix.dtype)
-    shapes = ((0, 0), (0, 0)) if x is None else (matrix.shape, weight.shape)
-    arguments = (behind.factors, behind.threshold), loop_geometry(stride, padding, dilation)
+        return _backward_by_torch(of_norm, y, x, read, block, out, accumulate)
+    maps = of_norm.grad, y, y if x is None else x, read.map, out
+    arguments = (of_norm.factors, of_norm.threshold), loop_geometry(stride, padding, dilation)
     types = tap_types(taps), gradient_types(taps), TILES
-
-    def part(first: int, last: int) -> tuple[PerChannel, PerChannel]:
-        sums = np.zeros(shapes[0]), np.zeros(shapes[1])
-        block_backward(maps, weights, *arguments, types, onto is not None, sums, (first, last))
-        return sums
-
-    of_matrix, of_weight = (np.sum(parts, axis=0) for parts in zip(*parallel_for(part, len(y)), strict=True))
-    return (out, None, None) if x is None else (out, of_weight, of_matrix)
+    count = 0 if x is None else block.weight.size + block.matrix.size
+    weights = block.matrix, block.weight, read.scale.astype(y.dtype)
+    sums = parallel_sum(block_backward, len(y), count, maps, weights, *arguments, types, accumulate)
+    return None if x is None else sums
 
 
 def _backward_by_torch(
-    behind: NormGradient, y: Tensor, x: Tensor | None, read: ScaledInput, block: Block, onto: Tensor | None
-) -> tuple[Tensor, PerChannel | None, PerChannel | None]:
+    of_norm: NormGradient, y: Map, x: Map | None, read: ScaledInput, block: Block, out: Map, accumulate: bool
+) -> PerChannel | None:
     """Compute `backward` by PyTorch's convolutions between compiled elementwise passes."""
-    of_y = empty_map(y, *y.shape[1:])
-    grad, of_map = as_array(channels_last(behind.grad)), as_array(of_y)
-    arguments = as_array(y), behind.factors, behind.threshold
-    parallel_for(lambda first, last: norm_gradient(grad, *arguments, of_map, first, last), len(y))
-    of_x = channels_last(F.conv2d(of_y, block.matrix.transpose(0, 1)))
-    of_z = input_gradient(of_x, read.map.shape[2:], block.weight, *block.geometry)
-    out = channels_last(of_z) if onto is None else onto.add_(of_z)
+    of_y, arguments = np.empty_like(y), (of_norm.grad, y, of_norm.factors, of_norm.threshold)
+    parallel_for(lambda first, last: norm_gradient(*arguments, of_y, first, last), len(y))
+    of_x = np.empty_like(y)
+    torch.mm(_pixels(of_y), torch.from_numpy(block.matrix), out=_pixels(of_x))
+    of_z = as_array(input_gradient(as_tensor(of_x), out.shape[1:3], block.kernel, *block.geometry))
+    np.add(out, of_z, out=out) if accumulate else np.copyto(out, of_z)
     if x is None:
-        return out, None, None
-    left, right = (tensor.permute(0, 2, 3, 1).reshape(-1, tensor.shape[1]) for tensor in (of_y, x))
-    taps, geometry = block.weight.shape[-1], block.geometry
-    of_weight = depthwise_weight_grad(_scaled_relu(read), of_x, taps, *geometry)
-    return out, of_weight.flatten(1).numpy(), (left.t() @ right).numpy()
+        return None
+    of_weight = depthwise_weight_grad(_scaled_relu(read), as_tensor(of_x), block.taps, *block.geometry)
+    of_matrix = _pixels(of_y).t() @ _pixels(x)
+    return np.concatenate([of_weight.flatten(), of_matrix.flatten()], dtype=np.float64)
 
 
 def _scaled_relu(read: ScaledInput) -> Tensor:
-    """Return relu(s m)."""
-    scale = torch.from_numpy(read.scale).to(read.map.dtype)
-    return (read.map * scale[:, None, None]).relu_()
+    """Return relu(s m), (N, C, H, W)."""
+    return as_tensor(read.map * read.scale.astype(read.map.dtype)).relu_()
+
+
+def _pixels(x: Map) -> Tensor:
+    """View a map (N, H, W, C) as a matrix (N * H * W, C)."""
+    return torch.from_numpy(x).view(-1, x.shape[3])
 
 
 @compiled
@@ -176,22 +151,23 @@ def block_backward(
     geometry: Geometry,
     types: Any,
     accumulate: bool,
-    sums: tuple[PerChannel, PerChannel],
-    images: tuple[int, int],
+    sums: PerChannel,
+    begin: int,
+    end: int,
 ) -> None:
-    """Write dL/dz, or add it to accumulate, and add dL/dP (C', C) and dL/dw (C, taps * taps) to sums.
+    """Write dL/dz, or add it to accumulate, and add dL/dw (C, taps * taps) and dL/dP (C', C) to flat sums.
 
     Args:
         maps: g, y, x, m, and out for dL/dz; x and m are not read where sums are empty.
         weights: P (C', C), w (C, taps * taps), s (C,).
         norm: factors (3, C') and threshold of `write_norm_gradient`.
         types: those of `convolve_window`, of `add_window_gradient`, and the tiles of `write_products`.
-        images: range of images.
+        begin, end: range of images.
     """
-    (g, y, x, m, out), (matrix, weight, scales), (of_matrix, of_weight) = maps, weights, sums
+    (g, y, x, m, out), (matrix, weight, scales) = maps, weights
     (stride, padding, dilation, every), (forward, backward, tiles) = geometry, types
     _, rows, columns, into = y.shape
-    (_, height, width, channels), needs_weight_grads, pixels = out.shape, len(of_weight) > 0, rows * columns
+    (_, height, width, channels), needs_weight_grads, pixels = out.shape, len(sums) > 0, rows * columns
     height, width = (height + every - 1) // every, (width + every - 1) // every
     reach = dilation * (len(backward[1]) - 1)
     one: Any = np.int64(1)
@@ -208,7 +184,7 @@ def block_backward(
     for block in range(len(laid)):
         lay_weights(weight, block * SIMD_WIDTH, mirrored, laid[block])
     factors, shape = along_row(norm[0], columns, y), (rows, columns * into)
-    for n in range(images[0], images[1]):
+    for n in range(begin, end):
         write_norm_gradient(g[n].reshape(shape), y[n].reshape(shape), factors, norm[1], grad_y.reshape(shape))
         write_products(grad_y, matrix, no_mean, grad_x.reshape(pixels, channels), tiles, squares)
         if needs_weight_grads:
@@ -223,8 +199,8 @@ def block_backward(
                 fill_window(m[n], c, every, scales, read, read_line, padding, one)
                 add_window_gradient(read, read_line, grad_x, c, backward, stride, dilation, totals[block])
     if needs_weight_grads:
-        for row in range(into):
-            for c in range(channels):
-                of_matrix[row, c] += products[row, c]
+        of_weight, of_matrix = sums[: weight.size].reshape(weight.shape), sums[weight.size :]
         for block in range(len(laid)):
             add_lanes(totals[block], block * SIMD_WIDTH, 0 * one, of_weight)
+        for at in range(len(of_matrix)):
+            of_matrix[at] += products.reshape(-1)[at]

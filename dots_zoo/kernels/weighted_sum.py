@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .jit import as_array, channels_last, has_loops
-from .parallel import parallel_for
+from .parallel import parallel_sum
 
 
 def weighted_sum(weights: Tensor | None, maps: Sequence[Tensor], others: Sequence[Tensor] = ()) -> Tensor:
@@ -28,21 +28,14 @@ def weighted_sum_reference(
     return sum(rest, first)
 
 
-def dot_products(grad: Tensor, y: Tensor, threshold: float = -np.inf) -> Any:
-    """Return the sums over pixels of g and of g * y, (2, C) in double precision, by compiled loops.
+def dot_products(grad: Any, y: Any, threshold: float = -np.inf) -> Any:
+    """Return the sums over pixels of g and of g * y, (2, C) in double precision, of arrays (N, H, W, C).
 
     g is the gradient where y > threshold, and 0 elsewhere.
     """
     from .elementwise import add_dot_products
 
-    maps = as_array(channels_last(grad)), as_array(channels_last(y))
-
-    def part(first: int, last: int) -> Any:
-        totals = np.zeros((2, y.shape[1]))
-        add_dot_products(*maps, threshold, totals, first, last)
-        return totals
-
-    return np.sum(parallel_for(part, len(y)), axis=0)
+    return parallel_sum(add_dot_products, len(y), 2 * y.shape[3], grad, y, threshold).reshape(2, -1)
 
 
 @torch.library.custom_op("dots_zoo::weighted_sum", mutates_args=())
@@ -68,7 +61,8 @@ def scaled_sum_backward(
 
     Each gradient has memory of its own, since autograd adds in place.
     """
-    dots = [float(dot_products(grad, y)[1].sum()) for y in maps]
+    array = as_array(grad)
+    dots = [float(dot_products(array, as_array(y))[1].sum()) for y in maps]
     of_weights = torch.tensor(dots, dtype=weights.dtype) if maps else torch.zeros_like(weights)
     factors = zip(weights.tolist(), needs, strict=True)
     return of_weights, [channels_last(grad * factor) for factor, needed in factors if needed]
