@@ -8,7 +8,7 @@ The statistics of the batch are outputs, and update the running statistics after
 the backward pass do not depend on the running statistics, which checkpointing requires.
 """
 
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 import torch
 import torch.nn.functional as F
@@ -32,7 +32,8 @@ def batch_norm(x: Tensor, norm: nn.BatchNorm2d, weight: Tensor | None, bias: Ten
         layout = torch.channels_last if last else torch.contiguous_format
         out.register_hook(lambda grad: None if grad is None else grad.contiguous(memory_format=layout))
     if norm.running_mean is not None:
-        move_statistics([norm], mean[None], inverse_std[None], x.numel() // x.shape[1])
+        variance = inverse_std.detach() ** -2 - norm.eps
+        move_statistics([norm], mean.detach()[None], variance[None], x.numel() // x.shape[1])
     return out
 
 
@@ -42,21 +43,25 @@ def by_batch(norm: nn.BatchNorm2d) -> bool:
 
 
 @torch.no_grad()
-def move_statistics(norms: list[nn.BatchNorm2d], means: Tensor, inverses: Tensor, pixels: int) -> None:
-    """Update the running statistics of K norms in training by the mean and unbiased variance of a batch.
+def move_statistics(norms: list[nn.BatchNorm2d], means: Tensor, variances: Tensor, pixels: int) -> None:
+    """Update the running statistics of K norms in training by those of a batch.
 
-    means, inverses: mean and 1 / sqrt(var + eps), (K, C), over `pixels` values a channel.
+    means, variances: mean and biased variance, (K, C), over `pixels` values a channel.
     """
-    eps = torch.tensor([norm.eps for norm in norms], dtype=inverses.dtype, device=inverses.device)
-    variances = (inverses**-2 - eps[:, None]) * (pixels / max(1, pixels - 1))
-    dtype = next((norm.running_mean.dtype for norm in norms if norm.running_mean is not None), None)
-    for norm, mean, variance in zip(norms, means.to(dtype), variances.to(dtype), strict=True):
-        if norm.running_mean is None or norm.running_var is None or norm.num_batches_tracked is None:
-            continue
-        norm.num_batches_tracked.add_(1)
-        rate = 1.0 / float(norm.num_batches_tracked) if norm.momentum is None else norm.momentum
-        norm.running_mean.lerp_(mean, rate)
-        norm.running_var.lerp_(variance, rate)
+    tracked = [k for k, norm in enumerate(norms) if norm.running_mean is not None]
+    running: Any = [norms[k].running_mean for k in tracked] + [norms[k].running_var for k in tracked]
+    if not running:
+        return
+    counts: Any = [norms[k].num_batches_tracked for k in tracked]
+    torch._foreach_add_(counts, 1)
+    statistics = torch.cat([means, variances * (pixels / max(1, pixels - 1))]).to(running[0].dtype).unbind()
+    targets = [statistics[k] for k in tracked] + [statistics[len(norms) + k] for k in tracked]
+    torch._foreach_lerp_(running, targets, [_rate(norms[k]) for k in tracked] * 2)
+
+
+def _rate(norm: nn.BatchNorm2d) -> float:
+    """Return the weight of a batch in the running statistics."""
+    return 1.0 / float(norm.num_batches_tracked or 1) if norm.momentum is None else norm.momentum
 
 
 class FastBatchNorm(nn.BatchNorm2d):

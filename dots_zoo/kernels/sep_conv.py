@@ -68,8 +68,8 @@ def sep_conv_sum(
     norms = [block.norm for block in blocks]
     inputs = [*distinct.values()], parameters, plan, [norm.eps for norm in norms], keep
     out: Tensor
-    out, means, inverses, _ = sep_conv_sum_operator(weights, *inputs)
-    move_statistics(norms, means, inverses, out.numel() // out.shape[1])
+    out, means, variances, _ = sep_conv_sum_operator(weights, *inputs)
+    move_statistics(norms, means, variances, out.numel() // out.shape[1])
     return out
 
 
@@ -114,7 +114,7 @@ def sep_conv_sum_operator(
     eps: list[float],
     keep: int,
 ) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
-    """Return the sum (N, C, H', W'), means and 1 / sqrt(var + eps) (B, C) of B blocks, and the maps kept.
+    """Return the sum (N, C, H', W'), means and variances (B, C) of B blocks, and the maps kept.
 
     Args:
         weights: (K,), one a candidate.
@@ -132,20 +132,19 @@ def sep_conv_sum_operator(
     size, longest = _output_size(maps, parameters, plan), max(map(len, candidates))
     y, x = (maps[0].new_empty((len(blocks) if keep > k else longest, *size)) for k in range(2))
     ys, xs, unit = y.numpy(), x.numpy(), np.ones(size[3])
-    means, inverses = (torch.empty(len(blocks), size[3], dtype=torch.float64) for _ in range(2))
-    mean_of, inverse_of = means.numpy(), inverses.numpy()
+    means, variances = (torch.empty(len(blocks), size[3], dtype=torch.float64) for _ in range(2))
+    mean_of, variance_of = means.numpy(), variances.numpy()
     out = empty_map(maps[0], size[3], *size[1:3])
     total = as_array(out)
     for candidate, weight in zip(candidates, weights.tolist(), strict=True):
         read = ScaledInput(inputs[plan[4 * candidate[0]]], unit)
         for b in candidate:
             y_of_block = ys[b % len(ys)]
-            mean_of[b], variance = forward(read, blocks[b], xs[b % len(xs)], y_of_block)
-            inverse_of[b] = 1 / np.sqrt(variance + eps[b])
-            read = ScaledInput(y_of_block, inverse_of[b])
+            mean_of[b], variance_of[b] = forward(read, blocks[b], xs[b % len(xs)], y_of_block)
+            read = ScaledInput(y_of_block, 1 / np.sqrt(variance_of[b] + eps[b]))
         arguments = read.map, (weight * read.scale)[None], candidate[0] > 0, total
         parallel_for(partial(write_scaled, *arguments), len(total))
-    return out, means, inverses, [y, x][:keep]
+    return out, means, variances, [y, x][:keep]
 
 
 @sep_conv_sum_operator.register_fake
@@ -158,9 +157,9 @@ def _(
     keep: int,
 ) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
     size = _output_size(maps, parameters, plan)
-    means, inverses = (weights.new_empty((len(eps), size[3]), dtype=torch.float64) for _ in range(2))
+    means, variances = (weights.new_empty((len(eps), size[3]), dtype=torch.float64) for _ in range(2))
     kept = [maps[0].new_empty((len(eps), *size)) for _ in range(keep)]
-    return empty_map(maps[0], size[3], *size[1:3]), means, inverses, kept
+    return empty_map(maps[0], size[3], *size[1:3]), means, variances, kept
 
 
 @torch.library.custom_op("dots_zoo::sep_conv_sum_backward", mutates_args=())
@@ -170,7 +169,8 @@ def sep_conv_sum_backward(
     maps: list[Tensor],
     parameters: list[Tensor],
     plan: list[int],
-    inverses: Tensor,
+    eps: list[float],
+    variances: Tensor,
     kept: list[Tensor],
     needs: list[bool],
 ) -> tuple[Tensor, list[Tensor], Tensor]:
@@ -182,7 +182,11 @@ def sep_conv_sum_backward(
     from .sep_conv_block import NormGradient, ScaledInput, backward, forward
 
     blocks, candidates = _blocks(parameters, plan), _candidates(plan)
-    dense, grad_of_sum, scales = [channels_last(x) for x in maps], as_array(grad), inverses.numpy()
+    dense, grad_of_sum, scales = (
+        [channels_last(x) for x in maps],
+        as_array(grad),
+        1 / np.sqrt(variances.numpy() + np.array(eps)[:, None]),
+    )
     inputs, of_maps = [as_array(x) for x in dense], [empty_map(x, *x.shape[1:]) for x in dense]
     outputs, written = [as_array(x) for x in of_maps], set()
     rows, size = max(map(len, candidates)), grad_of_sum.shape
@@ -244,7 +248,8 @@ def _(
     maps: list[Tensor],
     parameters: list[Tensor],
     plan: list[int],
-    inverses: Tensor,
+    eps: list[float],
+    variances: Tensor,
     kept: list[Tensor],
     needs: list[bool],
 ) -> tuple[Tensor, list[Tensor], Tensor]:
@@ -284,22 +289,22 @@ def _masked(of_relu: Tensor, x: Tensor) -> Tensor:
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
-    (weights, maps, parameters, ctx.plan, _, _), (_, means, inverses, kept) = inputs, output
-    ctx.save_for_backward(weights, inverses, *maps, *parameters, *kept)
+    (weights, maps, parameters, ctx.plan, ctx.eps, _), (_, means, variances, kept) = inputs, output
+    ctx.save_for_backward(weights, variances, *maps, *parameters, *kept)
     ctx.counts = len(maps), len(parameters), len(kept)
-    ctx.mark_non_differentiable(means, inverses, *kept)
+    ctx.mark_non_differentiable(means, variances, *kept)
     ctx.set_materialize_grads(False)
 
 
 def _gradients(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Any, ...]:
-    weights, inverses, *saved = ctx.saved_tensors
+    weights, variances, *saved = ctx.saved_tensors
     maps, parameters, kept = (list(tensors) for tensors in _split(saved, ctx.counts))
     if grad is None:
         return None, [None for _ in maps], [None for _ in parameters], None, None, None
     needed = [*ctx.needs_input_grad[1]]
     needs = [any(ctx.needs_input_grad[2]), *needed]
     of_weights, of_maps, of_parameters = sep_conv_sum_backward(
-        grad, weights, maps, parameters, ctx.plan, inverses, kept, needs
+        grad, weights, maps, parameters, ctx.plan, ctx.eps, variances, kept, needs
     )
     gradients, flat = (
         iter(of_maps),

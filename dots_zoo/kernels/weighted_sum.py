@@ -11,20 +11,17 @@ from .jit import as_array, channels_last, has_loops
 from .parallel import parallel_sum
 
 
-def weighted_sum(weights: Tensor | None, maps: Sequence[Tensor], others: Sequence[Tensor] = ()) -> Tensor:
+def weighted_sum(weights: Tensor, maps: Sequence[Tensor], others: Sequence[Tensor] = ()) -> Tensor:
     """Return sum_k w_k y_k + sum_j z_j of weights (K,), K maps y and others z, all (N, C, H, W)."""
-    if weights is None or not has_loops(weights, *maps):
+    if not has_loops(weights, *maps, *others):
         return weighted_sum_reference(weights, maps, others)
-    out: Tensor = sum(others, scaled_sum(weights, [*maps]))
+    out: Tensor = scaled_sum(weights, [*maps], [*others])
     return out
 
 
-def weighted_sum_reference(
-    weights: Tensor | None, maps: Sequence[Tensor], others: Sequence[Tensor] = ()
-) -> Tensor:
+def weighted_sum_reference(weights: Tensor, maps: Sequence[Tensor], others: Sequence[Tensor] = ()) -> Tensor:
     """Compute `weighted_sum` by torch."""
-    terms = [] if weights is None else [w * y for w, y in zip(weights.unbind(), maps, strict=True)]
-    first, *rest = [*terms, *others]
+    first, *rest = [*(w * y for w, y in zip(weights.unbind(), maps, strict=True)), *others]
     return sum(rest, first)
 
 
@@ -39,17 +36,19 @@ def dot_products(grad: Any, y: Any, threshold: float = -np.inf) -> Any:
 
 
 @torch.library.custom_op("dots_zoo::weighted_sum", mutates_args=())
-def scaled_sum(weights: Tensor, maps: list[Tensor]) -> Tensor:
-    """Return sum_k w_k y_k, channels last, of weights (K,) and K maps (N, C, H, W)."""
+def scaled_sum(weights: Tensor, maps: list[Tensor], others: list[Tensor]) -> Tensor:
+    """Return sum_k w_k y_k + sum_j z_j, channels last, of weights (K,) and maps (N, C, H, W)."""
     first, *factors = weights.tolist()
     out: Tensor = channels_last(maps[0]) * first
     for factor, y in zip(factors, maps[1:], strict=True):
         out.add_(y, alpha=factor)
+    for z in others:
+        out.add_(z)
     return out
 
 
 @scaled_sum.register_fake
-def _(weights: Tensor, maps: list[Tensor]) -> Tensor:
+def _(weights: Tensor, maps: list[Tensor], others: list[Tensor]) -> Tensor:
     return torch.empty_like(maps[0], memory_format=torch.channels_last)
 
 
@@ -75,16 +74,19 @@ def _(grad: Tensor, weights: Tensor, maps: list[Tensor], needs: list[bool]) -> t
 
 
 def _save_summands(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    weights, maps = inputs
+    weights, maps, _ = inputs
     ctx.save_for_backward(weights, *(maps if weights.requires_grad else ()))
 
 
-def _sum_gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, list[Tensor | None]]:
+def _sum_gradients(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     weights, *maps = ctx.saved_tensors
-    needs = [*ctx.needs_input_grad[1]]
-    of_weights, of_maps = scaled_sum_backward(grad, weights, maps, needs)
+    of_weights, of_maps = scaled_sum_backward(grad, weights, maps, [*ctx.needs_input_grad[1]])
     gradients = iter(of_maps)
-    return of_weights if maps else None, [next(gradients) if needed else None for needed in needs]
+    return (
+        of_weights if maps else None,
+        [next(gradients) if needed else None for needed in ctx.needs_input_grad[1]],
+        [grad if needed else None for needed in ctx.needs_input_grad[2]],
+    )
 
 
 scaled_sum.register_autograd(_sum_gradients, setup_context=_save_summands)

@@ -12,7 +12,7 @@ parameters or buffers: it looks up those of the modules whenever it computes. Wh
 Every other candidate is computed by its MixedOp.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -127,39 +127,53 @@ class FastInputs:
 
 @dataclass
 class NodeAccumulator:
-    """The terms whose sum is a node (Eq. 8).
+    """The terms whose sum is a node (Eq. 8); each has its weight at an index of `weights`.
 
     Args:
+        weights: of all candidates of the cell, see `flat_weights`.
         lean: keep only the inputs of separable convolutions for the backward pass.
         maps: terms that are added as they are.
-        sep_convs: separable convolutions, their weights, and their inputs.
-        weighted: weights, and maps that are yet to be multiplied by them.
+        sep_convs: separable convolutions, and the indices and inputs of each.
+        weighted: maps that are yet to be multiplied by their weights, and the indices of these.
     """
 
+    weights: Tensor
     lean: bool
     maps: list[Tensor] = field(default_factory=list)
-    sep_convs: list[tuple[tuple[SepConvBlock, ...], Tensor, Tensor]] = field(default_factory=list)
-    weighted: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    sep_convs: list[tuple[tuple[SepConvBlock, ...], int, Tensor]] = field(default_factory=list)
+    weighted: list[tuple[Tensor, int]] = field(default_factory=list)
 
-    def add(self, candidate: FastCandidate, weight: Tensor, inputs: FastInputs) -> None:
+    def add(self, candidate: FastCandidate, index: int, inputs: FastInputs) -> None:
         """Add w o(x) of a candidate that has a fast implementation."""
         x = inputs.read(candidate.reads)
         if candidate.blocks:
-            self.sep_convs.append((candidate.blocks, weight, x))
+            self.sep_convs.append((candidate.blocks, index, x))
         else:
-            scale = weight.expand(candidate.norm.num_features)
+            scale = self.weights[index].expand(candidate.norm.num_features)
             self.maps.append(batch_norm(candidate.body(x), candidate.norm, scale))
 
     def total(self) -> Tensor | None:
         """Return the sum of all terms, (N, C, H', W'), None where there are none."""
         maps = [*self.maps]
         if self.sep_convs:
-            candidates, weights, inputs = zip(*self.sep_convs, strict=True)
-            maps.append(sep_conv_sum(candidates, torch.stack(weights), inputs, self.lean))
-        if not self.weighted and len(maps) < 2:
-            return maps[0] if maps else None
-        scalars, weighted = zip(*self.weighted, strict=True) if self.weighted else ((), ())
-        return weighted_sum(torch.stack(scalars) if scalars else None, weighted, maps)
+            candidates, indices, inputs = zip(*self.sep_convs, strict=True)
+            maps.append(sep_conv_sum(candidates, self._weights_at(indices), inputs, self.lean))
+        if self.weighted:
+            weighted, indices = zip(*self.weighted, strict=True)
+            return weighted_sum(self._weights_at(indices), weighted, maps)
+        return sum(maps[1:], maps[0]) if maps else None
+
+    def _weights_at(self, indices: Sequence[int]) -> Tensor:
+        return self.weights.index_select(0, torch.tensor(indices, device=self.weights.device))
+
+
+def flat_weights(mixture: CellMixture) -> Tensor:
+    """Return the weights of all candidates, (E * O,), and those, (E,), of the auxiliary skips if there are any."""
+    operations = mixture.operations.flatten()
+    if not mixture.auxiliary:
+        return operations
+    edges = operations.new_ones(len(mixture.active)) if mixture.edges is None else mixture.edges
+    return torch.cat([operations, mixture.auxiliary * edges])
 
 
 class FastCell:
@@ -214,16 +228,16 @@ class FastCell:
         """Return the cell's inputs and its nodes, as `Nodes.forward` does."""
         states = [*states]
         inputs: list[FastInputs] = []
-        weights = [row.unbind() for row in mixture.operations.unbind()]
-        auxiliary = mixture.auxiliary_weights()
+        weights = flat_weights(mixture)
         for incoming in nodes.incoming:
             for source in range(len(inputs), len(states)):
                 through = nodes.partial.through(states[source])
                 inputs.append(FastInputs(SharedInputs(through, self.pools[source])))
-            node = NodeAccumulator(self.lean)
+            node = NodeAccumulator(weights, self.lean)
             for edge, source in incoming:
-                self._add_candidates(node, nodes, edge, inputs[source], weights[edge], mixture)
-                self._add_auxiliary(node, nodes, edge, inputs[source], auxiliary[edge])
+                self._add_candidates(node, nodes, edge, inputs[source], mixture)
+                if mixture.auxiliary:
+                    self._add_auxiliary(node, nodes, edge, inputs[source], mixture)
             total = node.total()
             if total is None:
                 edge, source = incoming[0]
@@ -232,42 +246,35 @@ class FastCell:
         return states
 
     def _add_candidates(
-        self,
-        node: NodeAccumulator,
-        nodes: Nodes,
-        edge: int,
-        inputs: FastInputs,
-        weights: tuple[Tensor, ...],
-        mixture: CellMixture,
+        self, node: NodeAccumulator, nodes: Nodes, edge: int, inputs: FastInputs, mixture: CellMixture
     ) -> None:
         """Add the mixed operation of an edge (Eq. 1)."""
-        mixed_op = cast(MixedOp, nodes.edges[edge])
+        mixed_op, first = cast(MixedOp, nodes.edges[edge]), edge * mixture.operations.shape[1]
         for column, name in enumerate(mixed_op.names):
             if column not in mixture.active[edge] or name == "none":
                 continue
             fast = self.candidates[edge].get(column)
             dropped = bool(mixture.skip_dropout) and OPS[name].skip
             if fast is not None and not dropped and is_fast_now(fast):
-                node.add(fast, weights[column], inputs)
+                node.add(fast, first + column, inputs)
                 continue
             y = mixed_op.candidate(column, inputs.shared)
             if dropped:
                 y = F.dropout(y, mixture.skip_dropout, mixed_op.training)
-            node.weighted.append((weights[column], y))
+            node.weighted.append((y, first + column))
 
     def _add_auxiliary(
-        self, node: NodeAccumulator, nodes: Nodes, edge: int, inputs: FastInputs, beta: Tensor | float | None
+        self, node: NodeAccumulator, nodes: Nodes, edge: int, inputs: FastInputs, mixture: CellMixture
     ) -> None:
         """Add the auxiliary skip of an edge (Eq. 4 of DARTS-)."""
         module, fast = cast(MixedOp, nodes.edges[edge]).auxiliary, self.auxiliary[edge]
-        if module is None or beta is None:
+        if module is None:
             return
-        x = inputs.shared.x
-        weight = beta if isinstance(beta, Tensor) else x.new_tensor(beta)
+        index = mixture.operations.numel() + edge
         if fast is not None and is_fast_now(fast):
-            node.add(fast, weight, inputs)
+            node.add(fast, index, inputs)
         else:
-            node.weighted.append((weight, module(x)))
+            node.weighted.append((module(inputs.shared.x), index))
 
 
 def is_fast_now(candidate: FastCandidate) -> bool:

@@ -17,12 +17,14 @@ def inputs(shape, dtype=torch.double):
 
 
 def ours(weights, *maps):
-    """Three maps with weights, and one that is added as it is; then only such."""
-    return weighted_sum(weights, maps[:3], maps[3:]) + weighted_sum(None, (), maps[2:])
+    """Three maps with weights, and one that is added as it is; then none of these."""
+    return weighted_sum(weights, maps[:3], maps[3:]) + weighted_sum(weights, maps[1:])
 
 
 def reference(weights, *maps):
-    return weighted_sum_reference(weights, maps[:3], maps[3:]) + maps[2] + maps[3]
+    products = [w * y for w, y in zip(weights, maps[:3], strict=True)]
+    others = [w * y for w, y in zip(weights, maps[1:], strict=True)]
+    return sum(products) + maps[3] + sum(others)
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -60,7 +62,7 @@ def test_a_map_is_kept_only_for_the_gradient_of_its_weight():
 
 def test_the_operators_keep_their_contract():
     weights, *maps = inputs((2, 3, 4, 5))
-    opcheck(scaled_sum, (weights, maps[:3]))
+    opcheck(scaled_sum, (weights, maps[:3], maps[3:]))
     detached = maps[0].detach(), weights.detach(), [y.detach() for y in maps[:3]], [True, False, True]
     opcheck(scaled_sum_backward, detached)
 
