@@ -22,7 +22,6 @@ from search_turns import Setting, in_processes, peak_of_this_process, step_of, t
 from torch import Tensor
 
 from dots_zoo.kernels import batch_norm, keep_freed_memory, sep_conv_block
-from dots_zoo.kernels.pooling import max_pool_reference
 from dots_zoo.kernels.weighted_sum import weighted_sum_reference
 from dots_zoo.search.stages.steps import classify
 from dots_zoo.search.supernet import fast_cell
@@ -48,6 +47,12 @@ def by_modules(members: Sequence[Any], weights: Tensor, maps: Sequence[Tensor], 
             x = batch_norm(block.pointwise(block.depthwise(F.relu(x))), block.norm, ones)
         terms.append(weight * x)
     return sum(terms)
+
+
+def even_odd_by_index(x: Tensor) -> tuple[Tensor, Tensor]:
+    """`even_odd_pixels` by an index, whose gradient is not channels last."""
+    even, odd = x[:, :, ::2, ::2], x[:, :, 1::2, 1::2]
+    return even, F.pad(odd, [0, even.shape[3] - odd.shape[3], 0, even.shape[2] - odd.shape[2]])
 
 
 def not_simd(block: sep_conv_block.Block) -> bool:
@@ -77,7 +82,7 @@ PARTS: dict[str, Patch] = {
     ),
     "loops of 16 channels": without((sep_conv_block.Block, "is_simd", property(not_simd))),
     "the weighted sum of other maps": without((fast_cell, "weighted_sum", weighted_sum_reference)),
-    "max pooling without indices": without((fast_cell, "max_pool_3x3", max_pool_reference)),
+    "every other pixel, channels last": without((fast_cell, "even_odd_pixels", even_odd_by_index)),
     UNREAD: without(),
 }
 

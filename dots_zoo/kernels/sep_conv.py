@@ -22,6 +22,7 @@ Only x and y are kept for the backward pass, and neither in a lean step.
 
 from collections.abc import Sequence
 from functools import partial
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -179,14 +180,11 @@ def sep_conv_sum_backward(
     needs: first for all parameters, whose gradients are flat and one after the other, then for each map. The
     other arguments are those of `sep_conv_sum`.
     """
-    from .sep_conv_block import NormGradient, ScaledInput, backward, forward
+    from .sep_conv_block import NormGradient, ScaledInput, backward, forward, norm_factors
 
     blocks, candidates = _blocks(parameters, plan), _candidates(plan)
-    dense, grad_of_sum, scales = (
-        [channels_last(x) for x in maps],
-        as_array(grad),
-        1 / np.sqrt(variances.numpy() + np.array(eps)[:, None]),
-    )
+    scales = 1 / np.sqrt(variances.numpy() + np.array(eps)[:, None])
+    dense, grad_of_sum = [channels_last(x) for x in maps], as_array(grad)
     inputs, of_maps = [as_array(x) for x in dense], [empty_map(x, *x.shape[1:]) for x in dense]
     outputs, written = [as_array(x) for x in of_maps], set()
     rows, size = max(map(len, candidates)), grad_of_sum.shape
@@ -209,7 +207,7 @@ def sep_conv_sum_backward(
                 of_weights[k] = moments[1] @ scales[b]
             if is_first and not needs[0] and not needs[1 + source]:
                 continue
-            of_norm = NormGradient(grad_out, _norm_factors(moments, scales[b], factor, y), threshold)
+            of_norm = NormGradient(grad_out, norm_factors(moments, scales[b], factor, y), threshold)
             x = xs[0][b % len(ys)] if needs[0] else None
             grad_out = outputs[source] if is_first else between
             of_block = backward(of_norm, y, x, read, blocks[b], grad_out, is_first and source in written)
@@ -222,23 +220,6 @@ def sep_conv_sum_backward(
         [_masked(of_map, x) for of_map, x, needed in zip(of_maps, dense, needs[1:], strict=True) if needed],
         torch.from_numpy(np.concatenate(of_blocks)).to(grad.dtype),
     )
-
-
-def _norm_factors(moments: Any, inverse: Any, factor: float, y: Any) -> Any:
-    """Return the factors (3, C) of dL/dy = a + b y + c g.
-
-    Args:
-        moments: sums over pixels of g and of g * y, (2, C).
-        inverse: 1 / sqrt(var + eps) of y, (C,).
-        factor: by which the normalised y is multiplied.
-        y: (N, H, W, C).
-    """
-    scale = factor * inverse
-    factors = np.empty((3, len(scale)))
-    factors[:2] = moments * (scale * (-len(scale) / y.size))
-    factors[1] *= inverse**2
-    factors[2] = scale
-    return factors
 
 
 @sep_conv_sum_backward.register_fake
@@ -297,8 +278,9 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
 
 
 def _gradients(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Any, ...]:
-    weights, variances, *saved = ctx.saved_tensors
-    maps, parameters, kept = (list(tensors) for tensors in _split(saved, ctx.counts))
+    weights, variances, *rest = ctx.saved_tensors
+    saved = iter(rest)
+    maps, parameters, kept = ([*islice(saved, count)] for count in ctx.counts)
     if grad is None:
         return None, [None for _ in maps], [None for _ in parameters], None, None, None
     needed = [*ctx.needs_input_grad[1]]
@@ -306,21 +288,11 @@ def _gradients(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Any, ...]:
     of_weights, of_maps, of_parameters = sep_conv_sum_backward(
         grad, weights, maps, parameters, ctx.plan, ctx.eps, variances, kept, needs
     )
-    gradients, flat = (
-        iter(of_maps),
-        iter(of_parameters.split([p.numel() for p in parameters]) if needs[0] else ()),
-    )
-    return (
-        of_weights,
-        [next(gradients) if need else None for need in needed],
-        [next(flat).view(p.shape) if needs[0] else None for p in parameters],
-        *(None, None, None),
-    )
-
-
-def _split(values: Sequence[Any], counts: Sequence[int]) -> list[Sequence[Any]]:
-    bounds = [sum(counts[:k]) for k in range(len(counts) + 1)]
-    return [values[first:last] for first, last in zip(bounds, bounds[1:], strict=False)]
+    gradients, of_layers = iter(of_maps), [None for _ in parameters]
+    if needs[0]:
+        flat = of_parameters.split([p.numel() for p in parameters])
+        of_layers = [gradient.view_as(p) for gradient, p in zip(flat, parameters, strict=True)]
+    return of_weights, [next(gradients) if need else None for need in needed], of_layers, None, None, None
 
 
 sep_conv_sum_operator.register_autograd(_gradients, setup_context=_save)

@@ -97,6 +97,22 @@ def forward(read: ScaledInput, block: Block, x: Map, y: Map) -> tuple[PerChannel
     return mean, dot_products(y, y)[1] / pixels
 
 
+def norm_factors(moments: PerChannel, inverse: PerChannel, factor: float, y: Map) -> PerChannel:
+    """Return the factors (3, C) of a NormGradient.
+
+    Args:
+        moments: sums over pixels of g and of g * y, (2, C).
+        inverse: 1 / sqrt(var + eps) of y, (C,).
+        factor: by which the normalised y is multiplied.
+        y: (N, H, W, C).
+    """
+    scale, factors = factor * inverse, np.empty((3, len(inverse)))
+    factors[:2] = moments * (scale * (-len(scale) / y.size))
+    factors[1] *= inverse**2
+    factors[2] = scale
+    return factors
+
+
 def backward(
     of_norm: NormGradient, y: Map, x: Map | None, read: ScaledInput, block: Block, out: Map, accumulate: bool
 ) -> PerChannel | None:

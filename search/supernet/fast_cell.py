@@ -24,7 +24,6 @@ from dots_zoo.kernels import (
     SepConvBlock,
     batch_norm,
     even_odd_pixels,
-    max_pool_3x3,
     return_freed_memory,
     sep_conv_sum,
     weighted_sum,
@@ -86,16 +85,14 @@ def fast_candidate(operation: nn.Module) -> FastCandidate | None:
 
 
 class FastPool:
-    """A shared pooling, max pooling of stride 1 without indices, and its batch norm."""
+    """A shared pooling and its batch norm."""
 
     def __init__(self, pool: nn.Sequential) -> None:
         self.pool = pool
 
     def __call__(self, x: Tensor) -> Tensor:
         pool, norm = self.pool
-        fast = isinstance(pool, nn.MaxPool2d) and pool.stride == 1
-        y = max_pool_3x3(x) if fast else pool(x)
-        return batch_norm(y, norm, None) if isinstance(norm, nn.BatchNorm2d) else y
+        return batch_norm(pool(x), norm, None) if isinstance(norm, nn.BatchNorm2d) else pool(x)
 
 
 class FastInputs:
@@ -168,7 +165,7 @@ class NodeAccumulator:
 
 
 def flat_weights(mixture: CellMixture) -> Tensor:
-    """Return the weights of all candidates, (E * O,), and those, (E,), of the auxiliary skips if there are any."""
+    """Return the weights of all candidates, (E * O,), then of the auxiliary skips, (E,), if there are any."""
     operations = mixture.operations.flatten()
     if not mixture.auxiliary:
         return operations
