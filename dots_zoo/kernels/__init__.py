@@ -10,7 +10,6 @@ the gain of each.
 from .batch_norm import FastBatchNorm, batch_norm
 from .depthwise import DepthwiseConv, depthwise
 from .jit import HAS_NUMBA
-from .malloc import keep_freed_memory, return_freed_memory
 from .pooling import even_odd_pixels, every_other_pixel, max_pool_3x3
 from .prepack import prepack
 from .replace_layers import replace_with_fast_layers
@@ -26,11 +25,9 @@ __all__ = [
     "depthwise",
     "even_odd_pixels",
     "every_other_pixel",
-    "keep_freed_memory",
     "max_pool_3x3",
     "prepack",
     "replace_with_fast_layers",
-    "return_freed_memory",
     "sep_conv_sum",
     "weighted_sum",
 ]
