@@ -20,11 +20,13 @@ FILES = sources(*PACKAGES, *CONFIGS)
 # Rooms whose functions take at most MOST_PARAMETERS, and the functions that may take more, with the reason.
 PARAMETER_ROOMS = (
     "export",
+    "search",
     *(f"dots_zoo/{room}" for room in ("commands", "data", "drawing", "fuse", "genotype", "openmm")),
     *(f"dots_zoo/{room}" for room in ("runtime", "train")),
 )
 MANY_PARAMETERS = {
     "export/convert/command.py export_model": "stands for the command `export`: its options",
+    "search/run/run.py search": "stands for the command `search`: its options",
     "dots_zoo/openmm/backbone.py __init__": "built from a config of mmengine: its entries",
 }
 
