@@ -21,8 +21,9 @@ from search_step import machine
 from search_turns import Setting, in_processes, peak_of_this_process, step_of, timed, turns
 from torch import Tensor
 
-from dots_zoo.kernels import batch_norm, keep_freed_memory, sep_conv_block
+from dots_zoo.kernels import batch_norm, sep_conv_block
 from dots_zoo.kernels.weighted_sum import weighted_sum_reference
+from dots_zoo.runtime.malloc import keep_freed_memory
 from dots_zoo.search.stages.steps import classify
 from dots_zoo.search.supernet import fast_cell
 from dots_zoo.search.supernet.mixed_op import SharedInputs

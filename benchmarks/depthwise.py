@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import dots_zoo
-from dots_zoo.kernels import depthwise, keep_freed_memory
+from dots_zoo.kernels import depthwise
+from dots_zoo.runtime.malloc import keep_freed_memory
 
 SIZES = ((64, 16, 32), (64, 32, 16), (64, 64, 8))  # batch, channels, side: the three resolutions on CIFAR
 CONVOLUTIONS = ((3, 1), (5, 1), (7, 1), (3, 2), (5, 2))  # taps, dilation

@@ -32,8 +32,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import dots_zoo
 from dots_zoo.fuse.fuse import REWRITES, fuse
-from dots_zoo.kernels import keep_freed_memory, prepack, replace_with_fast_layers
+from dots_zoo.kernels import prepack, replace_with_fast_layers
 from dots_zoo.public_weights import load_public_checkpoint
+from dots_zoo.runtime.malloc import keep_freed_memory
 
 Run = Callable[[], object]
 

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 
 import dots_zoo
-from dots_zoo.kernels import keep_freed_memory
+from dots_zoo.runtime.malloc import keep_freed_memory
 
 
 def steps(channels: int, count: int = 8) -> None:

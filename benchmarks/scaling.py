@@ -26,8 +26,9 @@ from dots_zoo.runtime.atomic_write import write_file
 from dots_zoo.search.space.named import named_space
 from dots_zoo.search.stages.config import TrainingConfig
 from dots_zoo.search.stages.init_stage import fresh
+from dots_zoo.search.stages.loop import run_of
 from dots_zoo.search.stages.operation_search import operation_choices, softmax_relaxation
-from dots_zoo.search.stages.stage import Batch, Moment, Run, Search, Turn
+from dots_zoo.search.stages.stage import Batch, Moment, Search, Turn
 from dots_zoo.search.stages.steps import bilevel
 
 
@@ -51,11 +52,11 @@ def turn(setting: Setting) -> Turn:
     pixels = torch.zeros(1, 3, setting.image, setting.image, dtype=torch.uint8)
     labels = torch.zeros(1, dtype=torch.int64)
     data = ImageData("random", pixels, labels, pixels, labels, 10, (0.5,) * 3, (0.25,) * 3, False, {})
-    run = Run(training, data, {}, Accelerator(cpu=True))
+    Accelerator(cpu=True)  # the device of the run, too
+    run = run_of(training, data)
     space = named_space("S0")
-    search = fresh("benchmark", setting.cells, lambda before: space, operation_choices)(
-        run, None, Moment(0, 0)
-    )
+    begin = fresh("benchmark", training, setting.cells, lambda before: space, operation_choices)
+    search = begin(run, None, Moment(0, 0))
 
     def batch() -> Batch:
         images = torch.randn(setting.batch, 3, setting.image, setting.image, generator=draws)

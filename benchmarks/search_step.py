@@ -36,7 +36,8 @@ from search_turns import (
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import dots_zoo
-from dots_zoo.kernels import keep_freed_memory
+from dots_zoo.data.augment import Augmentation
+from dots_zoo.runtime.malloc import keep_freed_memory
 from dots_zoo.search.stages.steps import classify
 
 
@@ -100,7 +101,7 @@ def data_share(setting: Setting, repetitions: int, pair: float) -> float:
     ours, _ = turns("pair", setting)
     draws = torch.Generator().manual_seed(0)
     images = torch.randint(256, (2000, 3, 32, 32), generator=draws).to(torch.uint8)
-    data, options = replace(ours.run.data, images=images), ours.run.training.augmentation
+    data, options = replace(ours.run.data, images=images), Augmentation()
     seconds = []
     for _ in range(repetitions):
         began = time.process_time()

@@ -25,9 +25,10 @@ from dots_zoo.search.methods.topology import (
 from dots_zoo.search.space.discretise import survivors
 from dots_zoo.search.space.named import groups_by_weights, named_space
 from dots_zoo.search.stages.config import TrainingConfig
-from dots_zoo.search.stages.init_stage import fresh, sgd
+from dots_zoo.search.stages.init_stage import fresh, restart_sgd
+from dots_zoo.search.stages.loop import run_of
 from dots_zoo.search.stages.operation_search import operation_choices, softmax_relaxation
-from dots_zoo.search.stages.stage import Figures, Moment, Run, Search, Turn
+from dots_zoo.search.stages.stage import Figures, Moment, Search, Turn
 from dots_zoo.search.stages.steps import bilevel, classify, one_level, update_logits, update_weights
 
 EPOCH = Moment(0, 30)  # of the second half of a topology search
@@ -69,7 +70,8 @@ def turns(step: str, setting: Setting) -> tuple[Turn, Turn]:
     images = torch.randint(256, (8, 3, 32, 32), generator=draws).to(torch.uint8)
     labels = torch.arange(8) % 10
     data = ImageData("random", images, labels, images, labels, 10, (0.5,) * 3, (0.25,) * 3, False, {})
-    run = Run(training, data, {}, Accelerator(cpu=True))
+    Accelerator(cpu=True)  # the device of the run, too
+    run = run_of(training, data)
     full = named_space("S0")
     alphas = {kind: torch.randn(14, 8, generator=draws) for kind in full.kinds}
     if step in ("topology", "settled"):
@@ -79,7 +81,8 @@ def turns(step: str, setting: Setting) -> tuple[Turn, Turn]:
     else:
         space, choices = full, operation_choices
         relax = partial(group_relaxation, groups_by_weights()) if step == "pair" else softmax_relaxation
-    ours = fresh("benchmark", setting.cells, lambda before: space, choices)(run, None, Moment(0, 0))
+    begin = fresh("benchmark", training, setting.cells, lambda before: space, choices)
+    ours = begin(run, None, Moment(0, 0))
     for logits in ours.logits.values():
         logits.data.copy_(torch.randn(logits.shape, generator=draws))
     if step == "settled":
@@ -89,13 +92,8 @@ def turns(step: str, setting: Setting) -> tuple[Turn, Turn]:
         theirs.data.copy_(mine.data)
     other: Any = plain
     logits = {name: torch.nn.Parameter(value.detach().clone()) for name, value in ours.logits.items()}
-    theirs_search = replace(
-        ours,
-        supernet=other,
-        logits=logits,
-        weights_optimiser=sgd(other, training),
-        logits_optimiser=torch.optim.Adam(logits.values(), 1e-4, weight_decay=1e-3),
-    )
+    adam = torch.optim.Adam(logits.values(), 1e-4, weight_decay=1e-3)
+    theirs_search = restart_sgd(replace(ours, supernet=other, logits=logits, logits_optimiser=adam))
     batches = [
         (torch.randn(setting.batch, 3, 32, 32, generator=draws), torch.arange(setting.batch) % 10)
         for _ in range(2)

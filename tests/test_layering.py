@@ -20,13 +20,19 @@ FILES = sources(*PACKAGES, *CONFIGS)
 # Rooms whose functions take at most MOST_PARAMETERS, and the functions that may take more, with the reason.
 PARAMETER_ROOMS = (
     "export",
+    "search",
     *(f"dots_zoo/{room}" for room in ("commands", "data", "drawing", "fuse", "genotype", "openmm")),
     *(f"dots_zoo/{room}" for room in ("runtime", "train")),
 )
 MANY_PARAMETERS = {
     "export/convert/command.py export_model": "stands for the command `export`: its options",
+    "search/run/run.py search": "stands for the command `search`: its options",
     "dots_zoo/openmm/backbone.py __init__": "built from a config of mmengine: its entries",
 }
+
+# The only importers of the kernels: the fast path of a supernet and that of a network, both imported lazily.
+SUPERNET_FAST_PATH = {"search/supernet/fast_cell.py", "search/supernet/sep_conv_blocks.py"}
+KERNEL_IMPORTERS = {*SUPERNET_FAST_PATH, "dots_zoo/train/model.py"}
 
 
 def layer(name: str) -> str:
@@ -84,6 +90,27 @@ def test_rooms_import_each_other_in_one_direction() -> None:
     for module, targets in arrows(*PACKAGES).items():
         rooms.setdefault(room(module), set()).update({room(target) for target in targets} - {room(module)})
     assert circles(rooms) == []
+
+
+def importers(prefix: str, *, at_module_level: bool = False) -> set[str]:
+    """Return the files outside the kernels that import a package or a module of it."""
+    return {
+        path.relative_to(ROOT).as_posix()
+        for path in FILES
+        if path.parent.name != "kernels"
+        for name, on_top in imports(path)
+        if f"{name}.".startswith(f"{prefix}.") and (on_top or not at_module_level)
+    }
+
+
+def test_only_those_who_install_the_kernels_import_them_and_not_before_they_do() -> None:
+    assert importers("dots_zoo.kernels") == KERNEL_IMPORTERS
+    assert importers("dots_zoo.kernels", at_module_level=True) == SUPERNET_FAST_PATH
+    for path in SUPERNET_FAST_PATH:
+        eager = importers(module_name(ROOT / path), at_module_level=True)
+        assert eager <= SUPERNET_FAST_PATH and importers(module_name(ROOT / path))
+    assert importers("numba") | importers("llvmlite") == set()
+    assert importers("ctypes") == {"dots_zoo/runtime/malloc.py"}
 
 
 def test_a_circle_is_found(tmp_path: Path) -> None:

@@ -49,10 +49,6 @@ class Augmentation:
             if not low <= value <= high:
                 raise DotsZooError(f"{name}: expected {expected}, got {value}")
 
-    def mirrors(self, habit: bool) -> bool:
-        """Return True if images are mirrored; `habit` is the data set's own answer."""
-        return habit if self.flip is None else self.flip
-
 
 class Statistics(Protocol):
     """Mean and standard deviation per channel, of pixels scaled to [0, 1]."""

@@ -151,7 +151,8 @@ class ImageData:
         images = self.images[sent(indices, self.images.device)]
         if augmentation.crop_padding:
             images = random_crop(images, augmentation.crop_padding, draws)
-        if augmentation.mirrors(self.flip):
+        flip = self.flip if augmentation.flip is None else augmentation.flip
+        if flip:
             images = random_flip(images, draws)
         normal = normalise(images, self)
         return cutout(normal, augmentation.cutout, draws) if augmentation.cutout else normal

@@ -87,9 +87,8 @@ class FolderData:
         Raises DotsZooError where an image cannot be decoded.
         """
         seeds = torch.randint(2**63 - 1, (len(indices),), generator=draws)
-        view = partial(
-            random_view, size=self.size, augmentation=augmentation, flip=augmentation.mirrors(self.flip)
-        )
+        flip = self.flip if augmentation.flip is None else augmentation.flip
+        view = partial(random_view, size=self.size, augmentation=augmentation, flip=flip)
         jobs = zip((self.paths[index] for index in indices.tolist()), seeds.tolist(), strict=True)
         images = each(lambda job: view(read(job[0]), random.Random(job[1])), jobs, self.threads)
         normal = self._normal(images)

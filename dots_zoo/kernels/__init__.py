@@ -10,7 +10,6 @@ the gain of each.
 from .batch_norm import FastBatchNorm, batch_norm
 from .depthwise import DepthwiseConv, depthwise
 from .jit import HAS_NUMBA
-from .malloc import keep_freed_memory, return_freed_memory
 from .pixels import even_odd_pixels
 from .prepack import prepack
 from .replace_layers import replace_with_fast_layers
@@ -25,10 +24,8 @@ __all__ = [
     "batch_norm",
     "depthwise",
     "even_odd_pixels",
-    "keep_freed_memory",
     "prepack",
     "replace_with_fast_layers",
-    "return_freed_memory",
     "sep_conv_sum",
     "weighted_sum",
 ]

@@ -2,14 +2,13 @@
 
 import argparse
 import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ..runtime.atomic_write import check_output, write_file
 from ..runtime.distributed import disconnecting
-from ..runtime.errors import DotsZooError
+from ..runtime.image_size import image_size
 from . import check as mm_check
 from . import predict as mm_predict
 from . import run as mm_run
@@ -154,10 +153,8 @@ def _curves(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> int:
-    if args.input and not re.fullmatch(r"\d+x\d+", args.input):
-        raise DotsZooError(f"--input: expected HEIGHTxWIDTH such as 800x1344, got {args.input!r}")
-    height, width = map(int, args.input.split("x")) if args.input else (0, 0)
-    result = mm_check.check(_config(args), args.task, (height, width) if args.input else None)
+    size = image_size(args.input) if args.input else None
+    result = mm_check.check(_config(args), args.task, size)
     print(json.dumps(result, indent=1) if args.json else _check_lines(result))
     return 0
 

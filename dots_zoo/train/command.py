@@ -13,12 +13,12 @@ from jsonargparse import ArgumentParser
 
 from ..data.datasets import Data, DataOptions
 from ..data.load import add_data_options, load_data
-from ..kernels import keep_freed_memory
 from ..macro import MACROS
 from ..reference import Reference, create
 from ..runtime.config_cli import Verbatim, build, dotted, preset, preset_names, take_preset
 from ..runtime.distributed import disconnecting
 from ..runtime.errors import DotsZooError
+from ..runtime.malloc import keep_freed_memory
 from .evaluate import Score, evaluate
 from .model import ModelOptions, as_trained, fitting, referred
 from .recipe import Recipe

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dots_zoo.runtime.atomic_write import check_output, write_file
+from dots_zoo.runtime.image_size import image_size
 
 from .compare import compare
 from .latency import Plan, bench
-from .options import add_plan, command_parser, fraction, image_size, plan_of
+from .options import add_plan, command_parser, fraction, plan_of
 from .report import write_report
 from .rows import Row
 from .schema import dump, read_bench

@@ -87,11 +87,3 @@ def fraction(text: str, option: str) -> float:
     if not re.fullmatch(r"\d{1,4}(\.\d{1,4})?%", text):
         raise DotsZooError(f"{option}: expected a percentage, such as 5%, got {text!r}")
     return float(text[:-1]) / 100
-
-
-def image_size(text: str) -> tuple[int, int]:
-    """Return '224x320' as (224, 320), height first. Raises DotsZooError for anything else."""
-    if not re.fullmatch(r"[1-9]\d{0,4}x[1-9]\d{0,4}", text):
-        raise DotsZooError(f"--input: expected HEIGHTxWIDTH, such as 224x320, got {text!r}")
-    height, width = text.split("x")
-    return int(height), int(width)

@@ -1,11 +1,11 @@
 """The command lines of `dots-zoo export` and `dots-zoo inspect`."""
 
 import argparse
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from dots_zoo.runtime.errors import DotsZooError
+from dots_zoo.runtime.image_size import image_size
 
 from .command import export_model, inspect_model
 
@@ -24,7 +24,7 @@ def export_main(argv: Sequence[str]) -> int:
         checkpoint=args.checkpoint,
         pretrained=args.pretrained,
         num_classes=args.num_classes,
-        input_size=parse_size(args.input) if args.input else None,
+        input_size=image_size(args.input) if args.input else None,
         dynamic=parse_dynamic(args.dynamic),
         precision=args.precision,
         target=args.target,
@@ -49,7 +49,7 @@ def inspect_main(argv: Sequence[str]) -> int:
     parser.add_argument("--input", metavar="HxW", help="image size, for a file that leaves it open")
     parser.add_argument("--json", action="store_true", help="print JSON")
     args = parser.parse_args(argv)
-    inspect_model(args.file, parse_size(args.input) if args.input else None, args.json)
+    inspect_model(args.file, image_size(args.input) if args.input else None, args.json)
     return 0
 
 
@@ -130,11 +130,3 @@ def parse_dynamic(text: str) -> tuple[str, ...]:
     if len(set(names)) < len(names) or set(names) - {"batch", "height", "width"}:
         raise DotsZooError(f"dynamic axes: expected none or some of batch,height,width, got {text!r}")
     return names
-
-
-def parse_size(text: str) -> tuple[int, int]:
-    """Return '224x320' as (224, 320), height first. Raises DotsZooError for anything else."""
-    if not re.fullmatch(r"[1-9]\d{0,4}x[1-9]\d{0,4}", text):
-        raise DotsZooError(f"input size: expected HEIGHTxWIDTH, such as 224x320, got {text!r}")
-    height, width = text.split("x")
-    return int(height), int(width)

@@ -15,12 +15,12 @@ from typing import Any
 from jsonargparse import ArgumentParser
 from matplotlib.figure import Figure
 
-from dots_zoo.kernels import keep_freed_memory
 from dots_zoo.runtime.atomic_write import follow_links, write_file
 from dots_zoo.runtime.best_effort import attempt
 from dots_zoo.runtime.config_cli import Verbatim, build
 from dots_zoo.runtime.environment import surroundings
 from dots_zoo.runtime.errors import DotsZooError
+from dots_zoo.runtime.malloc import keep_freed_memory
 
 from . import alone as explain_alone
 from . import discretise as explain_discretise

@@ -23,8 +23,8 @@ from dots_zoo.runtime.errors import DotsZooError
 from ..space.relax import cosine
 from ..stages.checkpoint import Place as At
 from ..stages.checkpoint import Standing
-from ..stages.config import least
-from ..stages.init_stage import decide, sgd
+from ..stages.config import WeightsConfig, least
+from ..stages.init_stage import decide, restart_sgd
 from ..stages.loop import steps_of, train_epoch
 from .edge_option import EdgeConfig, Place, place_of
 from .finished_search import Finished, Look
@@ -54,7 +54,7 @@ def explain(finished: Finished, config: DiscretiseConfig, progress: bool) -> dic
     check_alpha(finished)
     look = finished.look("operation")
     place = place_of(look.search, config.edge)
-    tuned = tuning(look, config)
+    tuned = tuning(look, finished.config.training.weights, config)
     steps = len(place.columns) * (config.epochs * steps_of(tuned.stage, look.run) if config.epochs else 0)
     with tqdm(total=steps, disable=not progress, unit="step") as bar:
         return discretised(tuned, place, config, bar)
@@ -69,14 +69,17 @@ def check_alpha(finished: Finished) -> None:
         )
 
 
-def tuning(look: Look, config: DiscretiseConfig) -> Look:
-    """Return the search in a stage that tunes it, after its last epoch."""
-    numbers, start = look.run.training.weights, look.moment.epoch + 1
+def tuning(look: Look, searched: WeightsConfig, config: DiscretiseConfig) -> Look:
+    """Return the search in a stage that tunes it, after its last epoch.
+
+    searched: hyperparameters of the search.
+    """
+    start = look.moment.epoch + 1
     rate = partial(
         cosine,
         epochs=max(1, config.epochs),
-        start=config.learning_rate * numbers.learning_rate,
-        end=numbers.learning_rate_end,
+        start=config.learning_rate * searched.learning_rate,
+        end=searched.learning_rate_end,
     )
     stage = replace(
         look.stage,
@@ -124,8 +127,7 @@ def tuned_alone(
     look: Look, name: str, row: int, column: int, bar: tqdm
 ) -> tuple[tuple[float, float], tuple[float, float]]:
     """Return (loss, accuracy) before and after tuning, of a copy in which the row has one alternative."""
-    search = decide(copy.deepcopy(look.search), name, row, column)
-    search = replace(search, weights_optimiser=sgd(search.supernet, look.run.training))
+    search = restart_sgd(decide(copy.deepcopy(look.search), name, row, column))
     alone = replace(look, search=search)
     before = after = alone.measure(alone.mixture())
     relaxation, first = alone.relaxation, look.moment.epoch + 1

@@ -136,8 +136,7 @@ class Finished:
             )
         run = run_of(self.config.training, self.data)
         if not can_install(run.accelerator.device):  # the state of a search on a CPU works elsewhere, too
-            run = replace(run, training=replace(run.training, kernels="off"))
-        training = run.training
+            run = replace(run, kernels=False)
         standing = standing_of(saved, run)
         if standing.place.stage != index or standing.place.done != max(1, stage.epochs):
             raise DotsZooError(f"{saved.path}: expected the end of stage {stage.name!r}; {UNFINISHED}")
@@ -146,7 +145,7 @@ class Finished:
                 f"{self.folder}: {self.method} of 0 epochs trained no weights: there is nothing to look at"
             )
         awake = replace(standing.search, resting={})  # an analysis may weigh resting operations
-        return Look(run, stage, awake, Moment(training.seed, standing.place.epoch - 1))
+        return Look(run, stage, awake, Moment(run.seed, standing.place.epoch - 1))
 
 
 UNFINISHED = "the search has not ended: go on with --resume"

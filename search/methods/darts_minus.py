@@ -18,7 +18,7 @@ from ..space.space import SearchSpace
 from ..stages.auxiliary_skip import AuxiliaryConfig, with_auxiliary
 from ..stages.config import TrainingConfig, check_span
 from ..stages.init_stage import carry_on
-from ..stages.operation_search import operation_search, softmax_relaxation
+from ..stages.operation_search import Formulation, operation_search, softmax_relaxation
 from ..stages.stage import Moment, Run, Search, Stage, unchanged
 from ..stages.steps import bilevel
 from .darts import darts_training
@@ -57,8 +57,10 @@ def stages(config: DartsMinusConfig, space: SearchSpace, after: int) -> tuple[St
         space,
         after,
         step=bilevel,
-        relax=with_auxiliary(softmax_relaxation, config.auxiliary, config.epochs),
-        auxiliary=config.auxiliary.branch,
+        formulation=Formulation(
+            relax=with_auxiliary(softmax_relaxation, config.auxiliary, config.epochs),
+            auxiliary=config.auxiliary.branch,
+        ),
     )
     searching = replace(searching, validate=True, after=keep_best)
     best = replace(

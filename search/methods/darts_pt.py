@@ -28,7 +28,7 @@ from torch import Tensor
 from ..space.relax import cosine
 from ..space.space import EdgeRule, SearchSpace
 from ..stages.config import TrainingConfig, least
-from ..stages.init_stage import carry_on, close_edge, decide, sgd
+from ..stages.init_stage import carry_on, close_edge, decide, restart_sgd
 from ..stages.stage import Moment, Relaxation, Run, Search, Stage
 from ..stages.validate import measure
 
@@ -74,28 +74,27 @@ class SelectionCriterion:
 def perturbation_stages(
     config: PerturbationConfig,
     by: By,
+    stages: Sequence[Stage],
     *,
-    last: Stage,
     training: TrainingConfig,
-    start: int,
     operations: int,
     combinations: int,
     rule: EdgeRule | None,
     restrict_candidates: Callable[[Search], Search],
 ) -> tuple[Stage, ...]:
-    """Return the decisions after the `last` stage of a search of `start` epochs.
+    """Return the decisions after the stages of a search, the last of which is repeated as tuning.
 
     Args:
         config: options of the selection.
         by: criterion of the selection.
-        last: stage that the tuning repeats.
+        stages: of the search.
         training: options of the training loop.
-        start: epochs before the first decision.
         operations: decisions about operations, as counted by `decisions`.
         combinations: decisions about edges, as counted by `decisions`.
         rule: of the topology search before, if there was one.
         restrict_candidates: closes the alternatives that may not be chosen.
     """
+    last, start = stages[-1], sum(stage.epochs for stage in stages)
     selection = SelectionCriterion(by, last.relax, last.batch_size)
     operation = partial(decide_row, selection, "alpha", rule)
     topology = partial(decide_row, selection, "beta", rule) if rule else partial(decide_node, selection)
@@ -153,8 +152,7 @@ def begin_anew(
     moment: Moment,
 ) -> Search:
     """Restart SGD, decide the edges with one operation besides `none`, and take the first decision."""
-    search = restrict_candidates(carry_on(run, before, moment))
-    search = replace(search, weights_optimiser=sgd(search.supernet, run.training))
+    search = restart_sgd(restrict_candidates(carry_on(run, before, moment)))
     for name in [f"alpha.{kind}" for kind in search.space.kinds]:
         for row in range(len(search.open[name])):
             search = with_strength(selection, search, moment, name, row)

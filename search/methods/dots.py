@@ -13,6 +13,7 @@ Differs from the official code (guyuchao/DOTS@27e5004): 1e-4 for the logits, as 
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 import torch
@@ -22,7 +23,13 @@ from ..space.named import Groups, groups_by_function, groups_by_weights, restric
 from ..space.relax import operation_groups
 from ..space.space import SearchSpace
 from ..stages.config import TrainingConfig, check_span
-from ..stages.operation_search import grouped_relaxation, open_logits, open_operations, operation_search
+from ..stages.operation_search import (
+    Formulation,
+    grouped_relaxation,
+    open_logits,
+    open_operations,
+    operation_search,
+)
 from ..stages.stage import Relaxation, Search, Stage
 from ..stages.steps import bilevel
 from .method import Method
@@ -73,7 +80,7 @@ def stages(config: DotsConfig, space: SearchSpace, after: int) -> tuple[Stage, .
         space,
         after,
         step=bilevel,
-        relax=lambda search: group_relaxation(groups, search),
+        formulation=Formulation(relax=partial(group_relaxation, groups)),
     )
 
 

@@ -17,6 +17,7 @@ finite, which cannot come up here.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -26,7 +27,13 @@ from dots_zoo.runtime.seeding import derive_seed
 from ..space.space import SearchSpace
 from ..stages.config import TrainingConfig, check_span
 from ..stages.gumbel import check_temperatures, concrete, temperatures
-from ..stages.operation_search import active_operations, open_operations, operation_search, softmax_relaxation
+from ..stages.operation_search import (
+    Formulation,
+    active_operations,
+    open_operations,
+    operation_search,
+    softmax_relaxation,
+)
 from ..stages.stage import Drawn, Figures, Logits, Moment, Relaxation, Search, Stage, Turn, Weights
 from ..stages.steps import train_logits, train_weights
 from ..supernet import Active
@@ -66,7 +73,7 @@ def stages(config: GdasConfig, space: SearchSpace, after: int) -> tuple[Stage, .
         space,
         after,
         step=bilevel_apart,
-        relax=lambda search: sampled_relaxation(config, search),
+        formulation=Formulation(relax=partial(sampled_relaxation, config)),
     )
 
 

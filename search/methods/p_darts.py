@@ -34,6 +34,7 @@ from ..stages.auxiliary_skip import AuxiliaryConfig, with_auxiliary
 from ..stages.config import LogitsConfig, TrainingConfig, WeightsConfig, check_span, least
 from ..stages.init_stage import fresh
 from ..stages.operation_search import (
+    Formulation,
     Numbers,
     alphas,
     best_operations,
@@ -104,16 +105,20 @@ def one_search(config: PDartsConfig, space: SearchSpace, number: int) -> tuple[S
         space,
         0,
         bilevel,
+        Formulation(
+            relax=with_auxiliary(relax, config.auxiliary, config.epochs, start),
+            derive=partial(derive_limited, config.skip_limit),
+            auxiliary=config.auxiliary.branch,
+        ),
         name=name,
-        relax=with_auxiliary(relax, config.auxiliary, config.epochs, start),
-        derive=partial(derive_limited, config.skip_limit),
-        auxiliary=config.auxiliary.branch,
     )
 
     def left(before: Search | None) -> SearchSpace:
         return best_operations(config.operations[number - 1], before) if before and number else space
 
-    begin = fresh(name, cells, left, operation_choices, NO_PARTIAL_CHANNELS, config.auxiliary.branch)
+    begin = fresh(
+        name, config.training, cells, left, operation_choices, NO_PARTIAL_CHANNELS, config.auxiliary.branch
+    )
     rate = first.learning_rate
     return tuple(
         replace(stage, learning_rate=lambda epoch: rate(epoch - start))

@@ -27,7 +27,7 @@ from ..space.relax import edge_membership, edge_weights, group_softmax
 from ..space.space import Choice, SearchSpace, edge_choice
 from ..stages.auxiliary_skip import AuxiliaryConfig, with_auxiliary
 from ..stages.config import LogitsConfig, TrainingConfig, WeightsConfig, check_span, least
-from ..stages.operation_search import active_operations, operation_choices, operation_search
+from ..stages.operation_search import Formulation, active_operations, operation_choices, operation_search
 from ..stages.stage import Logits, Moment, Relaxation, Search, Stage, Weights
 from ..stages.steps import bilevel
 from ..supernet import Mixture, PartialChannels
@@ -82,11 +82,13 @@ def stages(config: PcDartsConfig, space: SearchSpace, after: int) -> tuple[Stage
         space,
         after,
         step=bilevel,
-        relax=with_auxiliary(edge_normalisation, config.auxiliary, config.epochs),
-        choices=operation_and_edge_choices,
-        derive=derive_from_products,
-        partial_channels=PartialChannels(config.share, config.shuffle),
-        auxiliary=config.auxiliary.branch,
+        formulation=Formulation(
+            choices=operation_and_edge_choices,
+            relax=with_auxiliary(edge_normalisation, config.auxiliary, config.epochs),
+            derive=derive_from_products,
+            partial_channels=PartialChannels(config.share, config.shuffle),
+            auxiliary=config.auxiliary.branch,
+        ),
     )
 
 

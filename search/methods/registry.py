@@ -176,9 +176,8 @@ def _selection(
     return perturbation_stages(
         derivation.perturbation,
         _criterion(derivation),
-        last=stages[-1],
+        stages,
         training=training,
-        start=sum(stage.epochs for stage in stages),
         operations=operations,
         combinations=combinations,
         rule=rule,

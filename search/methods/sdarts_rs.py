@@ -28,7 +28,7 @@ from dots_zoo.runtime.to_device import sent
 from ..space.space import SearchSpace
 from ..stages.config import TrainingConfig, check_span, least
 from ..stages.gumbel import linear
-from ..stages.operation_search import open_operations, operation_search, softmax_relaxation
+from ..stages.operation_search import Formulation, open_operations, operation_search, softmax_relaxation
 from ..stages.stage import Figures, Moment, Relaxation, Search, Stage, Turn
 from ..stages.steps import train_logits, train_weights_under
 from .darts import darts_training
@@ -67,7 +67,7 @@ def stages(config: SdartsRsConfig, space: SearchSpace, after: int) -> tuple[Stag
         space,
         after,
         step=smoothed,
-        relax=partial(noisy_relaxation, config),
+        formulation=Formulation(relax=partial(noisy_relaxation, config)),
         warm_up_step=train_weights_perturbed,
     )
 

@@ -13,11 +13,12 @@ public code's (SNAS-Series). Its resource constraint is left out: cells are comp
 """
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from ..space.space import SearchSpace
 from ..stages.config import TrainingConfig, check_span
 from ..stages.gumbel import check_temperatures, concrete, temperatures
-from ..stages.operation_search import open_operations, operation_search, softmax_relaxation
+from ..stages.operation_search import Formulation, open_operations, operation_search, softmax_relaxation
 from ..stages.stage import Logits, Moment, Relaxation, Search, Stage, Weights
 from ..stages.steps import one_level
 from .darts import darts_training
@@ -56,7 +57,7 @@ def stages(config: SnasConfig, space: SearchSpace, after: int) -> tuple[Stage, .
         space,
         after,
         step=one_level,
-        relax=lambda search: concrete_relaxation(config, search),
+        formulation=Formulation(relax=partial(concrete_relaxation, config)),
         one_level=True,
     )
 

@@ -82,7 +82,7 @@ def topology_search(
     first = Stage(
         name="topology warm-up",
         epochs=warm_up,
-        begin=fresh("topology", config.cells, surviving, partial(topology_choices, rule)),
+        begin=fresh("topology", training, config.cells, surviving, partial(topology_choices, rule)),
         step=train_weights,
         batch_size=training.batch_size,
         images="a",

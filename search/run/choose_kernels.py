@@ -1,18 +1,16 @@
 """Choice of kernels for a search, by the time that they save and take: `--training.kernels auto`."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import torch
 import yaml  # type: ignore[import-untyped]
 from torch import Tensor, nn
 
-from dots_zoo.data.datasets import Data
 from dots_zoo.macs import count
 
-from ..stages.loop import run_of, steps_of
+from ..stages.loop import steps_of
 from ..stages.stage import Moment, Run, Stage, Turn
 from ..supernet import Mixture, Supernet
 from ..supernet.install_kernels import can_install, check_can_install
@@ -23,30 +21,27 @@ COMPILE_SECONDS = 30.0  # on a machine that has compiled none of them yet
 SAVED_SECONDS = 1.0
 
 
-def resolve_kernels(config: Any, stages: Sequence[Stage], data: Data, folders: Sequence[Path]) -> Any:
-    """Return the configuration of a method with kernels on or off, and print why where it was auto.
+def resolve_kernels(
+    kernels: Literal["auto", "on", "off"], stages: Sequence[Stage], run: Run, folders: Sequence[Path]
+) -> Literal["on", "off"]:
+    """Return on or off, and print why where it was auto.
 
     Args:
-        config: of the method.
+        kernels: option of the search.
         stages: of one search.
-        data: that it searches on.
+        run: its constants.
         folders: of all searches that share the decision; one that has begun before has made it already.
 
     Raises:
         DotsZooError: if the kernels are to be on and cannot be installed.
     """
-    training = config.training
-    kernels = training.kernels
-    if kernels == "off":
-        return config
-    run = run_of(training, data)
     if kernels == "auto":
         kernels, reason = _decide(stages, run, folders)
         if run.processes.first:
             print(f"kernels: {kernels}, {reason}")
     if kernels == "on":
         check_can_install(run.accelerator.device)
-    return replace(config, training=replace(training, kernels=kernels))
+    return kernels
 
 
 def _decide(stages: Sequence[Stage], run: Run, folders: Sequence[Path]) -> tuple[Literal["on", "off"], str]:
@@ -88,7 +83,7 @@ class _Mixed(nn.Module):
 
 def _macs_of_a_step(first: Stage, run: Run) -> int:
     """Return the MACs of a forward pass over a whole batch in the first step of the first stage."""
-    search, moment = first.begin(run, None, Moment(run.training.seed, 0)), Moment(run.training.seed, 0)
+    search, moment = first.begin(run, None, Moment(run.seed, 0)), Moment(run.seed, 0)
     relaxation = first.relax(search)
     drawn = relaxation.drawn(search.logits, moment)
     batch = run.data.labels[:0], run.data.labels[:0]  # no step is taken

@@ -16,10 +16,10 @@ from jsonargparse.typing import PositiveInt
 from dots_zoo.data.datasets import DataOptions
 from dots_zoo.data.load import add_data_options, load_data
 from dots_zoo.genotype import to_text
-from dots_zoo.kernels import keep_freed_memory
 from dots_zoo.runtime.config_cli import Verbatim, build, dotted, preset, preset_names, take_preset
 from dots_zoo.runtime.distributed import disconnecting
 from dots_zoo.runtime.errors import DotsZooError
+from dots_zoo.runtime.malloc import keep_freed_memory
 
 from ..methods.registry import METHODS, Derivation
 from ..space.named import SPACES

@@ -6,17 +6,16 @@ epoch: figures, weights), `tensorboard/`, `genotypes/` (the cell after every epo
 stage that others follow. Every file but TensorBoard's is whole or absent.
 """
 
-import dataclasses
 import hashlib
 import json
 import subprocess
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml  # type: ignore[import-untyped]
-from accelerate import Accelerator  # type: ignore[import-untyped]
 from torch.utils.tensorboard import SummaryWriter
 
 import dots_zoo
@@ -24,7 +23,6 @@ from dots_zoo.data.datasets import Data
 from dots_zoo.genotype import Genotype, load_genotype, save_genotype, to_text
 from dots_zoo.runtime.atomic_write import write_file
 from dots_zoo.runtime.best_effort import attempt
-from dots_zoo.runtime.distributed import processes_of
 from dots_zoo.runtime.environment import surroundings
 from dots_zoo.runtime.errors import DotsZooError
 from dots_zoo.runtime.run_folder import check_run_folder, make_folder
@@ -35,7 +33,7 @@ from ..space.named import named_space
 from ..space.nasbench201_table import find, read_table
 from ..space.space import SearchSpace
 from ..stages.checkpoint import Keeper
-from ..stages.loop import run_stages
+from ..stages.loop import run_of, run_stages
 from ..stages.stage import Epoch
 from .choose_kernels import resolve_kernels
 from .plots import plot_weights
@@ -67,36 +65,36 @@ def search(
     if table is not None and searched.family != "nasbench201":
         raise DotsZooError(f"table: expected the space S6, whose cells it holds, got {space}")
     rows = None if table is None else read_table(table)
-    config = resolve_kernels(config, stages, data, [out])
+    run = run_of(config.training, data)
+    kernels, processes = resolve_kernels(config.training.kernels, stages, run, [out]), run.processes
+    run = replace(run, kernels=kernels == "on")
+    config = replace(config, training=replace(config.training, kernels=kernels))
     settings = {"space": space} if isinstance(space, str) else {}
-    settings |= {**data.options, **dataclasses.asdict(derivation), **dataclasses.asdict(config)}
+    settings |= {**data.options, **asdict(derivation), **asdict(config)}
     identity = json.loads(json.dumps({"method": method, **settings}))  # tuples as lists
     provenance = {
         "method": method,
         "dataset": data.name,
         "origin": f"dots_zoo {dots_zoo.__version__}",
-        "seed": config.training.seed,
+        "seed": run.seed,
         "config_sha256": hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest(),
     }
-    processes = processes_of(Accelerator(mixed_precision=config.training.precision))
     processes.first_does(partial(check_run_folder, out, "search", resume=resume))
     with noted() as stop:
         keeper = Keeper(out / "checkpoint", checkpoint_seconds, identity, stop, aside=out / "stages")
         saved = keeper.saved(processes) if resume else None
         if not processes.agree(json.dumps([identity, saved.path.name if saved else None], sort_keys=True)):
             processes.end("search: expected the same options and the same folder in all processes")
-        epochs = run_stages(stages, config.training, data, keeper=keeper, saved=saved, progress=progress)
+        epochs = run_stages(stages, run, keeper=keeper, saved=saved, progress=progress)
         folder = _Folder(out, saved.facts["place"]["told"] if saved else 0)
         processes.first_does(partial(folder.begin, identity))
         result: Genotype | None = None
         for epoch in epochs:
-            result = Genotype(
-                f"{method}_{data.name}_seed{config.training.seed}", searched.family, epoch.cells
-            )
+            result = Genotype(f"{method}_{data.name}_seed{run.seed}", searched.family, epoch.cells)
             figures = dict(epoch.figures)
             if table is not None and rows is not None:
                 figures |= {f"table.{key}": value for key, value in find(rows, result, table).items()}
-            result = dataclasses.replace(result, provenance={**provenance, "metrics": figures})
+            result = replace(result, provenance={**provenance, "metrics": figures})
             processes.first_does(partial(folder.add, epoch, figures, result))
     if result is None:  # no epoch was left
         result = load_genotype(folder.genotype(folder.told - 1))
@@ -127,7 +125,10 @@ class _Folder:
             )
         self.lines = [json.loads(line) for line in written[: self.told]]
         if not self.lines:
-            _write_settings(self.out, settings)  # first: it says whose folder this is
+            plain = {name: value for name, value in settings.items() if name != "method"}
+            header = f"# dots-zoo search {settings['method']} --config config.yaml --out FOLDER\n"
+            content = header + yaml.safe_dump(plain, sort_keys=False)
+            write_file(self.out / "config.yaml", content.encode())  # first: it says whose folder this is
         for name in ("genotypes", "plots"):
             make_folder(self.out / name)
         step = self.lines[-1]["epoch"] + 1 if self.lines else 0
@@ -150,12 +151,6 @@ class _Folder:
         plots = self.out / "plots"
         attempt(f"{plots}: pictures of the weights", partial(plot_weights, self.path, plots))
         write_story(self.out)
-
-
-def _write_settings(out: Path, settings: Mapping[str, Any]) -> None:
-    plain = {name: value for name, value in settings.items() if name != "method"}
-    header = f"# dots-zoo search {settings['method']} --config config.yaml --out FOLDER\n"
-    write_file(out / "config.yaml", (header + yaml.safe_dump(plain, sort_keys=False)).encode())
 
 
 def _facts(provenance: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from dots_zoo.runtime.run_folder import check_folder, holds, is_empty
 from ..methods.registry import Derivation, plan
 from ..space.named import named_space
 from ..space.space import SearchSpace
+from ..stages.loop import run_of
 from .choose_kernels import resolve_kernels
 from .run import search
 
@@ -47,10 +48,11 @@ def search_seeds(
     processes.first_does(partial(check, holds_run=_holds_searches))
     folders = [out / f"seed{seed}" for seed in seeds]
     searched = named_space(space) if isinstance(space, str) else space
-    config = resolve_kernels(config, plan(method, config, derivation, searched), data, folders)
+    stages = plan(method, config, derivation, searched)
+    kernels = resolve_kernels(config.training.kernels, stages, run_of(config.training, data), folders)
     genotypes = []
     for seed, folder in zip(seeds, folders, strict=True):
-        training = replace(config.training, seed=seed)
+        training = replace(config.training, seed=seed, kernels=kernels)
         genotypes.append(
             search(method, replace(config, training=training), derivation, space, data, folder, **options)
         )

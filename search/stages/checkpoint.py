@@ -2,7 +2,7 @@
 
 Draws depend on the seed, the epoch and the step alone (`dots_zoo/runtime/seeding.py`), so no random state is
 saved. The supernet is rebuilt from its space and its shape, which in later stages depend on earlier
-decisions.
+decisions, and the optimisers from their hyperparameters.
 """
 
 import time
@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch.optim import SGD, Adam, Optimizer
 
 from dots_zoo.runtime.checkpoint_files import Saved, load_state, save_state
 from dots_zoo.runtime.distributed import ALONE, Processes
@@ -24,8 +24,10 @@ from dots_zoo.runtime.sigterm import STATUS
 
 from ..space.space import CellSpace, Choice, SearchSpace
 from ..supernet import PartialChannels, Shape
-from .init_stage import adam, build_supernet, sgd
+from .init_stage import build_supernet
 from .stage import Figures, Run, Search
+
+SGD_OPTIONS, ADAM_OPTIONS = ("lr", "momentum", "weight_decay"), ("lr", "betas", "weight_decay")
 
 
 @dataclass(frozen=True)
@@ -166,6 +168,8 @@ def facts_of(standing: Standing) -> dict[str, Any]:
         "space": asdict(search.space),
         "shape": asdict(search.supernet.shape),
         "choices": {name: asdict(choice) for name, choice in search.choices.items()},
+        "sgd": {name: search.weights_optimiser.defaults[name] for name in SGD_OPTIONS},
+        "adam": {name: search.logits_optimiser.defaults[name] for name in ADAM_OPTIONS},
         "figures": [list(figures) for figures in standing.seen],
     }
 
@@ -201,8 +205,8 @@ def _search(facts: Mapping[str, Any], tensors: Mapping[str, Tensor], run: Run) -
         supernet=supernet,
         logits=logits,
         open={name: tensors[f"open.{name}"].cpu() for name in choices},
-        weights_optimiser=sgd(supernet, run.training),
-        logits_optimiser=adam(logits.values(), run.training),
+        weights_optimiser=SGD(supernet.parameters(), **facts["sgd"]),
+        logits_optimiser=Adam(logits.values(), **facts["adam"]),
     )
     _restore("sgd", search.weights_optimiser, dict(supernet.named_parameters()), tensors)
     _restore("adam", search.logits_optimiser, logits, tensors)

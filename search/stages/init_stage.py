@@ -4,7 +4,7 @@ Source: DARTS (ICLR 2019), Sec. 3.1 (optimisers); DOTS (CVPR 2021), supplementar
 alternatives; nothing is rebuilt, so learned weights stay.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import torch
@@ -25,6 +25,7 @@ Choices = Callable[[SearchSpace], Mapping[str, Choice]]
 
 def fresh(
     name: str,
+    training: TrainingConfig,
     cells: int,
     space: Callable[[Search | None], SearchSpace],
     choices: Choices,
@@ -37,6 +38,7 @@ def fresh(
 
     Args:
         name: of the supernet; its initial weights are seeded by it.
+        training: channels and memory of the supernet, and the hyperparameters of both optimisers.
         cells: depth of the supernet.
         space: search of the stage before (None for the first stage) -> space of the supernet.
         choices: space -> name of the logits -> what they decide.
@@ -44,20 +46,21 @@ def fresh(
         auxiliary: branch beside every edge.
     """
 
+    sgd, adam = training.weights, training.logits
+
     def begin(run: Run, before: Search | None, moment: Moment) -> Search:
-        training, data, device = run.training, run.data, run.accelerator.device
-        cell_space = space(before)
+        cell_space, device = space(before), run.accelerator.device
         shape = Shape(
             channels=training.channels,
             cells=cells,
-            classes=data.classes,
-            in_chans=data.in_chans,
+            classes=run.data.classes,
+            in_chans=run.data.in_chans,
             stem=training.stem,
             partial=partial,
             auxiliary=auxiliary,
             memory=training.memory,
         )
-        with seeded(torch.device("cpu"), training.seed, "supernet", name):
+        with seeded(torch.device("cpu"), run.seed, "supernet", name):
             supernet = build_supernet(cell_space, shape, run)
         named = choices(cell_space)
         logits = {k: nn.Parameter(torch.zeros(c.shape, device=device)) for k, c in named.items()}
@@ -67,8 +70,12 @@ def fresh(
             supernet=supernet,
             logits=logits,
             open={key: one_group(choice, torch.device("cpu"))[0] for key, choice in named.items()},
-            weights_optimiser=sgd(supernet, training),
-            logits_optimiser=adam(logits.values(), training),
+            weights_optimiser=SGD(
+                supernet.parameters(), sgd.learning_rate, sgd.momentum, weight_decay=sgd.weight_decay
+            ),
+            logits_optimiser=Adam(
+                logits.values(), adam.learning_rate, adam.betas, weight_decay=adam.weight_decay
+            ),
         )
 
     return begin
@@ -81,23 +88,15 @@ def build_supernet(space: SearchSpace, shape: Shape, run: Run) -> Supernet:
         DotsZooError: if they are on and cannot be installed.
     """
     supernet = Supernet(space, shape).to(run.accelerator.device).to(memory_format=torch.channels_last)
-    if run.training.kernels == "on":
+    if run.kernels:
         install_kernels(supernet)
     return supernet
 
 
-def sgd(supernet: Supernet, training: TrainingConfig) -> SGD:
-    """Return a new optimiser of the weights."""
-    numbers = training.weights
-    return SGD(
-        supernet.parameters(), numbers.learning_rate, numbers.momentum, weight_decay=numbers.weight_decay
-    )
-
-
-def adam(logits: Iterable[nn.Parameter], training: TrainingConfig) -> Adam:
-    """Return a new optimiser of the logits."""
-    numbers = training.logits
-    return Adam(logits, numbers.learning_rate, numbers.betas, weight_decay=numbers.weight_decay)
+def restart_sgd(search: Search) -> Search:
+    """Return the search with a new SGD of the same hyperparameters, without momentum so far."""
+    new = SGD(search.supernet.parameters(), **search.weights_optimiser.defaults)
+    return replace(search, weights_optimiser=new)
 
 
 def carry_on(run: Run, before: Search | None, moment: Moment) -> Search:

@@ -13,6 +13,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import repeat
 
 import torch
@@ -41,8 +42,7 @@ SHOWN = ("loss", "accuracy", "architecture_loss", "architecture_accuracy", "vali
 
 def run_stages(
     stages: Sequence[Stage],
-    training: TrainingConfig,
-    data: Data,
+    run: Run,
     *,
     keeper: Keeper | None = None,
     saved: Saved | None = None,
@@ -52,8 +52,7 @@ def run_stages(
 
     Args:
         stages: of the search, in order.
-        training: options of the training loop.
-        data: images and labels.
+        run: its constants.
         keeper: writer of checkpoints.
         saved: checkpoint to resume from; Epochs given before it are not given again.
         progress: show a progress bar.
@@ -62,7 +61,6 @@ def run_stages(
         DotsZooError: at once if a part of the images does not fill one batch, the processes cannot share it,
             or the checkpoint cannot be used; during training if a loss is not finite.
     """
-    run = run_of(training, data)
     steps = [stage.epochs * steps_of(stage, run) for stage in stages]
     standing = None if saved is None else standing_of(saved, run)
     hidden = not (progress and run.processes.first)
@@ -72,10 +70,14 @@ def run_stages(
 def run_of(training: TrainingConfig, data: Data) -> Run:
     """Return the constants of a run, on the device of this process."""
     accelerator = Accelerator(mixed_precision=training.precision)
+    data = data.to(accelerator.device)
     return Run(
-        training=training,
-        data=data.to(accelerator.device),
+        seed=training.seed,
+        data=data,
+        train_batch=partial(data.train_batch, augmentation=training.augmentation),
         parts=split(data.labels, training.class_fractions, generator(training.seed, "halves")),
+        clip=training.weights.clip,
+        kernels=training.kernels == "on",
         accelerator=accelerator,
         processes=processes_of(accelerator),
     )
@@ -85,7 +87,7 @@ def _epochs(
     stages: Sequence[Stage], run: Run, standing: Standing | None, keeper: Keeper | None, bar: tqdm
 ) -> Iterator[Epoch]:
     place = Place() if standing is None else standing.place
-    search, seed = None if standing is None else standing.search, run.training.seed
+    search, seed = None if standing is None else standing.search, run.seed
     with bar:
         bar.update(_steps_before(stages, run, place))
         for index, stage in enumerate(stages[place.stage :], place.stage):
@@ -155,7 +157,7 @@ def train_epoch(
     relaxation has to know what it draws.
     """
     place, search, seen = standing.place, standing.search, list(standing.seen)
-    began, seed, epoch = time.perf_counter() - place.seconds, run.training.seed, place.epoch
+    began, seed, epoch = time.perf_counter() - place.seconds, run.seed, place.epoch
     rate = stage.learning_rate(epoch)
     for group in search.weights_optimiser.param_groups:
         group["lr"] = rate
@@ -184,7 +186,7 @@ def describe(
     stage: Stage, run: Run, search: Search, relaxation: Relaxation, epoch: int, figures: Mapping[str, float]
 ) -> Epoch:
     """Return the Epoch that the logits stand for, after an epoch or a decision."""
-    moment = Moment(run.training.seed, epoch)
+    moment = Moment(run.seed, epoch)
     with torch.no_grad():
         weights = relaxation.weigh(search.logits, moment)
     cell_figures = {f"entropy.{name}": entropy(table).item() for name, table in weights.items()}
@@ -206,14 +208,14 @@ def batches(stage: Stage, part: Part, run: Run, epoch: int, start: int = 0) -> I
 
     Order and draws depend on the seed, the epoch and the part alone.
     """
-    steps, seed, processes = steps_of(stage, run), run.training.seed, run.processes
+    steps, seed, processes = steps_of(stage, run), run.seed, run.processes
     order = shuffled(
         run.parts[part], steps * stage.batch_size, Moment(seed, epoch).generator(f"order {part}")
     )
     shares = order.to(run.accelerator.device).view(steps, processes.count, -1)[:, processes.rank]
     for step, chosen in enumerate(shares[start:], start):
         draws = Moment(seed, epoch, step).generator(processes.own(f"augment {part}"))
-        yield run.data.train_batch(chosen, run.training.augmentation, draws), run.data.labels[chosen]
+        yield run.train_batch(chosen, draws=draws), run.data.labels[chosen]
 
 
 def read_figures(

@@ -124,20 +124,38 @@ class Numbers:
     warm_up: int = 0
 
 
+@dataclass(frozen=True, kw_only=True)
+class Formulation:
+    """The formulation of a search: what its logits decide and how they relax, and what an edge computes.
+
+    Args:
+        choices: space -> name of the logits -> what they decide.
+        relax: relaxation of the logits of a search.
+        derive: weights -> cells.
+        partial_channels: channels that pass through the candidates of an edge.
+        auxiliary: branch beside every edge.
+    """
+
+    choices: Callable[[SearchSpace], Mapping[str, Choice]] = operation_choices
+    relax: Callable[[Search], Relaxation] = softmax_relaxation
+    derive: Callable[[SearchSpace, Weights], Mapping[str, CellGenotype]] = derive_from_operations
+    partial_channels: PartialChannels = NO_PARTIAL_CHANNELS
+    auxiliary: Auxiliary = "none"
+
+
+DARTS = Formulation()
+
+
 def operation_search(
     span: Span,
     space: SearchSpace,
     after: int,
     step: Step,
+    formulation: Formulation = DARTS,
     *,
     name: str = "operation",
-    relax: Callable[[Search], Relaxation] = softmax_relaxation,
-    choices: Callable[[SearchSpace], Mapping[str, Choice]] = operation_choices,
-    derive: Callable[[SearchSpace, Weights], Mapping[str, CellGenotype]] = derive_from_operations,
     warm_up_step: Step = train_weights,
     one_level: bool = False,
-    partial_channels: PartialChannels = NO_PARTIAL_CHANNELS,
-    auxiliary: Auxiliary = "none",
 ) -> tuple[Stage, ...]:
     """Return the stages of an operation search, in a new supernet.
 
@@ -145,6 +163,7 @@ def operation_search(
 
     Args:
         after: epochs that follow on the same cosine of the learning rate.
+        name: of the supernet and of the stages.
         one_level: an epoch is all images, rather than the training split with second batches of the
             validation split.
 
@@ -152,16 +171,20 @@ def operation_search(
         DotsZooError: if the supernet cannot be built.
     """
     training, weights = span.training, span.training.weights
+    partial_channels, auxiliary = formulation.partial_channels, formulation.auxiliary
     check_shape(space, span.cells, training.channels, training.stem, partial_channels)
+    begin = fresh(
+        name, training, span.cells, lambda before: space, formulation.choices, partial_channels, auxiliary
+    )
     first = Stage(
         name=f"{name} warm-up",
         epochs=span.warm_up,
-        begin=fresh(name, span.cells, lambda before: space, choices, partial_channels, auxiliary),
+        begin=begin,
         step=warm_up_step,
         batch_size=training.batch_size,
         images="all" if one_level else "a",
-        relax=relax,
-        derive=derive,
+        relax=formulation.relax,
+        derive=formulation.derive,
         learning_rate=partial(
             cosine, epochs=span.epochs + after, start=weights.learning_rate, end=weights.learning_rate_end
         ),
@@ -170,7 +193,7 @@ def operation_search(
         first,
         name=f"{name} search",
         epochs=span.epochs - span.warm_up,
-        begin=carry_on if span.warm_up else first.begin,
+        begin=carry_on if span.warm_up else begin,
         step=step,
         architecture_images=None if one_level else "b",
     )

@@ -22,7 +22,6 @@ from dots_zoo.runtime.seeding import generator
 
 from ..space.space import Choice, SearchSpace
 from ..supernet import Active, Mixture, Supernet
-from .config import TrainingConfig
 from .split import Part
 
 Logits = Mapping[str, Tensor]
@@ -79,11 +78,25 @@ class Relaxation:
 
 @dataclass(frozen=True)
 class Run:
-    """The constants of a run, from the first step to the last."""
+    """The constants of a run, from the first step to the last.
 
-    training: TrainingConfig
-    data: Data  # on the accelerator's device
+    Args:
+        seed: every draw of the run derives from it.
+        data: on the accelerator's device.
+        train_batch: (indices (N,), draws=generator) -> augmented training images (N, C, H, W).
+        parts: indices of the training images, by part.
+        clip: largest norm of a gradient step of the weights.
+        kernels: supernets compute by kernels.
+        accelerator: device and precision.
+        processes: that share every batch.
+    """
+
+    seed: int
+    data: Data
+    train_batch: Callable[..., Tensor]
     parts: Mapping[Part, Tensor]
+    clip: float
+    kernels: bool
     accelerator: Accelerator
     processes: Processes = ALONE
 

@@ -102,7 +102,7 @@ def update_weights(turn: Turn) -> None:
     """Take one clipped SGD step."""
     search = turn.search
     weights = [w for group in search.weights_optimiser.param_groups for w in group["params"]]
-    turn.run.accelerator.clip_grad_norm_(weights, turn.run.training.weights.clip)
+    turn.run.accelerator.clip_grad_norm_(weights, turn.run.clip)
     search.weights_optimiser.step()
     search.weights_optimiser.zero_grad()
 

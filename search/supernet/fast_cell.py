@@ -24,11 +24,11 @@ from dots_zoo.kernels import (
     SepConvBlock,
     batch_norm,
     even_odd_pixels,
-    return_freed_memory,
     sep_conv_sum,
     weighted_sum,
 )
 from dots_zoo.ops import OPS, FactorizedReduce
+from dots_zoo.runtime.malloc import return_freed_memory
 
 from .cell import Nodes, SearchCell, SearchCell201
 from .mixed_op import MixedOp, SharedInputs

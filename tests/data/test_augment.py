@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -34,8 +36,13 @@ def test_the_borders_of_the_ranges_are_allowed():
 
 @pytest.mark.parametrize("habit", [True, False])
 def test_the_data_set_says_whether_to_mirror_until_told_otherwise(habit):
-    assert Augmentation().mirrors(habit) is habit
-    assert Augmentation(flip=True).mirrors(habit) and not Augmentation(flip=False).mirrors(habit)
+    data = replace(load_data(DataOptions()), flip=habit)
+
+    def batch(flip):
+        still = Augmentation(crop_padding=0, flip=flip)
+        return data.train_batch(torch.arange(20), still, torch.Generator().manual_seed(0))
+
+    assert torch.equal(batch(None), batch(habit)) and not torch.equal(batch(None), batch(not habit))
 
 
 def test_normalised_training_images_have_zero_mean_and_unit_variance():

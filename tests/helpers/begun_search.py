@@ -1,19 +1,17 @@
 """A search that has begun and not trained, for tests of decisions."""
 
 import torch
-from accelerate import Accelerator
 
-from dots_zoo.runtime.seeding import generator
 from dots_zoo.search.methods.registry import Derivation, plan
-from dots_zoo.search.stages.split import split
-from dots_zoo.search.stages.stage import Moment, Run
+from dots_zoo.search.stages.loop import run_of
+from dots_zoo.search.stages.stage import Moment
 from helpers.toy_search import toy_config, toy_data
 
 
 def begun(method, space, derivation=None, **changes):
     """The run, the stages, and the search of the first, with logits that prefer something."""
-    config, data = toy_config(method, **changes), toy_data(32)
-    run = Run(config.training, data, split(data.labels, None, generator(0, "halves")), Accelerator())
+    config = toy_config(method, **changes)
+    run = run_of(config.training, toy_data(32))
     stages = plan(method, config, derivation or Derivation(), space)
     search = stages[0].begin(run, None, Moment(0, 0))
     draws = torch.Generator().manual_seed(0)

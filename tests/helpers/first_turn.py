@@ -4,12 +4,10 @@ from dataclasses import dataclass, replace
 from unittest.mock import patch
 
 import torch
-from accelerate import Accelerator
 
-from dots_zoo.runtime.seeding import generator
 from dots_zoo.search.methods.registry import METHODS
-from dots_zoo.search.stages.split import split
-from dots_zoo.search.stages.stage import Moment, Run, Stage, Turn
+from dots_zoo.search.stages.loop import run_of
+from dots_zoo.search.stages.stage import Moment, Stage, Turn
 from dots_zoo.search.supernet import MixedOp
 from helpers.toy_search import PLANTED_SPACE, toy_config, toy_data
 
@@ -34,9 +32,7 @@ def drawn_again(turn, **changes):
 def first_turn(method, space=PLANTED_SPACE, *, stage=-1, epoch=0, **changes):
     """Of the last stage of the method's operation search, or of another."""
     config = toy_config(method, **changes)
-    data = toy_data(32)
-    parts = split(data.labels, None, generator(0, "halves"))
-    run = Run(config.training, data, parts, Accelerator())
+    run = run_of(config.training, toy_data(32))
     stages = METHODS[method].stages(config, space, 0)
     search = None
     for part in stages:

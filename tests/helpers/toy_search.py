@@ -12,7 +12,7 @@ from dots_zoo.search.methods.registry import METHODS, Derivation, plan
 from dots_zoo.search.methods.topology import TopologyConfig
 from dots_zoo.search.space.space import CellSpace, SearchSpace
 from dots_zoo.search.stages.config import LogitsConfig, TrainingConfig, WeightsConfig
-from dots_zoo.search.stages.loop import run_stages
+from dots_zoo.search.stages.loop import run_of, run_stages
 from dots_zoo.search.stages.stage import Epoch
 
 # Every edge can be noise, and 3<-0 can be nothing else: a search must find the convolution, and the edges
@@ -66,7 +66,7 @@ def search_toy(
     config = toy_config(method, **changes)
     found = derivation or toy_derivation("pairs" if method == "dots" else "none")
     stages = plan(method, config, found, space)
-    return list(run_stages(stages, config.training, data or toy_data(), progress=False))
+    return list(run_stages(stages, run_of(config.training, data or toy_data()), progress=False))
 
 
 def finds_the_planted(cells: Mapping[str, Any]) -> bool:

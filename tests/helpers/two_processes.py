@@ -27,7 +27,7 @@ from dots_zoo.runtime.errors import DotsZooError
 from dots_zoo.runtime.sigterm import noted
 from dots_zoo.search.methods.registry import Derivation, plan
 from dots_zoo.search.stages.checkpoint import Keeper, Place, Standing, tensors_of
-from dots_zoo.search.stages.loop import run_stages
+from dots_zoo.search.stages.loop import run_of, run_stages
 from dots_zoo.search.stages.stage import Figures, Search, Stage, Turn
 from dots_zoo.train import loop as loop
 from dots_zoo.train.model import ModelOptions
@@ -98,7 +98,7 @@ def quiet(method: str, rank: int, folder: Path) -> None:
     """A search without augmentation, which one process can repeat."""
     stages, training = quiet_stages(method)
     found: dict[str, Tensor] = {}
-    epochs = list(run_stages(watched(stages, found), training, toy_data(64), progress=False))
+    epochs = list(run_stages(watched(stages, found), run_of(training, toy_data(64)), progress=False))
     save_file(found, folder / f"found{rank}.safetensors")
     (folder / f"figures{rank}.json").write_text(json.dumps([dict(epoch.figures) for epoch in epochs]))
 
@@ -122,7 +122,8 @@ def noisy(name: str, selection: str, stop: tuple[int, int] | None, rank: int, fo
     with noted() as told:
         keeper = Keeper(folder / "checkpoint", 0.0, {"name": name}, told)
         saved = keeper.saved(processes)
-        epochs = list(run_stages(stages, training, toy_data(16), keeper=keeper, saved=saved, progress=False))
+        run = run_of(training, toy_data(16))
+        epochs = list(run_stages(stages, run, keeper=keeper, saved=saved, progress=False))
     cells = [{kind: str(cell) for kind, cell in epoch.cells.items()} for epoch in epochs]
     (folder / f"cells{rank}.json").write_text(json.dumps(cells))
 
@@ -139,7 +140,7 @@ def draws(rank: int, folder: Path) -> None:
 
     data = toy_data(64)
     data = replace(data, images=data.images[:1].expand(64, 1, 8, 8))
-    list(run_stages([replace(stage, step=step) for stage in stages], training, data, progress=False))
+    list(run_stages([replace(stage, step=step) for stage in stages], run_of(training, data), progress=False))
     (folder / f"draws{rank}.json").write_text(json.dumps(seen))
 
 
@@ -150,20 +151,21 @@ def wild(rank: int, folder: Path) -> None:
     training = replace(config.training, weights=weights, batch_size=4)
     stages = plan("darts", replace(config, epochs=3, training=training), Derivation(), DARTS)
     keeper = Keeper(folder / "checkpoint", 0.0)
-    list(run_stages(stages, training, toy_data(32), keeper=keeper, progress=False))
+    list(run_stages(stages, run_of(training, toy_data(32)), keeper=keeper, progress=False))
 
 
 def unshared(rank: int, folder: Path) -> None:
     """A batch that two cannot share."""
     stages, training = quiet_stages("dropnas")
-    run_stages([replace(stages[0], batch_size=15)], training, toy_data(64), progress=False)
+    run_stages([replace(stages[0], batch_size=15)], run_of(training, toy_data(64)), progress=False)
 
 
 def full(rank: int, folder: Path) -> None:
     """A checkpoint that the first cannot write: a file stands where its folder should."""
     (folder / "checkpoint").write_text("")
     stages, training = quiet_stages("dropnas")
-    list(run_stages(stages, training, toy_data(64), keeper=Keeper(folder / "checkpoint"), progress=False))
+    keeper = Keeper(folder / "checkpoint")
+    list(run_stages(stages, run_of(training, toy_data(64)), keeper=keeper, progress=False))
 
 
 def apart(rank: int, folder: Path) -> None:

@@ -22,13 +22,11 @@ from torch import Tensor, nn
 from dots_zoo.commands.cli import main
 from dots_zoo.runtime.distributed import Processes, disconnecting, processes_of
 from dots_zoo.runtime.errors import DotsZooError
-from dots_zoo.runtime.seeding import generator
 from dots_zoo.search.methods.dropnas import draw, dropped, update_kept_logits
 from dots_zoo.search.methods.registry import METHODS
 from dots_zoo.search.stages.checkpoint import Keeper, Place, Standing, tensors_of
-from dots_zoo.search.stages.loop import batches
-from dots_zoo.search.stages.split import split
-from dots_zoo.search.stages.stage import Batch, Moment, Run, Turn
+from dots_zoo.search.stages.loop import batches, run_of
+from dots_zoo.search.stages.stage import Batch, Moment, Turn
 from dots_zoo.search.stages.steps import classify, update_logits, update_weights
 from dots_zoo.search.supernet import Mixture
 from dots_zoo.train.run import train
@@ -115,7 +113,7 @@ def in_one_process(method: str) -> dict[str, Tensor]:
     """The search of two processes, one half batch after the other."""
     stages, training = quiet_stages(method)
     data = toy_data(64)
-    run = Run(training, data, split(data.labels, None, generator(training.seed, "halves")), Accelerator())
+    run = run_of(training, data)
     search, epoch = None, 0
     for stage in stages:
         search = stage.begin(run, search, Moment(training.seed, epoch))
@@ -240,9 +238,8 @@ def test_a_launcher_that_started_one_process_of_several_is_told(monkeypatch: pyt
 def test_each_takes_its_share_of_every_batch() -> None:
     stages, training = quiet_stages("dropnas")
     data = toy_data(64)
-    parts = split(data.labels, None, generator(0, "halves"))
     alone, *shares = (
-        list(batches(stages[0], "all", Run(training, data, parts, Accelerator(), processes), 0))
+        list(batches(stages[0], "all", replace(run_of(training, data), processes=processes), 0))
         for processes in (Processes(), Processes(0, 2), Processes(1, 2))
     )
     assert len(alone) == 4

@@ -10,10 +10,11 @@ import torch
 from dots_zoo.commands.cli import main
 from dots_zoo.export.bench import command as bench_commands
 from dots_zoo.export.bench import latency
-from dots_zoo.export.bench.command import fraction, image_size, row_lines
+from dots_zoo.export.bench.command import fraction, row_lines
 from dots_zoo.export.bench.schema import dump, read_bench
 from dots_zoo.export.ort_session import Gpu
 from dots_zoo.runtime.errors import DotsZooError
+from dots_zoo.runtime.image_size import image_size
 from helpers.bench_document import document, row
 from helpers.tiny_onnx import save
 
@@ -128,15 +129,11 @@ def test_a_provider_that_is_not_there_writes_nothing(here: Path, capsys: pytest.
     assert [path.name for path in here.iterdir()] == ["m.onnx"]
 
 
-def test_percentages_and_sizes():
+def test_percentages():
     assert (fraction("5%", "x"), fraction("0.5%", "x"), fraction("100%", "x")) == (0.05, 0.005, 1.0)
     for text in ("5", "-5%", "5 %", "%", "5e1%", ""):
         with pytest.raises(DotsZooError, match="x: expected a percentage, such as 5%, got"):
             fraction(text, "x")
-    assert image_size("224x320") == (224, 320)
-    for text in ("224", "224x", "0x224", "224x-3", "224X320", " 224x320"):
-        with pytest.raises(DotsZooError, match="--input: expected HEIGHTxWIDTH, such as 224x320, got"):
-            image_size(text)
 
 
 def test_the_search_for_a_missing_package_names_the_extra(

@@ -148,13 +148,6 @@ def test_the_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         export(tmp_path / "m.onnx")
 
 
-def test_input_sizes():
-    assert main.parse_size("224x320") == (224, 320)
-    for text in ("224", "224x", "0x224", "224x-3", "224X320", " 224x320"):
-        with pytest.raises(DotsZooError, match="expected HEIGHTxWIDTH, such as 224x320, got"):
-            main.parse_size(text)
-
-
 def test_dynamic_axes():
     assert main.parse_dynamic("batch") == ("batch",)
     assert main.parse_dynamic("batch,height,width") == ("batch", "height", "width")

@@ -22,7 +22,7 @@ from dots_zoo.search.methods.registry import plan
 from dots_zoo.search.space.named import darts_space
 from dots_zoo.search.space.space import SearchSpace
 from dots_zoo.search.stages.checkpoint import Keeper
-from dots_zoo.search.stages.loop import run_stages
+from dots_zoo.search.stages.loop import run_of, run_stages
 from helpers.toy_search import search_toy, toy_config, toy_data, toy_derivation, toy_training
 
 SEARCH = (
@@ -271,7 +271,7 @@ def walk(folder: Path, stop_at: int | None = None) -> None:
         stop_at is not None and keeper.last is not None and int(keeper.last.name[:8]) >= stop_at
     )
     epochs = run_stages(
-        stages, config.training, toy_data(32), keeper=keeper, saved=keeper.saved(), progress=False
+        stages, run_of(config.training, toy_data(32)), keeper=keeper, saved=keeper.saved(), progress=False
     )
     with contextlib.suppress(SystemExit):
         list(epochs)

@@ -3,17 +3,15 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from accelerate import Accelerator
 
-from dots_zoo.runtime.seeding import generator
 from dots_zoo.search.methods import darts
 from dots_zoo.search.methods.darts import DartsConfig, train_logits_ahead, unrolled
 from dots_zoo.search.methods.registry import Derivation, plan
 from dots_zoo.search.space.named import darts_space
 from dots_zoo.search.space.space import CellSpace, SearchSpace
 from dots_zoo.search.stages.config import WeightsConfig
-from dots_zoo.search.stages.split import split
-from dots_zoo.search.stages.stage import Moment, Run, Turn
+from dots_zoo.search.stages.loop import run_of
+from dots_zoo.search.stages.stage import Moment, Turn
 from dots_zoo.search.stages.steps import bilevel, train_logits
 from helpers.toy_search import PLANTED, search_toy, toy_config, toy_data, toy_derivation, toy_training
 
@@ -33,13 +31,14 @@ def test_the_paper_searches_for_50_epochs_and_takes_the_logits_with_adam():
     assert second.step is unrolled
 
 
+HEAVY = WeightsConfig(weight_decay=0.1)  # heavy enough to be seen in the second order
+
+
 @pytest.fixture
 def turn():
     """In float64, with a momentum of its own and logits that prefer something."""
-    heavy = WeightsConfig(weight_decay=0.1)  # heavy enough to be seen in the second order
-    training, data = toy_training(channels=2, weights=heavy), toy_data(32)
-    parts = split(data.labels, None, generator(0, "halves"))
-    run = Run(training, data, parts, Accelerator())
+    training, data = toy_training(channels=2, weights=HEAVY), toy_data(32)
+    run = run_of(training, data)
     [stage] = plan("darts", toy_config("darts", training=training, warm_up=0), Derivation(), SMALL)
     search = stage.begin(run, None, Moment(0, 0))
     search.supernet.double()
@@ -57,7 +56,7 @@ def turn():
 
 def brute_force(turn, rate):
     """d L_val(w - rate * (momentum + gradient + decay), alpha) / d alpha, by central differences."""
-    search, training = turn.search, turn.run.training.weights
+    search, training = turn.search, HEAVY
     names, weights = zip(*search.supernet.named_parameters(), strict=True)
     supernet = copy.deepcopy(search.supernet)  # its running statistics may move
 

@@ -7,7 +7,7 @@ from dots_zoo.search.methods.registry import Derivation, plan
 from dots_zoo.search.space.named import darts_space, named_space
 from dots_zoo.search.stages import loop
 from dots_zoo.search.stages.auxiliary_skip import AuxiliaryConfig
-from dots_zoo.search.stages.loop import run_stages
+from dots_zoo.search.stages.loop import run_of, run_stages
 from dots_zoo.search.stages.stage import Moment
 from dots_zoo.search.stages.steps import bilevel
 from helpers.begun_search import begun
@@ -52,7 +52,7 @@ def test_the_cell_and_all_that_follows_start_from_the_best_epoch(monkeypatch):
     config = toy_config("darts_minus", warm_up=0)
     stages = plan("darts_minus", config, toy_derivation("pairs"), TINY_SPACE)
     assert [stage.name for stage in stages][:2] == ["operation search", "best epoch"]
-    epochs = list(run_stages(stages[:2], config.training, toy_data(), progress=False))
+    epochs = list(run_stages(stages[:2], run_of(config.training, toy_data()), progress=False))
     assert epochs[-1].weights == epochs[1].weights != epochs[3].weights
     assert epochs[-1].epoch == 4 and "loss" not in epochs[-1].figures
 

@@ -9,7 +9,7 @@ from dots_zoo.genotype import Genotype, validate
 from dots_zoo.runtime.errors import DotsZooError
 from dots_zoo.search.methods.registry import METHODS, plan
 from dots_zoo.search.space.space import SearchSpace
-from dots_zoo.search.stages.loop import run_stages
+from dots_zoo.search.stages.loop import run_of, run_stages
 from helpers.short_searches import DARTS, NASBENCH201, SHORT, SKIPS, configuration, derivation, illegal
 from helpers.toy_search import toy_data
 
@@ -25,7 +25,7 @@ def run(name: str, topology: str, selection: str, space: SearchSpace) -> Genotyp
     method, _ = SHORT[name]
     config = configuration(name)
     stages = plan(method, config, derivation(topology, selection), space)
-    epochs = list(run_stages(stages, config.training, toy_data(16), progress=False))
+    epochs = list(run_stages(stages, run_of(config.training, toy_data(16)), progress=False))
     assert sum(stage.epochs for stage in stages) >= 1 and len(epochs) >= len(stages)
     return Genotype("found", space.family, epochs[-1].cells)
 

@@ -14,7 +14,7 @@ from dots_zoo.search.methods.topology import (
 from dots_zoo.search.space.named import darts_space
 from dots_zoo.search.space.space import edge_choice, operation_choice
 from dots_zoo.search.stages.config import LogitsConfig
-from dots_zoo.search.stages.loop import run_stages
+from dots_zoo.search.stages.loop import run_of, run_stages
 from dots_zoo.search.stages.stage import Moment
 from helpers.toy_search import search_toy, toy_config, toy_data, toy_derivation, toy_training
 
@@ -139,7 +139,7 @@ def test_where_none_wins_on_every_edge_a_cell_is_still_derived(groups):
         dataclasses.replace(stage, begin=with_none(stage.begin))
         for stage in plan("dots", config, toy_derivation("pairs"), space)
     ]
-    for epoch in run_stages(stages, still, toy_data(), progress=False):
+    for epoch in run_stages(stages, run_of(still, toy_data()), progress=False):
         assert epoch.weights["alpha.normal"]["3<-2"]["none"] > 0.99
         for cell in epoch.cells.values():
             assert len(cell.edges) == 4 and all(edge.op != "none" for edge in cell.edges)

@@ -9,7 +9,7 @@ import torch
 from dots_zoo.runtime.errors import DotsZooError
 from dots_zoo.search.methods.registry import plan
 from dots_zoo.search.stages.checkpoint import Keeper
-from dots_zoo.search.stages.loop import run_stages
+from dots_zoo.search.stages.loop import run_of, run_stages
 from dots_zoo.search.stages.stage import Epoch, Figures, Stage, Turn
 from helpers.short_searches import DARTS, configuration, derivation
 from helpers.toy_search import toy_data
@@ -37,7 +37,11 @@ def epochs_of(step: object, folder: Path | None = None, stop_at: int | None = No
     try:
         given.extend(
             run_stages(
-                stages, config.training, toy_data(8 * STEPS), keeper=keeper, saved=saved, progress=False
+                stages,
+                run_of(config.training, toy_data(8 * STEPS)),
+                keeper=keeper,
+                saved=saved,
+                progress=False,
             )
         )
     except SystemExit:

@@ -7,10 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from accelerate import Accelerator
 from torch import nn
 
-from dots_zoo.runtime.seeding import generator
 from dots_zoo.search.methods.topology import (
     TopologyConfig,
     settled_operations,
@@ -20,10 +18,9 @@ from dots_zoo.search.methods.topology import (
 from dots_zoo.search.space.named import darts_space
 from dots_zoo.search.stages.checkpoint import Place, Standing, facts_of, standing_of, tensors_of
 from dots_zoo.search.stages.init_stage import fresh
-from dots_zoo.search.stages.loop import run_stages
+from dots_zoo.search.stages.loop import run_of, run_stages
 from dots_zoo.search.stages.resting import resting_operations, underflow
-from dots_zoo.search.stages.split import split
-from dots_zoo.search.stages.stage import Moment, Run
+from dots_zoo.search.stages.stage import Moment
 from helpers.toy_search import toy_data, toy_training
 
 SPACE = darts_space(("skip_connect", "sep_conv_3x3", "dil_conv_3x3"), 2)
@@ -91,7 +88,7 @@ def stage_and_search(rest):
     choices = partial(topology_choices, "pairs")
 
     def begin(run, before, moment):
-        search = fresh("topology", CONFIG.cells, lambda _: SPACE, choices)(run, before, moment)
+        search = fresh("topology", training, CONFIG.cells, lambda _: SPACE, choices)(run, before, moment)
         for name, logits in search.logits.items():
             logits.data = logits.data.double()
             if name.startswith("alpha"):
@@ -114,14 +111,14 @@ class Double:
     def to(self, device):
         return self
 
-    def train_batch(self, *given):
-        return self.data.train_batch(*given).double()
+    def train_batch(self, *given, **named):
+        return self.data.train_batch(*given, **named).double()
 
 
 def one_epoch(rest):
     searches, (stage, training) = [], stage_and_search(rest)
     stage = replace(stage, after=lambda search, moment, figures: searches.append(search) or search)
-    [epoch] = run_stages((stage,), training, Double(toy_data(64)), progress=False)
+    [epoch] = run_stages((stage,), run_of(training, Double(toy_data(64))), progress=False)
     return epoch, searches[0]
 
 
@@ -154,14 +151,14 @@ def test_an_epoch_with_rest_is_the_epoch_that_computes_everything():
 def fresh_parameters():
     stage, training = stage_and_search(True)
     data = toy_data(64)
-    run = Run(training, data, split(data.labels, None, generator(0, "halves")), Accelerator())
+    run = run_of(training, data)
     return dict(stage.begin(run, None, Moment(0, 0)).supernet.named_parameters())
 
 
 def test_a_temperature_that_rises_wakes_what_rested():
     stage, training = stage_and_search(True)
     data = toy_data(64)
-    run = Run(training, data, split(data.labels, None, generator(0, "halves")), Accelerator())
+    run = run_of(training, data)
     search = stage.begin(run, None, Moment(0, 0))
     cold = settled_operations(CONFIG, 0, search, Moment(0, 0), 8)
     warm = settled_operations(dataclasses.replace(CONFIG, temperature_start=1e3), 0, search, Moment(0, 0), 8)
@@ -178,7 +175,7 @@ def test_a_temperature_that_rises_wakes_what_rested():
 def test_a_checkpoint_holds_what_rests(tmp_path):
     stage, training = stage_and_search(True)
     data = toy_data(64)
-    run = Run(training, data, split(data.labels, None, generator(0, "halves")), Accelerator())
+    run = run_of(training, data)
     search = stage.begin(run, None, Moment(0, 0))
     search.supernet.float()
     search = replace(search, resting=settled_operations(CONFIG, 0, search, Moment(0, 0), 8))

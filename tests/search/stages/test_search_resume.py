@@ -20,7 +20,7 @@ from dots_zoo.runtime.checkpoint_files import load_state
 from dots_zoo.runtime.errors import DotsZooError
 from dots_zoo.search.methods.registry import plan
 from dots_zoo.search.stages.checkpoint import Keeper
-from dots_zoo.search.stages.loop import run_stages
+from dots_zoo.search.stages.loop import run_of, run_stages
 from dots_zoo.search.stages.stage import Epoch
 from helpers.paths import ROOT
 from helpers.short_searches import DARTS, SHORT, SKIPS, configuration, derivation
@@ -50,7 +50,7 @@ def walk(case: Case, folder: Path, stop_at: int | None = None) -> list[Epoch]:
     keeper = Keeper(folder, 0.0, {"case": list(case)})
     keeper.stop = lambda: stop_at is not None and number(keeper) >= stop_at
     epochs = run_stages(
-        stages, config.training, toy_data(16), keeper=keeper, saved=keeper.saved(), progress=False
+        stages, run_of(config.training, toy_data(16)), keeper=keeper, saved=keeper.saved(), progress=False
     )
     given: list[Epoch] = []
     try:
@@ -200,7 +200,7 @@ def test_what_is_not_finite_is_not_kept_and_the_last_checkpoint_is_named(tmp_pat
         r"search, stage 'operation search', epoch 0, step \d+: expected a finite .*, got (nan|inf); lower .*"
     )
     with pytest.raises(DotsZooError, match=told) as caught:
-        list(run_stages(stages, wild, toy_data(64), keeper=keeper, progress=False))
+        list(run_stages(stages, run_of(wild, toy_data(64)), keeper=keeper, progress=False))
     assert keeper.last is not None and str(caught.value).endswith(f"the last checkpoint is {keeper.last}")
     saved = load_state(tmp_path, {})
     assert saved is not None and saved.path == keeper.last

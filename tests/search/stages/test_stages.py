@@ -5,18 +5,15 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
 from dots_zoo.data.augment import Augmentation
 from dots_zoo.runtime.errors import DotsZooError
-from dots_zoo.runtime.seeding import generator
 from dots_zoo.search.methods.registry import Derivation, plan
 from dots_zoo.search.methods.topology import TopologyConfig
 from dots_zoo.search.stages.init_stage import carry_on, close_edge, decide
-from dots_zoo.search.stages.loop import batches, run_stages
-from dots_zoo.search.stages.split import split
-from dots_zoo.search.stages.stage import Moment, Run, Turn
+from dots_zoo.search.stages.loop import batches, run_of, run_stages
+from dots_zoo.search.stages.stage import Moment, Turn
 from dots_zoo.search.stages.steps import bilevel, one_level, train_logits, train_weights
 from helpers.toy_search import PLANTED_SPACE, search_toy, toy_config, toy_data, toy_training
 
@@ -37,14 +34,14 @@ def search_dots(operation=4, topology=6, **changes):
 
 
 def run_all(stages, data=None, training=None):
-    return list(run_stages(stages, training or toy_training(), data or toy_data(), progress=False))
+    return list(run_stages(stages, run_of(training or toy_training(), data or toy_data()), progress=False))
 
 
 @pytest.fixture
 def turn():
     """The first turn of a search over PLANTED_SPACE, with logits that already prefer something."""
     data, training = toy_data(), toy_training()
-    run = Run(training, data, split(data.labels, None, generator(0, "halves")), Accelerator())
+    run = run_of(training, data)
     warm_up, searching = dots_stages()[:2]
     search = warm_up.begin(run, None, Moment(0, 0))
     draws = torch.Generator().manual_seed(0)
@@ -115,7 +112,7 @@ def test_bilevel_takes_the_logits_gradient_from_the_second_batch_before_the_weig
     before = values(turn.search)[1]
     drawing(bilevel, turn)
     for (name, logits), gradient in zip(turn.search.logits.items(), expected, strict=True):
-        target = adam_first_step(before[name], gradient, turn.run.training.logits)
+        target = adam_first_step(before[name], gradient, toy_training().logits)
         torch.testing.assert_close(logits.data, target, rtol=1e-4, atol=1e-4)
 
 
@@ -123,7 +120,7 @@ def test_one_level_takes_both_gradients_from_the_first_batch(turn):
     expected = [gradients(turn, turn.batch, wanted) for wanted in ("weights", "logits")]
     before = values(turn.search)
     drawing(one_level, turn)
-    config = turn.run.training
+    config = toy_training()
     scale = min(1.0, config.weights.clip / math.sqrt(sum(float(g.square().sum()) for g in expected[0])))
     for (name, weight), gradient in zip(turn.search.supernet.named_parameters(), expected[0], strict=True):
         step = config.weights.learning_rate * (
@@ -136,16 +133,14 @@ def test_one_level_takes_both_gradients_from_the_first_batch(turn):
 
 
 def test_a_step_of_the_weights_is_no_longer_than_the_clip_allows(turn):
-    config = turn.run.training
-    tight = replace(config.weights, clip=1e-3)
-    turn = replace(turn, run=replace(turn.run, training=replace(config, weights=tight)))
+    turn = replace(turn, run=replace(turn.run, clip=1e-3))
     for group in turn.search.weights_optimiser.param_groups:
         group["weight_decay"] = 0
     before = values(turn.search)[0]
     train_weights(turn)
     after = values(turn.search)[0]
     length = math.sqrt(sum(float((after[name] - before[name]).square().sum()) for name in before))
-    assert length == pytest.approx(config.weights.learning_rate * 1e-3, rel=1e-2)
+    assert length == pytest.approx(toy_training().weights.learning_rate * 1e-3, rel=1e-2)
 
 
 def figures_without_time(epochs):
@@ -227,7 +222,7 @@ def test_augmentation_changes_with_the_step_and_the_epoch_and_not_with_the_try()
     training = toy_training(augmentation=Augmentation(crop_padding=2))
     data = toy_data(64)
     data = replace(data, images=data.images[:1].expand(64, 1, 8, 8), labels=data.labels * 0)
-    run = Run(training, data, split(data.labels, None, generator(0, "halves")), Accelerator())
+    run = run_of(training, data)
     stage = replace(dots_stages()[3], batch_size=32)
     (first, second), (again, _), (later, _) = (
         [images for images, _ in batches(stage, "all", run, epoch)] for epoch in (0, 0, 1)
@@ -265,8 +260,7 @@ def test_a_stage_that_carries_on_keeps_network_optimisers_and_logits(turn):
 def test_a_fresh_network_depends_on_the_seed_and_on_its_stage(turn):
     before = torch.get_rng_state()
     [first, second] = [
-        dots_stages(seed)[0].begin(replace(turn.run, training=toy_training(seed)), None, turn.moment)
-        for seed in (0, 1)
+        dots_stages(seed)[0].begin(replace(turn.run, seed=seed), None, turn.moment) for seed in (0, 1)
     ]
     topology = dots_stages()[2].begin(turn.run, first, turn.moment)
     assert torch.equal(torch.get_rng_state(), before)

@@ -1,13 +1,11 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from accelerate import Accelerator
 
-from dots_zoo.runtime.seeding import generator
 from dots_zoo.search.methods.registry import Derivation, plan
 from dots_zoo.search.space.named import darts_space
-from dots_zoo.search.stages.split import split
-from dots_zoo.search.stages.stage import Moment, Run
+from dots_zoo.search.stages.loop import run_of
+from dots_zoo.search.stages.stage import Moment
 from dots_zoo.search.stages.validate import measure, validate
 from dots_zoo.search.supernet import still_statistics
 from helpers.toy_search import PLANTED_SPACE, search_toy, toy_config, toy_data, toy_training
@@ -17,7 +15,7 @@ QUIET = darts_space(("skip_connect", "sep_conv_3x3"), 1)  # nothing in it draws
 
 def begin(space):
     data = toy_data(50)
-    run = Run(toy_training(), data, split(data.labels, None, generator(0, "halves")), Accelerator())
+    run = run_of(toy_training(), data)
     [stage] = plan("darts", toy_config("darts", warm_up=0), Derivation(), space)
     search = stage.begin(run, None, Moment(0, 0))
     return run, search, stage.relax(search)

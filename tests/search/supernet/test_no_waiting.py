@@ -8,7 +8,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from accelerate import Accelerator
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -21,8 +20,9 @@ from dots_zoo.search.methods.registry import METHODS, Derivation, plan
 from dots_zoo.search.methods.topology import TopologyConfig
 from dots_zoo.search.space.named import darts_space
 from dots_zoo.search.space.space import CellSpace, SearchSpace
-from dots_zoo.search.stages.init_stage import sgd
-from dots_zoo.search.stages.stage import Moment, Run, Turn
+from dots_zoo.search.stages.init_stage import restart_sgd
+from dots_zoo.search.stages.loop import run_of
+from dots_zoo.search.stages.stage import Moment, Turn
 from helpers.first_turn import drawn_again, first_turn
 from helpers.toy_search import toy_config, toy_data, toy_training
 
@@ -66,13 +66,7 @@ def on_meta(search):
     supernet = copy.deepcopy(search.supernet).to("meta")
     logits = {name: nn.Parameter(value.detach().to("meta")) for name, value in search.logits.items()}
     adam = torch.optim.Adam(logits.values())
-    return replace(
-        search,
-        supernet=supernet,
-        logits=logits,
-        weights_optimiser=sgd(supernet, toy_training()),
-        logits_optimiser=adam,
-    )
+    return restart_sgd(replace(search, supernet=supernet, logits=logits, logits_optimiser=adam))
 
 
 def run_on_meta(method, changes, space, derivation):
@@ -80,7 +74,7 @@ def run_on_meta(method, changes, space, derivation):
     moved.
     """
     stages = plan(method, toy_config(method, **changes), derivation, space)
-    run, search, steps, epoch = Run(toy_training(), toy_data(8), {}, Accelerator()), None, 0, 0
+    run, search, steps, epoch = run_of(toy_training(), toy_data(8)), None, 0, 0
     for stage in stages:
         search = stage.begin(run, search, Moment(0, epoch))
         if stage.epochs:

@@ -6,15 +6,15 @@ from dataclasses import replace
 
 import pytest
 import torch
-from accelerate import Accelerator
 from torch import nn
 
 from dots_zoo.search.methods.registry import METHODS, Derivation, plan
 from dots_zoo.search.methods.topology import TopologyConfig
 from dots_zoo.search.space.named import darts_space
 from dots_zoo.search.space.space import CellSpace, SearchSpace
-from dots_zoo.search.stages.init_stage import sgd
-from dots_zoo.search.stages.stage import Moment, Run, Turn
+from dots_zoo.search.stages.init_stage import restart_sgd
+from dots_zoo.search.stages.loop import run_of
+from dots_zoo.search.stages.stage import Moment, Turn
 from dots_zoo.search.supernet.install_kernels import install_kernels
 from helpers.toy_search import toy_config, toy_data, toy_training
 
@@ -44,10 +44,10 @@ def multiplied(stage, turn):
     """What the forward passes of a step multiply with: each with weights of its own."""
     supernet, seen = copy.deepcopy(turn.search.supernet), []
     logits = {name: nn.Parameter(value.detach().clone()) for name, value in turn.search.logits.items()}
-    adam, weights = torch.optim.Adam(logits.values()), sgd(supernet, TRAINING)
+    adam = torch.optim.Adam(logits.values())
     supernet.register_forward_pre_hook(lambda module, given: seen.append(given[1]))
-    apart = {"supernet": supernet, "logits": logits, "weights_optimiser": weights, "logits_optimiser": adam}
-    stage.step(replace(turn, search=replace(turn.search, **apart)))
+    apart = replace(turn.search, supernet=supernet, logits=logits, logits_optimiser=adam)
+    stage.step(replace(turn, search=restart_sgd(apart)))
     return [replace(one, operations=leaves(one.operations), edges=leaves(one.edges)) for one in seen]
 
 
@@ -72,7 +72,7 @@ def compare(search, mixture, inputs):
 
 
 def every_stage(method, space, derivation):
-    run, search, epoch, compared = Run(TRAINING, toy_data(8), {}, Accelerator()), None, 0, 0
+    run, search, epoch, compared = run_of(TRAINING, toy_data(8)), None, 0, 0
     stages = plan(method, toy_config(method, training=TRAINING), derivation, space)
     for stage in stages:
         search = stage.begin(run, search, Moment(0, epoch))

@@ -9,7 +9,7 @@ import torch
 from accelerate.state import AcceleratorState
 
 from dots_zoo.search.methods.registry import Derivation, plan
-from dots_zoo.search.stages.loop import run_stages
+from dots_zoo.search.stages.loop import run_of, run_stages
 from dots_zoo.search.stages.stage import Figures, Turn
 from helpers.quiet_search import SPACE
 from helpers.toy_search import toy_config, toy_data, toy_derivation, toy_training
@@ -55,7 +55,7 @@ def test_weights_and_logits_stay_float32_and_finite_and_move(
         return watch
 
     stages = [replace(stage, step=watched(stage.step)) for stage in plan(method, config, derivation, SPACE)]
-    epochs = list(run_stages(stages, config.training, toy_data(64), progress=False))
+    epochs = list(run_stages(stages, run_of(config.training, toy_data(64)), progress=False))
     assert all(0 < epoch.figures["loss"] < 10 for epoch in epochs)
     assert computed <= {torch.bfloat16, torch.float32} and torch.bfloat16 in computed
     search = turns[-1].search
