@@ -106,3 +106,11 @@ def norm_gradient(
     """Apply `write_norm_gradient` to maps, with factors (3, C)."""
     rows = rows_of(grad, first, last), rows_of(y, first, last)
     write_norm_gradient(*rows, along_row(factors, y.shape[2], y), threshold, rows_of(out, first, last))
+
+
+@inlined
+def mask_by_relu(x: Map, grad: Map) -> None:
+    """Set a gradient (L,) to 0 where x <= 0."""
+    zero = x.dtype.type(0)
+    for t in range(len(x)):
+        grad[t] = zero if x[t] <= zero else grad[t]

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 from .batch_norm import by_batch, move_statistics
 from .depthwise import flat_weights, output_sides
-from .jit import as_array, channels_last, empty_map, has_loops
+from .jit import as_array, empty_map, has_loops
 from .parallel import parallel_for
 from .weighted_sum import dot_products, weighted_sum_reference
 
@@ -180,21 +180,22 @@ def sep_conv_sum_backward(
     needs: first for all parameters, whose gradients are flat and one after the other, then for each map. The
     other arguments are those of `sep_conv_sum`.
     """
-    from .sep_conv_block import NormGradient, ScaledInput, backward, forward, norm_factors
+    from .sep_conv_block import Modes, NormGradient, ScaledInput, backward, forward, norm_factors
 
     blocks, candidates = _blocks(parameters, plan), _candidates(plan)
     scales = 1 / np.sqrt(variances.numpy() + np.array(eps)[:, None])
-    dense, grad_of_sum = [channels_last(x) for x in maps], as_array(grad)
-    inputs, of_maps = [as_array(x) for x in dense], [empty_map(x, *x.shape[1:]) for x in dense]
-    outputs, written = [as_array(x) for x in of_maps], set()
+    inputs, grad_of_sum = [as_array(x) for x in maps], as_array(grad)
+    of_maps = [empty_map(x, *x.shape[1:]) for x in maps]
+    outputs, sources = [as_array(x) for x in of_maps], [plan[4 * b] for b, *_ in candidates]
     rows, size = max(map(len, candidates)), grad_of_sum.shape
     scratch = [grad.new_empty((rows, *size)) for _ in range(0 if kept else 2)]
     ys, *xs = [rows_of_maps.numpy() for rows_of_maps in [*kept, *scratch]]
     between, unit = grad.new_empty(size).numpy(), np.ones(size[3])
     of_weights, of_blocks = np.empty(len(candidates)), [np.empty(0) for _ in blocks]
     for k, (candidate, weight) in enumerate(zip(candidates, weights.tolist(), strict=True)):
-        source = plan[4 * candidate[0]]
+        source = sources[k]
         reads = [ScaledInput(inputs[source], unit)]
+        at_source = Modes(source in sources[:k], source not in sources[k + 1 :])
         for b in candidate:
             if not kept:
                 forward(reads[-1], blocks[b], xs[0][b % len(ys)], ys[b % len(ys)])
@@ -210,14 +211,14 @@ def sep_conv_sum_backward(
             of_norm = NormGradient(grad_out, norm_factors(moments, scales[b], factor, y), threshold)
             x = xs[0][b % len(ys)] if needs[0] else None
             grad_out = outputs[source] if is_first else between
-            of_block = backward(of_norm, y, x, read, blocks[b], grad_out, is_first and source in written)
+            modes = at_source if is_first else Modes(False, False)
+            of_block = backward(of_norm, y, x, read, blocks[b], grad_out, modes)
             if of_block is not None:
                 of_blocks[b] = of_block
             factor, threshold = 1.0, 0.0
-        written.add(source)
     return (
         torch.from_numpy(of_weights).to(weights.dtype),
-        [_masked(of_map, x) for of_map, x, needed in zip(of_maps, dense, needs[1:], strict=True) if needed],
+        [of_map for of_map, needed in zip(of_maps, needs[1:], strict=True) if needed],
         torch.from_numpy(np.concatenate(of_blocks)).to(grad.dtype),
     )
 
@@ -261,12 +262,6 @@ def _candidates(plan: Sequence[int]) -> list[list[int]]:
             candidates.append([])
         candidates[-1].append(b)
     return candidates
-
-
-def _masked(of_relu: Tensor, x: Tensor) -> Tensor:
-    """Apply the mask of relu(x) to its gradient, in place."""
-    out: Tensor = torch.ops.aten.threshold_backward.grad_input(of_relu, x, 0, grad_input=of_relu)
-    return out
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:

@@ -28,7 +28,7 @@ from .depthwise_loops import (
     loop_geometry,
     tap_types,
 )
-from .elementwise import Map, PerChannel, along_row, norm_gradient, write_norm_gradient
+from .elementwise import Map, PerChannel, along_row, mask_by_relu, norm_gradient, write_norm_gradient
 from .jit import SIMD_WIDTH, as_array, as_tensor, compiled, has_simd_loops
 from .parallel import parallel_for, parallel_sum
 from .pointwise import TILES, add_outer_products, convolve_pixels, write_products
@@ -79,6 +79,13 @@ class NormGradient(NamedTuple):
     threshold: float
 
 
+class Modes(NamedTuple):
+    """How a gradient dL/dz is written: added to what is there, and then set to 0 where m <= 0."""
+
+    accumulate: bool
+    mask: bool
+
+
 def forward(read: ScaledInput, block: Block, x: Map, y: Map) -> tuple[PerChannel, PerChannel]:
     """Write x (N, H', W', C) and the centred y (N, H', W', C); return mean and variance of P x, (C,)."""
     pixels, channels = x.size // x.shape[3], x.shape[3]
@@ -114,26 +121,23 @@ def norm_factors(moments: PerChannel, inverse: PerChannel, factor: float, y: Map
 
 
 def backward(
-    of_norm: NormGradient, y: Map, x: Map | None, read: ScaledInput, block: Block, out: Map, accumulate: bool
+    of_norm: NormGradient, y: Map, x: Map | None, read: ScaledInput, block: Block, out: Map, modes: Modes
 ) -> PerChannel | None:
-    """Write dL/dz to out (N, H, W, C), or add it to accumulate; return dL/dw and dL/dP, flat, in this order.
-
-    Without x, it returns None.
-    """
+    """Write dL/dz to out (N, H, W, C); return dL/dw and dL/dP, flat, in this order, or None without x."""
     (stride, padding, dilation), taps = block.geometry, block.taps
     if not block.is_simd or padding > dilation * (taps - 1):
-        return _backward_by_torch(of_norm, y, x, read, block, out, accumulate)
+        return _backward_by_torch(of_norm, y, x, read, block, out, modes)
     maps = of_norm.grad, y, y if x is None else x, read.map, out
     arguments = (of_norm.factors, of_norm.threshold), loop_geometry(stride, padding, dilation)
     types = tap_types(taps), gradient_types(taps), TILES
     count = 0 if x is None else block.weight.size + block.matrix.size
     weights = block.matrix, block.weight, read.scale.astype(y.dtype)
-    sums = parallel_sum(block_backward, len(y), count, maps, weights, *arguments, types, accumulate)
+    sums = parallel_sum(block_backward, len(y), count, maps, weights, *arguments, types, modes)
     return None if x is None else sums
 
 
 def _backward_by_torch(
-    of_norm: NormGradient, y: Map, x: Map | None, read: ScaledInput, block: Block, out: Map, accumulate: bool
+    of_norm: NormGradient, y: Map, x: Map | None, read: ScaledInput, block: Block, out: Map, modes: Modes
 ) -> PerChannel | None:
     """Compute `backward` by PyTorch's convolutions between compiled elementwise passes."""
     of_y, arguments = np.empty_like(y), (of_norm.grad, y, of_norm.factors, of_norm.threshold)
@@ -141,7 +145,9 @@ def _backward_by_torch(
     of_x = np.empty_like(y)
     torch.mm(_pixels(of_y), torch.from_numpy(block.matrix), out=_pixels(of_x))
     of_z = as_array(input_gradient(as_tensor(of_x), out.shape[1:3], block.kernel, *block.geometry))
-    np.add(out, of_z, out=out) if accumulate else np.copyto(out, of_z)
+    np.add(out, of_z, out=out) if modes.accumulate else np.copyto(out, of_z)
+    if modes.mask:
+        out[read.map <= 0] = 0
     if x is None:
         return None
     of_weight = depthwise_weight_grad(_scaled_relu(read), as_tensor(of_x), block.taps, *block.geometry)
@@ -166,17 +172,18 @@ def block_backward(
     norm: tuple[PerChannel, float],
     geometry: Geometry,
     types: Any,
-    accumulate: bool,
+    modes: Modes,
     sums: PerChannel,
     begin: int,
     end: int,
 ) -> None:
-    """Write dL/dz, or add it to accumulate, and add dL/dw (C, taps * taps) and dL/dP (C', C) to flat sums.
+    """Write dL/dz by its modes, and add dL/dw (C, taps * taps) and dL/dP (C', C) to flat sums.
 
     Args:
         maps: g, y, x, m, and out for dL/dz; x and m are not read where sums are empty.
         weights: P (C', C), w (C, taps * taps), s (C,).
         norm: factors (3, C') and threshold of `write_norm_gradient`.
+        modes: accumulate and mask of Modes.
         types: those of `convolve_window`, of `add_window_gradient`, and the tiles of `write_products`.
         begin, end: range of images.
     """
@@ -185,7 +192,7 @@ def block_backward(
     _, rows, columns, into = y.shape
     (_, height, width, channels), needs_weight_grads, pixels = out.shape, len(sums) > 0, rows * columns
     height, width = (height + every - 1) // every, (width + every - 1) // every
-    reach = dilation * (len(backward[1]) - 1)
+    reach, (accumulate, mask) = dilation * (len(backward[1]) - 1), modes
     one: Any = np.int64(1)
     mirrored: Any = np.bool_(True)
     grad_y = np.empty((pixels, into), matrix.dtype)  # dL/dy of an image
@@ -214,6 +221,8 @@ def block_backward(
             if needs_weight_grads:
                 fill_window(m[n], c, every, scales, read, read_line, padding, one)
                 add_window_gradient(read, read_line, grad_x, c, backward, stride, dilation, totals[block])
+        if mask:
+            mask_by_relu(m[n].reshape(-1), out[n].reshape(-1))
     if needs_weight_grads:
         of_weight, of_matrix = sums[: weight.size].reshape(weight.shape), sums[weight.size :]
         for block in range(len(laid)):

@@ -38,12 +38,11 @@ def dot_products(grad: Any, y: Any, threshold: float = -np.inf) -> Any:
 @torch.library.custom_op("dots_zoo::weighted_sum", mutates_args=())
 def scaled_sum(weights: Tensor, maps: list[Tensor], others: list[Tensor]) -> Tensor:
     """Return sum_k w_k y_k + sum_j z_j, channels last, of weights (K,) and maps (N, C, H, W)."""
-    first, *factors = weights.tolist()
-    out: Tensor = channels_last(maps[0]) * first
-    for factor, y in zip(factors, maps[1:], strict=True):
+    factors, ones = weights.tolist(), [1.0] * len(others[1:])
+    first = torch.add(others[0], maps[0], alpha=factors[0]) if others else maps[0] * factors[0]
+    out = channels_last(first)
+    for factor, y in zip([*factors[1:], *ones], [*maps[1:], *others[1:]], strict=True):
         out.add_(y, alpha=factor)
-    for z in others:
-        out.add_(z)
     return out
 
 
