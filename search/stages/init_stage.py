@@ -18,7 +18,7 @@ from ..space.space import Choice, SearchSpace
 from ..supernet import NO_PARTIAL_CHANNELS, Auxiliary, PartialChannels, Shape, Supernet
 from ..supernet.install_kernels import install_kernels
 from .config import TrainingConfig
-from .stage import Moment, Run, Search
+from .stage import Run, Search, StepIndex
 
 Choices = Callable[[SearchSpace], Mapping[str, Choice]]
 
@@ -31,7 +31,7 @@ def fresh(
     choices: Choices,
     partial: PartialChannels = NO_PARTIAL_CHANNELS,
     auxiliary: Auxiliary = "none",
-) -> Callable[[Run, Search | None, Moment], Search]:
+) -> Callable[[Run, Search | None, StepIndex], Search]:
     """Return the initialisation of a stage with a new supernet, new optimisers and logits of zero.
 
     All alternatives of a row then have equal weights.
@@ -48,7 +48,7 @@ def fresh(
 
     sgd, adam = training.weights, training.logits
 
-    def begin(run: Run, before: Search | None, moment: Moment) -> Search:
+    def initialise(run: Run, before: Search | None, step_index: StepIndex) -> Search:
         cell_space, device = space(before), run.accelerator.device
         shape = Shape(
             channels=training.channels,
@@ -69,7 +69,7 @@ def fresh(
             choices=named,
             supernet=supernet,
             logits=logits,
-            open={key: one_group(choice, torch.device("cpu"))[0] for key, choice in named.items()},
+            candidate_mask={key: one_group(choice, torch.device("cpu"))[0] for key, choice in named.items()},
             weights_optimiser=SGD(
                 supernet.parameters(), sgd.learning_rate, sgd.momentum, weight_decay=sgd.weight_decay
             ),
@@ -78,7 +78,7 @@ def fresh(
             ),
         )
 
-    return begin
+    return initialise
 
 
 def build_supernet(space: SearchSpace, shape: Shape, run: Run) -> Supernet:
@@ -99,7 +99,7 @@ def restart_sgd(search: Search) -> Search:
     return replace(search, weights_optimiser=new)
 
 
-def carry_on(run: Run, before: Search | None, moment: Moment) -> Search:
+def continue_from(run: Run, before: Search | None, step_index: StepIndex) -> Search:
     """Return the search as the stage before left it."""
     assert before is not None, "the first stage has nothing to carry on"
     return before
@@ -107,22 +107,22 @@ def carry_on(run: Run, before: Search | None, moment: Moment) -> Search:
 
 def decide(search: Search, name: str, row: int, column: int) -> Search:
     """Choose an alternative of a row: close all others."""
-    return _with_row(search, name, row, torch.arange(search.open[name].shape[1]) == column)
+    return _with_row(search, name, row, torch.arange(search.candidate_mask[name].shape[1]) == column)
 
 
-def close_edge(search: Search, kind: str, edge: int) -> Search:
+def close_edge(search: Search, cell_type: str, edge: int) -> Search:
     """Close an edge: its operations, and its own weight where edges have one."""
-    without_operations = _with_row(search, f"alpha.{kind}", edge, torch.tensor(False))
-    beta = f"beta.{kind}"
-    if beta not in search.open:
+    without_operations = _with_row(search, f"alpha.{cell_type}", edge, torch.tensor(False))
+    beta = f"beta.{cell_type}"
+    if beta not in search.candidate_mask:
         return without_operations
     node = search.space.edges[edge][0]
     row = search.space.nodes.index(node)
-    own = torch.arange(search.open[beta].shape[1]) == search.space.incoming(node).index(edge)
-    return _with_row(without_operations, beta, row, search.open[beta][row] & ~own)
+    own = torch.arange(search.candidate_mask[beta].shape[1]) == search.space.incoming(node).index(edge)
+    return _with_row(without_operations, beta, row, search.candidate_mask[beta][row] & ~own)
 
 
 def _with_row(search: Search, name: str, row: int, opened: Tensor) -> Search:
-    table = search.open[name].clone()
+    table = search.candidate_mask[name].clone()
     table[row] = opened
-    return replace(search, open={**search.open, name: table})
+    return replace(search, candidate_mask={**search.candidate_mask, name: table})
