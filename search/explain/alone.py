@@ -9,9 +9,9 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from .completed_run import CompletedRun
 from .discretise import check_alpha, rank_correlation
-from .edge_option import EdgeConfig, place_of
-from .finished_search import Finished
+from .edge_option import EdgeConfig, select_edge
 from .skip import correlation
 from .stand_alone import StandAloneConfig, accuracies, described, means, with_operation
 
@@ -29,31 +29,31 @@ class AloneConfig:
     training: StandAloneConfig = field(default_factory=StandAloneConfig)
 
 
-def explain(finished: Finished, config: AloneConfig, progress: bool) -> dict[str, Any]:
+def explain(completed_run: CompletedRun, config: AloneConfig, progress: bool) -> dict[str, Any]:
     """Train a network for every operation of the edge and return its alpha and accuracy."""
-    check_alpha(finished)
-    look = finished.look("operation")
-    place = place_of(look.search, config.edge)
+    check_alpha(completed_run)
+    snapshot = completed_run.snapshot("operation")
+    selected = select_edge(snapshot.search, config.edge)
     edge = config.edge.node, config.edge.input
-    names = look.search.space.candidates(place.kind)[place.row]
+    names = snapshot.search.space.candidates(selected.cell_type)[selected.row]
     cells = {
-        title: with_operation(finished.found, place.kind, edge, names[column])
-        for title, column in zip(place.names, place.columns, strict=True)
+        title: with_operation(completed_run.genotype, selected.cell_type, edge, names[column])
+        for title, column in zip(selected.names, selected.columns, strict=True)
     }
-    shape, training = look.search.supernet.shape, finished.config.training
-    tested = accuracies(cells, config.training, shape, training, finished.data, progress)
-    weights = look.weights()[f"alpha.{place.kind}"][place.row]
-    alphas = [weights[column].item() for column in place.columns]
+    shape, training = snapshot.search.supernet.shape, completed_run.config.training
+    tested = accuracies(cells, config.training, shape, training, completed_run.data, progress)
+    weights = snapshot.weights()[f"alpha.{selected.cell_type}"][selected.row]
+    alphas = [weights[column].item() for column in selected.columns]
     rows = [
         {"operation": name, "alpha": alpha, "accuracy": mean, "accuracies": own}
-        for name, alpha, mean, own in zip(place.names, alphas, means(tested), tested, strict=True)
+        for name, alpha, mean, own in zip(selected.names, alphas, means(tested), tested, strict=True)
     ]
     return {
-        "edge": {"kind": place.kind, "edge": place.title},
+        "edge": {"cell_type": selected.cell_type, "edge": selected.title},
         "operations": rows,
         "correlation": correlation(alphas, means(tested)),
         "tau": rank_correlation(alphas, means(tested)),
-        "networks": described(config.training, shape, finished.data),
+        "networks": described(config.training, shape, completed_run.data),
     }
 
 
@@ -71,7 +71,7 @@ def draw(figures: dict[str, Any]) -> Figure:
     panel.set_ylabel("alpha")
     r = figures["correlation"]
     panel.set_title(
-        f"edge {figures['edge']['edge']} of the {figures['edge']['kind']} cell: correlation "
+        f"edge {figures['edge']['edge']} of the {figures['edge']['cell_type']} cell: correlation "
         f"{'undefined' if r is None else f'{r:.3f}'}"
     )
     return figure

@@ -21,9 +21,9 @@ from dots_zoo.runtime.errors import DotsZooError
 
 from ..methods.darts_pt import built_edges, choosable
 from ..space.space import EdgeRule
+from .completed_run import CompletedRun, StageSnapshot
 from .discretise import check_alpha
-from .edge_option import kind_of
-from .finished_search import Finished, Look
+from .edge_option import checked_cell_type
 from .stand_alone import StandAloneConfig, accuracies, described, means, with_edges
 
 By = Literal["alpha", "beta"]
@@ -36,13 +36,13 @@ class TauConfig:
     Args:
         by: beta of a topology search, or alpha, the sum of the importance of two edges; if not given beta
             where there was a topology search.
-        kind: of the cell, normal or reduce; if not given the first.
+        cell_type: of the cell, normal or reduce; if not given the first.
         node: whose edges are combined; if not given the last.
         training: of the networks.
     """
 
     by: By | None = None
-    kind: str | None = None
+    cell_type: str | None = None
     node: int | None = None
     training: StandAloneConfig = field(default_factory=StandAloneConfig)
 
@@ -56,26 +56,30 @@ class Combination:
     importance: float
 
 
-def explain(finished: Finished, config: TauConfig, progress: bool) -> dict[str, Any]:
+def explain(completed_run: CompletedRun, config: TauConfig, progress: bool) -> dict[str, Any]:
     """Train a network for every combination of the node's edges and rank them."""
-    rule = finished.derivation.topology
+    rule = completed_run.derivation.topology
     by: By = config.by or ("alpha" if rule == "none" else "beta")
-    if finished.found.space == "nasbench201":
+    if completed_run.genotype.space == "nasbench201":
         raise DotsZooError("the cell of NAS-Bench-201 keeps all edges: expected a space with edges to choose")
     if by == "beta" and rule not in ("pairs", "any"):
         raise DotsZooError(
-            f"{finished.folder}: expected a topology search of pairs or any for beta, got topology {rule}; "
-            "--by alpha ranks by the operations"
+            f"{completed_run.folder}: expected a topology search of pairs or any for beta, got topology "
+            f"{rule}; --by alpha ranks by the operations"
         )
     if by == "alpha":
-        check_alpha(finished)
-    look = finished.look("topology" if by == "beta" else "operation")
-    kind = kind_of(look.search.space, config.kind)
-    node = look.search.space.nodes[-1] if config.node is None else config.node
-    combinations = combinations_of(look, kind, node, "pairs" if by == "alpha" or rule == "none" else rule, by)
-    cells: dict[str, Genotype] = {c.name: with_edges(finished.found, kind, c.edges) for c in combinations}
-    shape, search = look.search.supernet.shape, finished.config.training
-    tested = accuracies(cells, config.training, shape, search, finished.data, progress)
+        check_alpha(completed_run)
+    snapshot = completed_run.snapshot("topology" if by == "beta" else "operation")
+    cell_type = checked_cell_type(snapshot.search.space, config.cell_type)
+    node = snapshot.search.space.nodes[-1] if config.node is None else config.node
+    combinations = combinations_of(
+        snapshot, cell_type, node, "pairs" if by == "alpha" or rule == "none" else rule, by
+    )
+    cells: dict[str, Genotype] = {
+        c.name: with_edges(completed_run.genotype, cell_type, c.edges) for c in combinations
+    }
+    shape, search = snapshot.search.supernet.shape, completed_run.config.training
+    tested = accuracies(cells, config.training, shape, search, completed_run.data, progress)
     figures = ranked([c.importance for c in combinations], means(tested))
     rows = [
         {
@@ -87,27 +91,29 @@ def explain(finished: Finished, config: TauConfig, progress: bool) -> dict[str, 
         }
         for c, mean, own in zip(combinations, means(tested), tested, strict=True)
     ]
-    where = {"by": by, "kind": kind, "node": node, "combinations": rows}
-    return figures | where | {"networks": described(config.training, shape, finished.data)}
+    where = {"by": by, "cell_type": cell_type, "node": node, "combinations": rows}
+    return figures | where | {"networks": described(config.training, shape, completed_run.data)}
 
 
-def combinations_of(look: Look, kind: str, node: int, rule: EdgeRule, by: By) -> list[Combination]:
+def combinations_of(
+    snapshot: StageSnapshot, cell_type: str, node: int, rule: EdgeRule, by: By
+) -> list[Combination]:
     """Return the combinations of a node's edges that can be built.
 
     Raises:
         DotsZooError: if the node does not exist, or has fewer than two of them.
     """
-    search, space = look.search, look.search.space
+    search, space = snapshot.search, snapshot.search.space
     if node not in space.nodes:
         known = ", ".join(map(str, space.nodes))
         raise DotsZooError(f"node: expected one of {known}, got {node}")
-    best = best_operations(look, kind, built_edges(search, kind, node))
+    best = best_operations(snapshot, cell_type, built_edges(search, cell_type, node))
     built = []
     for column, edges in enumerate(space.combinations(node, rule)):
         if not best.keys() >= set(edges):
             continue
         importance = (
-            search.logits[f"beta.{kind}"][space.nodes.index(node), column].item()
+            search.logits[f"beta.{cell_type}"][space.nodes.index(node), column].item()
             if by == "beta"
             else sum(best[edge][1] for edge in edges)
         )
@@ -115,20 +121,23 @@ def combinations_of(look: Look, kind: str, node: int, rule: EdgeRule, by: By) ->
         built.append(Combination("+".join(str(edge.input) for edge in chosen), chosen, importance))
     if len(built) < 2:
         raise DotsZooError(
-            f"{kind} cell, node {node}: expected two combinations of edges or more to rank, got {len(built)}"
+            f"{cell_type} cell, node {node}: expected two combinations of edges or more to rank, "
+            f"got {len(built)}"
         )
     return built
 
 
-def best_operations(look: Look, kind: str, edges: Sequence[int]) -> dict[int, tuple[str, float]]:
+def best_operations(
+    snapshot: StageSnapshot, cell_type: str, edges: Sequence[int]
+) -> dict[int, tuple[str, float]]:
     """Return edge -> its best operation that can be built, and the weight of that in the supernet."""
-    search = look.search
-    weights, mixed = look.weights()[f"alpha.{kind}"], look.mixture().operations[kind]
+    search = snapshot.search
+    weights, mixed = snapshot.weights()[f"alpha.{cell_type}"], snapshot.mixture().operations[cell_type]
     best = {}
     for edge in edges:
-        columns = choosable(search, f"alpha.{kind}", edge, None)
+        columns = choosable(search, f"alpha.{cell_type}", edge, None)
         column = max(columns, key=lambda c: weights[edge, c].item())
-        best[edge] = search.space.candidates(kind)[edge][column], mixed[edge, column].item()
+        best[edge] = search.space.candidates(cell_type)[edge][column], mixed[edge, column].item()
     return best
 
 
@@ -156,7 +165,7 @@ def draw(figures: dict[str, Any]) -> Figure:
     panel.set_ylabel("stand-alone accuracy")
     tau = figures["tau"]
     panel.set_title(
-        f"edges of node {figures['node']}, {figures['kind']} cell: Kendall's tau "
+        f"edges of node {figures['node']}, {figures['cell_type']} cell: Kendall's tau "
         f"{'undefined' if tau is None else f'{tau:.2f}'}"
     )
     return figure
