@@ -143,7 +143,7 @@ class CompletedRun:
             raise DotsZooError(f"{saved.path}: expected the end of stage {stage.name!r}; {UNFINISHED}")
         if not run_state.progress.epoch:
             raise DotsZooError(
-                f"{self.folder}: {self.method} of 0 epochs trained no weights: there is nothing to look at"
+                f"{self.folder}: {self.method} of 0 epochs trained no weights: there is nothing to analyse"
             )
         awake = replace(run_state.search, resting={})  # an analysis may weigh resting operations
         return StageSnapshot(run, stage, awake, StepIndex(training.seed, run_state.progress.epoch - 1))

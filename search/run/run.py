@@ -71,13 +71,7 @@ def search(
     settings = {"space": space} if isinstance(space, str) else {}
     settings |= {**data.options, **dataclasses.asdict(derivation), **dataclasses.asdict(config)}
     identity = json.loads(json.dumps({"method": method, **settings}))  # tuples as lists
-    provenance = {
-        "method": method,
-        "dataset": data.name,
-        "origin": f"dots_zoo {dots_zoo.__version__}",
-        "seed": config.training.seed,
-        "config_sha256": hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest(),
-    }
+    provenance = _provenance(identity, data)
     processes = processes_of(Accelerator(mixed_precision=config.training.precision))
     processes.first_does(partial(check_run_folder, out, "search", resume=resume))
     with sigterm_flag() as stop:
@@ -106,6 +100,17 @@ def search(
         result = load_genotype(folder.genotype(folder.logged_epochs - 1))
     processes.first_does(partial(folder.end, result, provenance))
     return result
+
+
+def _provenance(identity: Mapping[str, Any], data: Data) -> dict[str, Any]:
+    """Return the provenance of a genotype: what was searched, with which options, by which version."""
+    return {
+        "method": identity["method"],
+        "dataset": data.name,
+        "origin": f"dots_zoo {dots_zoo.__version__}",
+        "seed": identity["training"]["seed"],
+        "config_sha256": hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest(),
+    }
 
 
 class _Folder:

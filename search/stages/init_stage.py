@@ -102,7 +102,7 @@ def adam(logits: Iterable[nn.Parameter], training: TrainingConfig) -> Adam:
 
 def continue_from(run: Run, before: Search | None, step_index: StepIndex) -> Search:
     """Return the search as the stage before left it."""
-    assert before is not None, "the first stage has nothing to carry on"
+    assert before is not None, "the first stage has no stage to continue from"
     return before
 
 

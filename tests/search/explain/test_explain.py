@@ -302,7 +302,7 @@ def test_what_a_stage_left_is_kept_also_by_a_search_that_stops_there(tmp_path: P
 def test_without_another_stage_nothing_is_kept_aside() -> None:
     stages = plan("darts", toy_config("darts"), toy_derivation(), darts_space())
     assert {stage.saved_as for stage in stages} == {""}
-    assert len(search_toy("darts", epochs=1, warm_up=0)) == 1  # without a keeper
+    assert len(search_toy("darts", epochs=1, warm_up=0)) == 1  # without checkpoints
 
 
 @pytest.mark.parametrize("what", ANALYSES)

@@ -143,7 +143,7 @@ def weights_of(context, kept, wanted):
 
 
 def second_step(**changes):
-    """A turn behind a step that kept everything, so that there is momentum, and what it will drop."""
+    """The context after a step that kept everything, so that there is momentum, and what it will drop."""
     found = first_step("dropnas", GROUPED, **{**HIGH, **changes})
     everything = first_step("dropnas", GROUPED, r_p=0.0, r_np=0.0).stage.step
     everything(found.context)
@@ -198,9 +198,7 @@ def test_the_first_step_of_adam_gives_dropped_logits_no_moments():
     found.step()
     for name, on in kept.items():
         moments = adam(found.context.search, name)
-        assert all(
-            (step_index[~on] == 0).all() and (step_index[on] != 0).all() for step_index in moments.values()
-        )
+        assert all((tensor[~on] == 0).all() and (tensor[on] != 0).all() for tensor in moments.values())
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.5])
