@@ -124,8 +124,8 @@ class _Folder:
         self.path = out / "metrics.jsonl"
         self.lines: list[dict[str, Any]] = []
 
-    def genotype(self, number: int) -> Path:
-        return self.out / "genotypes" / f"{number:03d}.json"
+    def genotype(self, index: int) -> Path:
+        return self.out / "genotypes" / f"{index:03d}.json"
 
     def prepare(self, settings: Mapping[str, Any]) -> None:
         make_folder(self.out)
@@ -145,19 +145,19 @@ class _Folder:
         step = self.lines[-1]["epoch"] + 1 if self.lines else 0
         self.board = SummaryWriter(str(self.out / "tensorboard"), purge_step=step)
 
-    def add(self, epoch: Epoch, figures: Mapping[str, float], found: Genotype) -> None:
-        save_genotype(found, self.genotype(len(self.lines)))
+    def add(self, epoch: Epoch, figures: Mapping[str, float], genotype: Genotype) -> None:
+        save_genotype(genotype, self.genotype(len(self.lines)))
         line = {"stage": epoch.stage, "epoch": epoch.epoch, **figures}
-        self.lines.append({**line, "genotype": to_text(found), "weights": epoch.weights})
+        self.lines.append({**line, "genotype": to_text(genotype), "weights": epoch.weights})
         write_file(self.path, "".join(json.dumps(line) + "\n" for line in self.lines).encode())
         for key, value in figures.items():
             self.board.add_scalar(key, value, epoch.epoch)
-        self.board.add_text("genotype", to_text(found), epoch.epoch)
+        self.board.add_text("genotype", to_text(genotype), epoch.epoch)
         self.board.flush()
 
-    def end(self, found: Genotype, provenance: Mapping[str, Any]) -> None:
+    def end(self, genotype: Genotype, provenance: Mapping[str, Any]) -> None:
         """Write the result first, then pictures and page, which the run can do without."""
-        save_genotype(found, self.out / "genotype.json")
+        save_genotype(genotype, self.out / "genotype.json")
         write_file(self.out / "run.json", json.dumps(_facts(provenance, self.lines), indent=2).encode())
         plots = self.out / "plots"
         attempt(f"{plots}: pictures of the weights", partial(plot_weights, self.path, plots))

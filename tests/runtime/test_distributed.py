@@ -23,7 +23,7 @@ from dots_zoo.commands.cli import main
 from dots_zoo.runtime.distributed import Processes, disconnecting, processes_of
 from dots_zoo.runtime.errors import DotsZooError
 from dots_zoo.runtime.seeding import generator
-from dots_zoo.search.methods.dropnas import draw, dropped, update_kept_logits
+from dots_zoo.search.methods.dropnas import dropped, sample_dropout, update_kept_logits
 from dots_zoo.search.methods.registry import METHODS
 from dots_zoo.search.stages.checkpoint import CheckpointManager, Progress, RunState, state_tensors
 from dots_zoo.search.stages.loop import batches
@@ -107,7 +107,7 @@ def dots_step(stage: str, context: StepContext) -> None:
 
 def dropnas_step(stage: str, context: StepContext) -> None:
     config = METHODS["dropnas"].config(r_p=0.3, r_np=0.3)
-    kept = draw(config, context)
+    kept = sample_dropout(config, context)
     mean_gradients(context, context.batch, lambda half: dropped(config, half, kept))
     update_weights(context)
     update_kept_logits(config, context, kept)
