@@ -1,5 +1,6 @@
 """The field's words: no private name is defined, and a docstring says what to do or what a thing is."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -46,12 +47,23 @@ WORDS = {
 }
 
 
+# phrase in a document, a docstring or a message -> the field's
+PHRASES = {
+    r"\b[Gg]oes on\b|\b[Gg]oing on\b|\b[Gg]o on (with|from)\b": "resumes",
+    r"\b[Hh]alf [AB]\b": "training split, validation split",
+    r"\b([Ii]s|[Aa]re|[Bb]een) told\b": "receives, is warned",
+    r"\b[Bb]ehind (a step|any|every|each|it|its)\b": "after",
+    r"\b[Ss]haken\b": "perturbed",
+}
+DOCUMENTS = [*(ROOT / "docs").glob("*.md"), *ROOT.glob("*.md")]
+TEXTS = [path for path in FILES if path.parent.name != "kernels"] + sorted(DOCUMENTS)
+
 # Words that mean something else in a folder: the first index of a compiled loop, its operands, dL/dy.
 OTHER_MEANINGS = {"dots_zoo/kernels": {"begin", "each", "pull"}}
 
 
 def test_the_files_are_seen() -> None:
-    assert len(FILES) > 150
+    assert len(FILES) > 150 and len(DOCUMENTS) > 10
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
@@ -64,6 +76,12 @@ def test_no_docstring_opens_with_a_fragment(path: Path) -> None:
 def test_no_private_name_is_defined(path: Path) -> None:
     meant = OTHER_MEANINGS.get(path.parent.relative_to(ROOT).as_posix(), set())
     assert {name: WORDS[name] for name in (defined_names(path) & WORDS.keys()) - meant} == {}
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_no_private_phrase_is_written(path: Path) -> None:
+    text = " ".join(path.read_text("utf-8").split())
+    assert {phrase: PHRASES[phrase] for phrase in PHRASES if re.search(phrase, text)} == {}
 
 
 def test_names_and_docstrings_are_found(tmp_path: Path) -> None:

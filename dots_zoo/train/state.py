@@ -81,7 +81,7 @@ def load_checkpoint(
         return
     processes.refuse_another_number(saved.path, saved.facts)
     for sentence in saved.damaged if processes.first else ():
-        print(f"{sentence}; going on from {saved.path}")
+        print(f"{sentence}; resuming from {saved.path}")
     for parameter in state.model.parameters():  # SGD creates its buffers in its first step
         if state.optimiser.defaults["momentum"]:
             state.optimiser.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)

@@ -99,7 +99,7 @@ def shuffled(
 
 
 def searched_cells(supernet: Supernet) -> list[tuple[str, nn.Module]]:
-    """Return kind and module of every cell that is searched, from the input on."""
+    """Return type and module of every cell that is searched, from the input on."""
     return [
         (cell_type, cell)
         for cell_type, cell in zip(supernet.cell_types, supernet.cells, strict=True)

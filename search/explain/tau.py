@@ -36,7 +36,7 @@ class TauConfig:
     Args:
         by: beta of a topology search, or alpha, the sum of the importance of two edges; if not given beta
             where there was a topology search.
-        cell_type: of the cell, normal or reduce; if not given the first.
+        cell_type: normal or reduce; if not given the first.
         node: whose edges are combined; if not given the last.
         training: of the networks.
     """

@@ -75,7 +75,7 @@ def plot_changes(cells: Sequence[CellGenotype], operations: Sequence[str], path:
 def write_search_report(out: Path) -> Path:
     """Draw the pictures that a run lacks and write report.html, with those pictures that can be drawn.
 
-    out: folder of a search that has ended.
+    out: folder of a completed search.
     """
     lines = [json.loads(text) for text in (out / "metrics.jsonl").read_text("utf-8").splitlines()]
     genotypes = [load_genotype(out / "genotypes" / f"{index:03d}.json") for index in range(len(lines))]

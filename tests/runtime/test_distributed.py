@@ -167,7 +167,7 @@ def test_a_stopped_search_goes_on_in_as_many_processes_with_the_same_bits(ran: P
 def test_a_search_does_not_go_on_in_another_number_of_processes(ran: Path) -> None:
     checkpoints = CheckpointManager(ran / "whole" / "checkpoint", identity={"name": "darts second"})
     with pytest.raises(
-        DotsZooError, match=r"expected 2 processes, as in the run that kept it, got 1: .*--num_processes 2"
+        DotsZooError, match=r"expected 2 processes, as in the run that wrote it, got 1: .*--num_processes 2"
     ):
         checkpoints.load_latest()
     checkpoints.load_latest(Processes(0, 2, group="not used"))
@@ -222,7 +222,7 @@ def test_a_training_in_two_processes_writes_one_folder_and_goes_on_with_the_same
 
 
 def test_a_training_does_not_go_on_in_another_number_of_processes(ran: Path) -> None:
-    with pytest.raises(DotsZooError, match="expected 2 processes, as in the run that kept it, got 1"):
+    with pytest.raises(DotsZooError, match="expected 2 processes, as in the run that wrote it, got 1"):
         train("darts_v1", SMALL, stripes(), RECIPE, ran / "training" / "run", resume=True, progress=False)
 
 

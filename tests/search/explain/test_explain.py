@@ -160,7 +160,10 @@ def test_alone(explained, run: Path) -> None:  # type: ignore[no-untyped-def]
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["hessian", "--images", "73"], "images: expected 1 to 72, the images of half B, got 73"),
+        (
+            ["hessian", "--images", "73"],
+            "images: expected 1 to 72, the images of the validation split, got 73",
+        ),
         (["landscape", "--points", "4"], "points: expected an odd number of 3 or more, got 4"),
         (["discretise", "--edge.node", "9"], "edge 9<-0: expected one of 2<-0, 2<-1"),
         (["features", "--edge.operations", "[noise]"], "edge 2<-0: expected operations among skip_connect"),
@@ -199,12 +202,12 @@ def test_the_folder_is_looked_at_first_and_left_alone(
         shutil.copy(run / name, begun)
     for name in ("genotype.json", "run.json"):  # as of a training, which has no config.yaml of a search
         shutil.copy(run / name, network)
-    ended = "expected the folder of a search that has ended, got one without "
+    ended = "expected the folder of a completed search, got one without "
     for folder, message in [
         (tmp_path / "none", f"{ended}genotype.json, run.json, config.yaml, metrics.jsonl"),
         (run / "config.yaml", f"{ended}genotype.json, run.json, config.yaml, metrics.jsonl"),
         (network, f"{ended}config.yaml, metrics.jsonl"),
-        (begun, "expected genotype.json, run.json; the search has not ended: go on with --resume"),
+        (begun, "expected genotype.json, run.json; the search has not ended: resume it with --resume"),
     ]:
         before = sorted(tmp_path.rglob("*"))
         assert main(["explain", what, str(folder)]) == 2
@@ -213,12 +216,14 @@ def test_the_folder_is_looked_at_first_and_left_alone(
 
 
 def test_a_folder_that_is_not_a_finished_search_is_refused(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(DotsZooError, match="expected the folder of a search that has ended, got one without"):
+    with pytest.raises(DotsZooError, match="expected the folder of a completed search, got one without"):
         read_completed_run(tmp_path / "none")
     part = tmp_path / "part"
     shutil.copytree(run, part)
     (part / "genotype.json").unlink()
-    with pytest.raises(DotsZooError, match="expected genotype.json; the search has not ended: go on with"):
+    with pytest.raises(
+        DotsZooError, match="expected genotype.json; the search has not ended: resume it with"
+    ):
         read_completed_run(part)
     shutil.copy(run / "genotype.json", part)
     shutil.rmtree(part / "stages")
