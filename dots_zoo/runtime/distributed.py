@@ -45,7 +45,7 @@ class Processes:
         """Return True for the process that writes and prints."""
         return self.rank == 0
 
-    def own(self, purpose: str) -> str:
+    def per_rank(self, purpose: str) -> str:
         """Return the purpose of a draw per process; the first one draws as a single process would."""
         return purpose if self.first else f"{purpose}, process {self.rank}"
 

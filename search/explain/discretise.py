@@ -54,10 +54,8 @@ def explain(completed_run: CompletedRun, config: DiscretiseConfig, progress: boo
     snapshot = completed_run.snapshot("operation")
     selected = select_edge(snapshot.search, config.edge)
     tuned = tuning(snapshot, config)
-    steps = len(selected.columns) * (
-        config.epochs * steps_of(tuned.stage, snapshot.run) if config.epochs else 0
-    )
-    with tqdm(total=steps, disable=not progress, unit="step") as bar:
+    steps = config.epochs * steps_of(tuned.stage, snapshot.run) if config.epochs else 0
+    with tqdm(total=len(selected.columns) * steps, disable=not progress, unit="step") as bar:
         return discretised(tuned, selected, config, bar)
 
 
@@ -72,12 +70,12 @@ def check_alpha(completed_run: CompletedRun) -> None:
 
 def tuning(snapshot: StageSnapshot, config: DiscretiseConfig) -> StageSnapshot:
     """Return the search in a stage that tunes it, after its last epoch."""
-    numbers, start = snapshot.run.training.weights, snapshot.step_index.epoch + 1
+    options, start = snapshot.run.training.weights, snapshot.step_index.epoch + 1
     rate = partial(
         cosine,
         epochs=max(1, config.epochs),
-        start=config.learning_rate * numbers.learning_rate,
-        end=numbers.learning_rate_end,
+        start=config.learning_rate * options.learning_rate,
+        end=options.learning_rate_end,
     )
     stage = replace(
         snapshot.stage,

@@ -87,9 +87,9 @@ def explain(completed_run: CompletedRun, config: TauConfig, progress: bool) -> d
             "operations": [edge.op for edge in c.edges],
             "importance": c.importance,
             "accuracy": mean,
-            "accuracies": own,
+            "accuracies": seed_accuracies,
         }
-        for c, mean, own in zip(combinations, means(tested), tested, strict=True)
+        for c, mean, seed_accuracies in zip(combinations, means(tested), tested, strict=True)
     ]
     where = {"by": by, "cell_type": cell_type, "node": node, "combinations": rows}
     return figures | where | {"networks": described(config.training, shape, completed_run.data)}

@@ -137,9 +137,8 @@ def sample_dropout(config: DropnasConfig, context: StepContext) -> Kept:
         name = f"alpha.{cell_type}"
         members = search.candidate_mask[name][None]  # (1, E, O)
         if config.grouping:
-            members = members & operation_groups(
-                search.space, cell_type, groups_by_weights(), CPU
-            )  # (2, E, O)
+            groups = operation_groups(search.space, cell_type, groups_by_weights(), CPU)  # (2, E, O)
+            members = members & groups
         kept[name] = sample_kept(members, rates, context.step_index.generator(f"drop {name}"))
     return kept
 

@@ -158,7 +158,7 @@ def derive_limited(limit: int | None, space: SearchSpace, weights: Weights) -> d
 
 def limited(limit: int, space: SearchSpace, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the weights, (E, O) by cell type, the weakest excess skip connections set to zero (Sec. 3.3)."""
-    lowered = {cell_type: own.clone() for cell_type, own in weights.items()}
+    lowered = {cell_type: table.clone() for cell_type, table in weights.items()}
     for cell_type in limited_cell_types(space):
         while len(chosen := chosen_skips(space, cell_type, lowered)) > limit:
             spare = [

@@ -88,16 +88,16 @@ def build_supernet(space: SearchSpace, shape: Shape, run: Run) -> Supernet:
 
 def sgd(supernet: Supernet, training: TrainingConfig) -> SGD:
     """Return a new optimiser of the weights."""
-    numbers = training.weights
+    options = training.weights
     return SGD(
-        supernet.parameters(), numbers.learning_rate, numbers.momentum, weight_decay=numbers.weight_decay
+        supernet.parameters(), options.learning_rate, options.momentum, weight_decay=options.weight_decay
     )
 
 
 def adam(logits: Iterable[nn.Parameter], training: TrainingConfig) -> Adam:
     """Return a new optimiser of the logits."""
-    numbers = training.logits
-    return Adam(logits, numbers.learning_rate, numbers.betas, weight_decay=numbers.weight_decay)
+    options = training.logits
+    return Adam(logits, options.learning_rate, options.betas, weight_decay=options.weight_decay)
 
 
 def continue_from(run: Run, before: Search | None, step_index: StepIndex) -> Search:
@@ -119,8 +119,8 @@ def close_edge(search: Search, cell_type: str, edge: int) -> Search:
         return without_operations
     node = search.space.edges[edge][0]
     row = search.space.nodes.index(node)
-    own = torch.arange(search.candidate_mask[beta].shape[1]) == search.space.incoming(node).index(edge)
-    return _with_row(without_operations, beta, row, search.candidate_mask[beta][row] & ~own)
+    column = torch.arange(search.candidate_mask[beta].shape[1]) == search.space.incoming(node).index(edge)
+    return _with_row(without_operations, beta, row, search.candidate_mask[beta][row] & ~column)
 
 
 def _with_row(search: Search, name: str, row: int, opened: Tensor) -> Search:
