@@ -104,7 +104,7 @@ def test_landscape(explained) -> None:  # type: ignore[no-untyped-def]
 
 def test_discretise(explained, run: Path) -> None:  # type: ignore[no-untyped-def]
     found = explained("discretise", "--edge.node", "3", "--edge.input", "1", "--epochs", "1")
-    assert found["edge"] == {"kind": "normal", "edge": "3<-1"}
+    assert found["edge"] == {"cell_type": "normal", "edge": "3<-1"}
     rows = found["operations"]
     assert [row["operation"] for row in rows] == ["skip_connect", "sep_conv_3x3"]  # none cannot be built
     weights = operation_alpha(run)[3].softmax(0)
@@ -144,7 +144,7 @@ def test_tau(explained, run: Path) -> None:  # type: ignore[no-untyped-def]
 def test_features(explained) -> None:  # type: ignore[no-untyped-def]
     found = explained("features", "--clusters", "2", "--images", "30", "--cell", "last")
     assert found["cluster"] == {"skip_connect": 0, "sep_conv_3x3": 1} and found["images"] == 30
-    assert found["edge"] == {"kind": "normal", "edge": "2<-0", "cell": "last"}
+    assert found["edge"] == {"cell_type": "normal", "edge": "2<-0", "cell": "last"}
     assert "clusters: skip_connect | sep_conv_3x3" in found["said"]
 
 
