@@ -71,26 +71,29 @@ def search(
     settings = {"space": space} if isinstance(space, str) else {}
     settings |= {**data.options, **dataclasses.asdict(derivation), **dataclasses.asdict(config)}
     identity = json.loads(json.dumps({"method": method, **settings}))  # tuples as lists
-    provenance = _provenance(identity, data)
+    provenance = {
+        "method": method,
+        "dataset": data.name,
+        "origin": f"dots_zoo {dots_zoo.__version__}",
+        "seed": config.training.seed,
+        "config_sha256": hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest(),
+    }
     processes = processes_of(Accelerator(mixed_precision=config.training.precision))
     processes.first_does(partial(check_run_folder, out, "search", resume=resume))
     with sigterm_flag() as stop:
-        checkpoints = CheckpointManager(
-            out / "checkpoint", checkpoint_seconds, identity, stop, stages_folder=out / "stages"
-        )
-        saved = checkpoints.load_latest(processes) if resume else None
+        manager = CheckpointManager(out / "checkpoint", checkpoint_seconds, identity, stop, out / "stages")
+        saved = manager.load_latest(processes) if resume else None
         if not processes.agree(json.dumps([identity, saved.path.name if saved else None], sort_keys=True)):
             processes.end("search: expected the same options and the same folder in all processes")
         epochs = run_stages(
-            stages, config.training, data, checkpoints=checkpoints, saved=saved, progress=progress
+            stages, config.training, data, checkpoints=manager, saved=saved, progress=progress
         )
         folder = _Folder(out, saved.facts["progress"]["logged_epochs"] if saved else 0)
         processes.first_does(partial(folder.prepare, identity))
         result: Genotype | None = None
         for epoch in epochs:
-            result = Genotype(
-                f"{method}_{data.name}_seed{config.training.seed}", searched.family, epoch.cells
-            )
+            name = f"{method}_{data.name}_seed{config.training.seed}"
+            result = Genotype(name, searched.family, epoch.cells)
             figures = dict(epoch.figures)
             if table is not None and rows is not None:
                 figures |= {f"table.{key}": value for key, value in find(rows, result, table).items()}
@@ -100,17 +103,6 @@ def search(
         result = load_genotype(folder.genotype(folder.logged_epochs - 1))
     processes.first_does(partial(folder.end, result, provenance))
     return result
-
-
-def _provenance(identity: Mapping[str, Any], data: Data) -> dict[str, Any]:
-    """Return the provenance of a genotype: what was searched, with which options, by which version."""
-    return {
-        "method": identity["method"],
-        "dataset": data.name,
-        "origin": f"dots_zoo {dots_zoo.__version__}",
-        "seed": identity["training"]["seed"],
-        "config_sha256": hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest(),
-    }
 
 
 class _Folder:
@@ -129,9 +121,8 @@ class _Folder:
 
     def prepare(self, settings: Mapping[str, Any]) -> None:
         make_folder(self.out)
-        written = (
-            self.path.read_text("utf-8").splitlines() if self.logged_epochs and self.path.is_file() else []
-        )
+        resumed = self.logged_epochs and self.path.is_file()
+        written = self.path.read_text("utf-8").splitlines() if resumed else []
         if len(written) < self.logged_epochs:
             raise DotsZooError(
                 f"{self.path}: expected the {self.logged_epochs} lines of the search so far, "
