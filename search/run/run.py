@@ -92,8 +92,7 @@ def search(
         processes.first_does(partial(folder.prepare, identity))
         result: Genotype | None = None
         for epoch in epochs:
-            name = f"{method}_{data.name}_seed{config.training.seed}"
-            result = Genotype(name, searched.family, epoch.cells)
+            result = Genotype(f"{method}_{data.name}_seed{provenance['seed']}", searched.family, epoch.cells)
             figures = dict(epoch.figures)
             if table is not None and rows is not None:
                 figures |= {f"table.{key}": value for key, value in find(rows, result, table).items()}
