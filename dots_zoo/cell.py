@@ -44,7 +44,7 @@ class Node(nn.Module):
 
 
 def build_nodes(
-    genotype: CellGenotype, kind: str, sources: int, channels: int, reduction: bool
+    genotype: CellGenotype, cell_type: str, sources: int, channels: int, reduction: bool
 ) -> tuple[nn.ModuleList, list[int]]:
     """Return the nodes of a cell in order, and the index of every node of `concat` among the states.
 
@@ -57,7 +57,7 @@ def build_nodes(
     for node in sorted({edge.node for edge in genotype.edges}):
         edges = genotype.edges_into(node)
         for edge in edges:
-            _check_read(kind, f"edge {edge.op} of node {node}", edge.input, state_of)
+            _check_read(cell_type, f"edge {edge.op} of node {node}", edge.input, state_of)
         strides = [2 if reduction and edge.input < sources else 1 for edge in edges]
         reads_and_ops = [
             (state_of[edge.input], OPS[edge.op](channels, stride, True))
@@ -66,15 +66,15 @@ def build_nodes(
         nodes.append(Node(reads_and_ops, [edge.op for edge in edges]))
         state_of[node] = sources + len(nodes) - 1
     for node in genotype.concat:
-        _check_read(kind, "concat", node, state_of)
+        _check_read(cell_type, "concat", node, state_of)
     return nodes, [state_of[node] for node in genotype.concat]
 
 
-def _check_read(kind: str, reader: str, node: int, state_of: dict[int, int]) -> None:
+def _check_read(cell_type: str, reader: str, node: int, state_of: dict[int, int]) -> None:
     if node not in state_of:
         raise GenotypeError(
-            f"{kind} cell: {reader} reads node {node}, which has no incoming edge; expected at least one "
-            "edge into every node that is read: add an edge, or leave the node out of concat"
+            f"{cell_type} cell: {reader} reads node {node}, which has no incoming edge; expected at least "
+            "one edge into every node that is read: add an edge, or leave the node out of concat"
         )
 
 
@@ -101,8 +101,8 @@ class Cell(nn.Module):
             else relu_conv_bn(in_chs[0], channels, 1, 1)
         )
         self.preprocess1 = relu_conv_bn(in_chs[1], channels, 1, 1)
-        kind = "reduce" if reduction else "normal"
-        self.nodes, self.concat = build_nodes(genotype, kind, 2, channels, reduction)
+        cell_type = "reduce" if reduction else "normal"
+        self.nodes, self.concat = build_nodes(genotype, cell_type, 2, channels, reduction)
         self.out_chs = channels * len(self.concat)
 
     def forward(self, prev_prev: Tensor, prev: Tensor) -> Tensor:

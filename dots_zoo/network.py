@@ -141,15 +141,15 @@ class CellNet(nn.Module):
             else:
                 self.aux_head.fc = nn.Linear(768, num_classes).to(self.aux_head.fc.weight)
 
-    def _run(self, x: Tensor, keep: list[int], last: int) -> tuple[Tensor, list[Tensor]]:
-        """Run blocks 0..last of stem and cells; return the last output and those of the blocks in `keep`."""
-        kept: list[Tensor] = []
+    def _run(self, x: Tensor, collect: list[int], last: int) -> tuple[Tensor, list[Tensor]]:
+        """Run blocks 0..last of stem and cells; return the last output, those of the blocks to collect."""
+        collected: list[Tensor] = []
         prev_prev, prev = x, x
         for i, block in enumerate(self.stem):
             if i <= last:
                 prev_prev, prev = prev, block(prev)
-                if i in keep:
-                    kept.append(prev)
+                if i in collect:
+                    collected.append(prev)
         if len(self.stem) == 1:
             prev_prev = prev
         first = len(self.stem)
@@ -160,9 +160,9 @@ class CellNet(nn.Module):
                 else:
                     out = cell(prev_prev, prev)
                 prev_prev, prev = prev, out
-                if first + i in keep:
-                    kept.append(prev)
-        return prev, kept
+                if first + i in collect:
+                    collected.append(prev)
+        return prev, collected
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Return the features before pooling: (N, in_chans, H, W) -> (N, num_features, H', W')."""
@@ -178,8 +178,8 @@ class CellNet(nn.Module):
         """Return logits (N, num_classes) of (N, in_chans, H, W), in training the auxiliary ones too."""
         if self.aux_head is not None:
             if self.training:
-                features, kept = self._run(x, [self.aux_block], self.taps[-1])
-                return self.forward_head(self.norm(features)), self.aux_head(kept[0])
+                features, collected = self._run(x, [self.aux_block], self.taps[-1])
+                return self.forward_head(self.norm(features)), self.aux_head(collected[0])
         return self.forward_head(self.forward_features(x))
 
     def forward_intermediates(

@@ -17,7 +17,7 @@ EPILOG = """examples:
   dots-zoo list                                          the registered models, their cost and origin
   dots-zoo draw dots_imagenet -o cell.svg                a cell as a picture
   dots-zoo search dots --data digits --out runs/digits   find a cell
-  dots-zoo explain hessian runs/digits                   look at a search that has ended
+  dots-zoo explain hessian runs/digits                   analyse a completed search
   dots-zoo train runs/digits/genotype.json --preset small_cpu --data digits --out runs/net
                                                          train it; timm loads local-dir:runs/net
   dots-zoo eval runs/net --data digits                   what its weights name of the test images
@@ -228,7 +228,7 @@ COMMANDS: Mapping[str, Command] = {
     "list": Command("print the registered models, their cost and origin", _list),
     "draw": Command("draw the normal and the reduction cell side by side", _draw),
     "search": Command("search for a cell", _search, ("search",)),
-    "explain": Command("look at a search that has ended", _explain, ("search",)),
+    "explain": Command("analyse a completed search", _explain, ("search",)),
     "train": Command("train a network", _train, ("train",)),
     "eval": Command("evaluate a network", _eval, ("train",)),
     "det": Command("detection with MMDetection", partial(_openmm, "det"), ("mm",)),

@@ -125,7 +125,7 @@ def _run(out: Path, seed: int, settings: Settings, search_options: Sequence[str]
     data = load_data(chosen.data)
     _prepare(out)
     control = random_genotype(darts_space(), torch.Generator().manual_seed(seed))
-    random_file, found_file = save_genotype(control, out / "random.json"), out / "search/genotype.json"
+    random_file, searched_file = save_genotype(control, out / "random.json"), out / "search/genotype.json"
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         training = pool.submit(retrain, random_file, None, seed, settings)
         line = "1/4 search with DOTS; a random cell is trained beside it"
@@ -133,7 +133,7 @@ def _run(out: Path, seed: int, settings: Settings, search_options: Sequence[str]
             genotype = search(chosen.method, chosen.config, chosen.derivation, chosen.space, data, chosen.out)
             attempt(str(out / "cell.svg"), partial(draw, genotype, out / "cell.svg"))
         with clock.step("retrain", "2/4 retrain the cell that was found"):
-            own = retrain(found_file, out / "weights.safetensors", seed, settings)
+            own = retrain(searched_file, out / "weights.safetensors", seed, settings)
             random = training.result()
     with clock.step("export", "3/4 register it with timm, export and check it"):
         _register(genotype, out / "weights.safetensors", settings, data)
@@ -194,7 +194,7 @@ def retrain(genotype: Path, weights: Path | None, seed: int, settings: Settings)
     return {"accuracy": last["held_accuracy"], "params": costs.params, "macs": costs.macs}
 
 
-def _register(found: Genotype, weights: Path, settings: Settings, data: Any) -> None:
+def _register(genotype: Genotype, weights: Path, settings: Settings, data: Any) -> None:
     cfg = {
         "file": str(weights),
         "input_size": (1, 8, 8),
@@ -202,7 +202,7 @@ def _register(found: Genotype, weights: Path, settings: Settings, data: Any) -> 
         "mean": data.mean,
         "std": data.std,
     }
-    register(NAME, found, "cifar", cfg=cfg, overwrite=timm.is_model(NAME), **_shape(settings))
+    register(NAME, genotype, "cifar", cfg=cfg, overwrite=timm.is_model(NAME), **_shape(settings))
 
 
 def _bench(out: Path, settings: Settings) -> dict[str, Any]:

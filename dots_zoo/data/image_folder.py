@@ -223,7 +223,11 @@ def statistics(paths: Sequence[str], size: int, threads: int) -> tuple[tuple[flo
 
 
 def parallel_map(work: Callable[[T], R], items: Iterable[T], threads: int) -> Iterator[R]:
-    """Apply `work` to every item on a pool of threads; yield the results in the order of the items."""
+    """Apply `work` to every item on a pool of threads; yield the results in the order of the items.
+
+    Threads, not the worker processes of a DataLoader: those start anew for every batch, and Pillow decodes
+    without the interpreter's lock.
+    """
     left = iter(items)
     with ThreadPoolExecutor(threads) as pool:
         while waiting := list(islice(left, WAITING)):

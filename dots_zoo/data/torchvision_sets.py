@@ -82,9 +82,9 @@ def _cifar100(root: str, train: bool, download: bool) -> Part:
     return _cifar(CIFAR100(root, train=train, download=download))
 
 
-def _cifar(found: CIFAR10) -> Part:
-    images = torch.from_numpy(found.data).permute(0, 3, 1, 2).contiguous()
-    return Part(images, torch.tensor(found.targets), found.classes)
+def _cifar(dataset: CIFAR10) -> Part:
+    images = torch.from_numpy(dataset.data).permute(0, 3, 1, 2).contiguous()
+    return Part(images, torch.tensor(dataset.targets), dataset.classes)
 
 
 def _svhn(root: str, train: bool, download: bool) -> Part:

@@ -16,7 +16,19 @@ import torch
 import torch.nn.functional as F
 from torch import fx
 
-from .graph import call, cat_inputs, conv, geometry, insert, kind, of_kind, only_user, settle, slices, source
+from .graph import (
+    call,
+    cat_inputs,
+    conv,
+    geometry,
+    insert,
+    nodes_of_type,
+    only_user,
+    op_type,
+    settle,
+    slices,
+    source,
+)
 from .local import BLOCK, merge_sums, stack
 
 
@@ -41,7 +53,7 @@ def merge_chains(graph: fx.GraphModule) -> None:
 def _cells(graph: fx.GraphModule) -> Iterator[list[fx.Node]]:
     """Yield the last pointwise convolutions, grouped by the tensors that their chains read."""
     groups: list[tuple[set[fx.Node], list[fx.Node]]] = []
-    for node in of_kind(graph, "conv"):
+    for node in nodes_of_type(graph, "conv"):
         roots = _roots(graph, node)
         if roots:
             joined = [group for group in groups if group[0] & roots]
@@ -53,18 +65,20 @@ def _cells(graph: fx.GraphModule) -> Iterator[list[fx.Node]]:
 
 def _side_by_side(graph: fx.GraphModule, nodes: Sequence[fx.Node]) -> bool:
     """Return True if only concatenations read the sums, each in a row, so that merging slices nothing."""
-    ends = [_end(graph, node) for node in nodes]
-    readers = ends[0].users
-    if any(end.users != readers for end in ends) or any(kind(graph, user) != "cat" for user in readers):
+    chain_ends = [_end(graph, node) for node in nodes]
+    readers = chain_ends[0].users
+    if any(end.users != readers for end in chain_ends) or any(
+        op_type(graph, user) != "cat" for user in readers
+    ):
         return False
-    places = [[cat_inputs(user).index(end) for end in ends] for user in readers]
+    places = [[cat_inputs(user).index(end) for end in chain_ends] for user in readers]
     return all(row == list(range(row[0], row[0] + len(row))) for row in places)
 
 
 def _place(graph: fx.GraphModule, last: fx.Node) -> int:
     """Return the position of a node in the cell's concatenation; merging in that order slices nothing."""
     end = _end(graph, last)
-    places = [cat_inputs(user).index(end) for user in end.users if kind(graph, user) == "cat"]
+    places = [cat_inputs(user).index(end) for user in end.users if op_type(graph, user) == "cat"]
     return min(places, default=-1)
 
 
@@ -72,7 +86,12 @@ def _roots(graph: fx.GraphModule, last: fx.Node) -> set[fx.Node]:
     """Return the tensors whose chains end in this dense convolution; none where it ends no chain."""
     module = conv(graph, last)
     reader = only_user(last)
-    if module.groups > 1 or module.kernel_size != (1, 1) or reader is None or kind(graph, reader) == "relu":
+    if (
+        module.groups > 1
+        or module.kernel_size != (1, 1)
+        or reader is None
+        or op_type(graph, reader) == "relu"
+    ):
         return set()  # the chain continues after a ReLU
     parts = _parts(graph, source(last))
     if any(not _is_depthwise(graph, part) or only_user(part) is None for part in parts):
@@ -82,9 +101,9 @@ def _roots(graph: fx.GraphModule, last: fx.Node) -> set[fx.Node]:
 
 def _root(graph: fx.GraphModule, node: fx.Node) -> fx.Node:
     """Follow a chain up to the tensor where it branches off."""
-    while kind(graph, node) in ("conv", "relu"):
+    while op_type(graph, node) in ("conv", "relu"):
         above = source(node)
-        if kind(graph, node) == "relu" and (len(node.users) > 1 or kind(graph, above) != "conv"):
+        if op_type(graph, node) == "relu" and (len(node.users) > 1 or op_type(graph, above) != "conv"):
             return above
         node = above
     return node
@@ -92,13 +111,13 @@ def _root(graph: fx.GraphModule, node: fx.Node) -> fx.Node:
 
 def _parts(graph: fx.GraphModule, node: fx.Node) -> list[fx.Node]:
     """Return the inputs of a concatenation with one reader, else the node itself."""
-    if kind(graph, node) != "cat" or only_user(node) is None:
+    if op_type(graph, node) != "cat" or only_user(node) is None:
         return [node]
     return cat_inputs(node)
 
 
 def _is_depthwise(graph: fx.GraphModule, node: fx.Node) -> bool:
-    return kind(graph, node) == "conv" and conv(graph, node).groups == conv(graph, node).in_channels > 1
+    return op_type(graph, node) == "conv" and conv(graph, node).groups == conv(graph, node).in_channels > 1
 
 
 def _alike(graph: fx.GraphModule, one: fx.Node, other: fx.Node) -> bool:
@@ -109,13 +128,13 @@ def _alike(graph: fx.GraphModule, one: fx.Node, other: fx.Node) -> bool:
 def _end(graph: fx.GraphModule, last: fx.Node) -> fx.Node:
     """Return the sum that the convolution is one of two terms of, else the convolution."""
     user = only_user(last)
-    return user if user is not None and kind(graph, user) == "add" else last
+    return user if user is not None and op_type(graph, user) == "add" else last
 
 
 def _independent(graph: fx.GraphModule, nodes: Sequence[fx.Node]) -> bool:
     """Return True if none of the sums depends on another one's convolution."""
-    ends = [_end(graph, node) for node in nodes]
-    for node, end in zip(nodes, ends, strict=True):
+    chain_ends = [_end(graph, node) for node in nodes]
+    for node, end in zip(nodes, chain_ends, strict=True):
         above: set[fx.Node] = set()
         waiting = list(end.all_input_nodes)
         while waiting:
@@ -123,7 +142,7 @@ def _independent(graph: fx.GraphModule, nodes: Sequence[fx.Node]) -> bool:
             if x not in above:
                 above.add(x)
                 waiting += x.all_input_nodes
-        if above & {other for other in (*nodes, *ends) if other not in (node, end)}:
+        if above & {other for other in (*nodes, *chain_ends) if other not in (node, end)}:
             return False
     return True
 
@@ -132,11 +151,11 @@ def _merge(graph: fx.GraphModule, group: Sequence[fx.Node]) -> None:
     """Merge a group into one grouped convolution, and one sum where each of them is a term of a sum."""
     widths = [conv(graph, node).out_channels for node in group]
     merged = side_by_side(graph, group)
-    ends = [_end(graph, node) for node in group]
-    if all(end is not node for end, node in zip(ends, group, strict=True)):
-        other_terms = [next(x for x in e.args if x is not n) for e, n in zip(ends, group, strict=True)]
+    chain_ends = [_end(graph, node) for node in group]
+    if all(end is not node for end, node in zip(chain_ends, group, strict=True)):
+        other_terms = [next(x for x in e.args if x is not n) for e, n in zip(chain_ends, group, strict=True)]
         beside = call(graph, merged, torch.cat, other_terms, 1)
-        slices(graph, call(graph, beside, torch.add, merged, beside), ends, widths)
+        slices(graph, call(graph, beside, torch.add, merged, beside), chain_ends, widths)
     else:
         slices(graph, merged, group, widths)
 
@@ -158,9 +177,9 @@ def _joins(graph: fx.GraphModule, one: fx.Node, other: fx.Node) -> bool:
     """Return True if two nodes can merge: both with one reader, ReLUs, or convolutions of one shape."""
     if only_user(one) is None or only_user(other) is None:
         return False
-    if kind(graph, one) != kind(graph, other) or kind(graph, one) not in ("conv", "relu"):
+    if op_type(graph, one) != op_type(graph, other) or op_type(graph, one) not in ("conv", "relu"):
         return False
-    if kind(graph, one) == "relu":
+    if op_type(graph, one) == "relu":
         return True
     a, b = conv(graph, one), conv(graph, other)
     return (geometry(a), a.weight.shape, a.groups) == (geometry(b), b.weight.shape, b.groups)
@@ -168,7 +187,7 @@ def _joins(graph: fx.GraphModule, one: fx.Node, other: fx.Node) -> bool:
 
 def _one(graph: fx.GraphModule, run: Sequence[fx.Node]) -> fx.Node:
     above = side_by_side(graph, [source(node) for node in run])
-    if kind(graph, run[0]) == "relu":
+    if op_type(graph, run[0]) == "relu":
         return call(graph, above, F.relu, above)
     modules = [conv(graph, node) for node in run]
     return insert(graph, above, stack(modules, sum(module.groups for module in modules)), "chain", above)

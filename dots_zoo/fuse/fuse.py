@@ -19,7 +19,7 @@ from ..network import CellNet
 from ..ops import FactorizedReduce
 from ..runtime.errors import DotsZooError
 from .chains import merge_chains
-from .graph import kind, tidy
+from .graph import op_type, tidy
 from .local import early_relu, fold, merge_parallel, merge_sums, share_relu, shift
 
 # name -> rewrite, in the order in which they are applied.
@@ -84,5 +84,5 @@ class _Tracer(fx.Tracer):
 
 def launches(fused: fx.GraphModule) -> dict[str, int]:
     """Count the nodes of each operation: convolutions, ReLUs, sums, concatenations and slices."""
-    kinds = Counter(kind(fused, node) for node in fused.graph.nodes)
-    return {name: count for name, count in kinds.items() if name}
+    op_counts = Counter(op_type(fused, node) for node in fused.graph.nodes)
+    return {name: count for name, count in op_counts.items() if name}

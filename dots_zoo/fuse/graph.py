@@ -22,7 +22,7 @@ FUNCTIONS: dict[Any, str] = {
 MODULES: dict[type[nn.Module], str] = {nn.Conv2d: "conv", nn.BatchNorm2d: "norm", nn.ReLU: "relu"}
 
 
-def kind(graph: fx.GraphModule, node: fx.Node) -> str:
+def op_type(graph: fx.GraphModule, node: fx.Node) -> str:
     """Return 'conv', 'norm', 'relu', 'add', 'cat' or 'slice', or '' for any other node."""
     if node.op == "call_module":
         return MODULES.get(type(graph.get_submodule(str(node.target))), "")
@@ -36,9 +36,9 @@ def conv(graph: fx.GraphModule, node: fx.Node) -> nn.Conv2d:
     return module
 
 
-def of_kind(graph: fx.GraphModule, name: str) -> Iterator[fx.Node]:
-    """Yield the nodes of one kind; the graph may change meanwhile."""
-    return iter([node for node in graph.graph.nodes if kind(graph, node) == name])
+def nodes_of_type(graph: fx.GraphModule, name: str) -> Iterator[fx.Node]:
+    """Yield the nodes of one type; the graph may change meanwhile."""
+    return iter([node for node in graph.graph.nodes if op_type(graph, node) == name])
 
 
 def source(node: fx.Node) -> fx.Node:
@@ -96,19 +96,19 @@ def call(graph: fx.GraphModule, after: fx.Node, function: Any, *args: Any) -> fx
 
 def slices(graph: fx.GraphModule, merged: fx.Node, old: Sequence[fx.Node], widths: Sequence[int]) -> None:
     """Replace the old nodes by their ranges of channels of the merged one."""
-    begin = 0
+    start = 0
     for node, width in zip(old, widths, strict=True):
-        part = call(graph, merged, torch.narrow, merged, 1, begin, width)
+        part = call(graph, merged, torch.narrow, merged, 1, start, width)
         part.meta["width"] = width
         node.replace_all_uses_with(part)
-        begin += width
-    merged.meta["width"] = begin
+        start += width
+    merged.meta["width"] = start
 
 
 def tidy(graph: fx.GraphModule) -> None:
     """Clean up after a rewrite: join slices, sort, remove dead nodes and modules, recompile."""
     settle(graph)
-    for node in of_kind(graph, "cat"):
+    for node in nodes_of_type(graph, "cat"):
         _rejoin(graph, node)
     settle(graph)
     graph.delete_all_unused_submodules()
@@ -117,23 +117,23 @@ def tidy(graph: fx.GraphModule) -> None:
 
 def _rejoin(graph: fx.GraphModule, node: fx.Node) -> None:
     """Join neighbouring slices: cat(x[a:b], x[b:c], ...) -> cat(x[a:c], ...), or x where it is whole."""
-    parts: list[Any] = []  # [tensor, begin, end] of a slice, or a tensor
+    parts: list[Any] = []  # [tensor, start, end] of a slice, or a tensor
     for part in cat_inputs(node):
-        if kind(graph, part) != "slice":
+        if op_type(graph, part) != "slice":
             parts.append(part)
             continue
-        x, _, begin, width = part.args
+        x, _, start, width = part.args
         last = parts[-1] if parts else None
-        if isinstance(last, list) and last[0] is x and last[2] == begin:
+        if isinstance(last, list) and last[0] is x and last[2] == start:
             last[2] += width
         else:
-            parts.append([x, begin, begin + width])  # type: ignore[operator]
+            parts.append([x, start, start + width])  # type: ignore[operator]
     joined = []
     for item in parts:
         if isinstance(item, list):
-            x, begin, end = item
-            whole = begin == 0 and end == x.meta["width"]
-            joined.append(x if whole else call(graph, x, torch.narrow, x, 1, begin, end - begin))
+            x, start, end = item
+            whole = start == 0 and end == x.meta["width"]
+            joined.append(x if whole else call(graph, x, torch.narrow, x, 1, start, end - start))
         else:
             joined.append(item)
     if len(joined) == 1:

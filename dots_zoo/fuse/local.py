@@ -16,10 +16,10 @@ from .graph import (
     conv,
     geometry,
     insert,
-    kind,
     new_conv,
-    of_kind,
+    nodes_of_type,
     only_user,
+    op_type,
     slices,
     source,
 )
@@ -33,31 +33,31 @@ def fold(graph: fx.GraphModule) -> None:
 
     norm(Wx) = (s W) x + (b - s m), s = weight / sqrt(var + eps). A norm after any other operation stays.
     """
-    for node in of_kind(graph, "norm"):
+    for node in nodes_of_type(graph, "norm"):
         before = source(node)
-        convs = cat_inputs(before) if kind(graph, before) == "cat" else [before]
-        if len(before.users) > 1 or any(len(c.users) > 1 or kind(graph, c) != "conv" for c in convs):
+        convs = cat_inputs(before) if op_type(graph, before) == "cat" else [before]
+        if len(before.users) > 1 or any(len(c.users) > 1 or op_type(graph, c) != "conv" for c in convs):
             continue
         norm: Any = graph.get_submodule(str(node.target))
         scale = (norm.running_var + norm.eps).rsqrt()
         scale = scale if norm.weight is None else norm.weight * scale
         offset = -norm.running_mean * scale
         offset = offset if norm.bias is None else norm.bias + offset
-        begin = 0
+        start = 0
         for c in convs:
             old = conv(graph, c)
-            end = begin + old.out_channels
-            s, b = scale[begin:end], offset[begin:end]
+            end = start + old.out_channels
+            s, b = scale[start:end], offset[start:end]
             folded = new_conv(old.weight * s.reshape(-1, 1, 1, 1), bias_of(old) * s + b, old, old.groups)
             graph.set_submodule(str(c.target), folded)
-            begin = end
+            start = end
         node.replace_all_uses_with(before)
 
 
 def share_relu(graph: fx.GraphModule) -> None:
     """Replace all ReLUs of one tensor by one."""
     first: dict[fx.Node, fx.Node] = {}
-    for node in of_kind(graph, "relu"):
+    for node in nodes_of_type(graph, "relu"):
         kept = first.setdefault(source(node), node)
         if kept is not node:
             node.replace_all_uses_with(kept)
@@ -66,9 +66,9 @@ def share_relu(graph: fx.GraphModule) -> None:
 
 def early_relu(graph: fx.GraphModule) -> None:
     """Move ReLUs before a concatenation that only they read: relu(cat(x, y)) -> cat(relu(x), relu(y))."""
-    for node in of_kind(graph, "cat"):
+    for node in nodes_of_type(graph, "cat"):
         readers = list(node.users)
-        if any(kind(graph, reader) != "relu" for reader in readers):
+        if any(op_type(graph, reader) != "relu" for reader in readers):
             continue
         node.args = ([call(graph, x, F.relu, x) for x in cat_inputs(node)], *node.args[1:])
         for reader in readers:
@@ -103,7 +103,7 @@ def shift(graph: fx.GraphModule) -> None:
 def merge_parallel(graph: fx.GraphModule) -> None:
     """Merge dense convolutions of one tensor with one geometry into one of all their outputs."""
     readers: dict[Any, list[fx.Node]] = defaultdict(list)
-    for node in of_kind(graph, "conv"):
+    for node in nodes_of_type(graph, "conv"):
         module = conv(graph, node)
         if module.groups == 1:
             readers[source(node), geometry(module)].append(node)
@@ -125,13 +125,13 @@ def merge_sums(graph: fx.GraphModule) -> None:
 
     Only where x has a multiple of BLOCK channels: others cannot be concatenated in the blocked layout.
     """
-    for node in of_kind(graph, "add"):
-        if any(kind(graph, user) == "add" for user in node.users) and len(node.users) == 1:
+    for node in nodes_of_type(graph, "add"):
+        if any(op_type(graph, user) == "add" for user in node.users) and len(node.users) == 1:
             continue  # part of a longer sum
         terms = summands(graph, node)
         alike: dict[Any, list[fx.Node]] = defaultdict(list)
         for term in terms:
-            if kind(graph, term) == "conv" and len(term.users) == 1 and _can_be_summed(conv(graph, term)):
+            if op_type(graph, term) == "conv" and len(term.users) == 1 and _can_be_summed(conv(graph, term)):
                 alike[geometry(conv(graph, term))].append(term)
         for group in alike.values():
             if len(group) > 1:
@@ -149,7 +149,7 @@ def summands(graph: fx.GraphModule, node: fx.Node) -> list[fx.Node]:
     terms: list[fx.Node] = []
     for x in node.args:
         assert isinstance(x, fx.Node)
-        inner = kind(graph, x) == "add" and only_user(x) is node
+        inner = op_type(graph, x) == "add" and only_user(x) is node
         terms += summands(graph, x) if inner else [x]
     return terms
 

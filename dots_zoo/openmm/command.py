@@ -83,7 +83,7 @@ def _command(commands: Any, task: str, name: str, run: object, text: str) -> arg
 def _add_train(p: argparse.ArgumentParser) -> None:
     p.add_argument("--work-dir", type=Path, required=True, help="folder of the run; new or empty")
     p.add_argument("--data-root", help="folder of the data, in place of the config's data_root")
-    p.add_argument("--resume", action="store_true", help="go on from the last checkpoint in the folder")
+    p.add_argument("--resume", action="store_true", help="resume from the last checkpoint in the folder")
     p.add_argument("--amp", action="store_true", help="mixed precision, on a GPU")
 
 

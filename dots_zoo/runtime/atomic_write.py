@@ -19,7 +19,7 @@ IRREGULAR = {
 
 
 def write_file(path: str | os.PathLike[str], data: bytes) -> Path:
-    """Write `data` to a temporary file beside `path` and rename it, so that no reader meets half a file.
+    """Write `data` to a temporary file beside `path` and rename it, so that no reader sees a partial file.
 
     A symbolic link stays, and the file that it leads to is written. Raises DotsZooError, and leaves what was
     at `path`, where the folder is missing or may not be written, and where `path` is a device, a pipe, a

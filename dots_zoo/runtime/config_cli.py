@@ -53,16 +53,16 @@ def dotted(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def build(kind: type[T], values: Mapping[str, Any]) -> T:
-    """Build the dataclass `kind`, and the dataclasses among its fields, from parsed options."""
-    types = get_type_hints(kind)
+def build(config_class: type[T], values: Mapping[str, Any]) -> T:
+    """Build the dataclass `config_class`, and the dataclasses among its fields, from parsed options."""
+    types = get_type_hints(config_class)
     chosen = {
         field.name: build(types[field.name], values[field.name])
         if is_dataclass(types[field.name])
         else _frozen(values[field.name])
-        for field in fields(kind)  # type: ignore[arg-type]
+        for field in fields(config_class)  # type: ignore[arg-type]
     }
-    return kind(**chosen)
+    return config_class(**chosen)
 
 
 def _frozen(value: Any) -> Any:

@@ -45,7 +45,7 @@ class Processes:
         """Return True for the process that writes and prints."""
         return self.rank == 0
 
-    def own(self, purpose: str) -> str:
+    def per_rank(self, purpose: str) -> str:
         """Return the purpose of a draw per process; the first one draws as a single process would."""
         return purpose if self.first else f"{purpose}, process {self.rank}"
 
@@ -103,8 +103,8 @@ class Processes:
         saved_count = facts.get("processes", self.count)
         if saved_count != self.count:
             self.end(
-                f"{path}: expected {saved_count} processes, as in the run that kept it, got {self.count}: "
-                "each has its share of a batch, its statistics and its draws; go on with accelerate launch "
+                f"{path}: expected {saved_count} processes, as in the run that wrote it, got {self.count}: "
+                "each has its share of a batch, its statistics and its draws; resume with accelerate launch "
                 f"--num_processes {saved_count}, or begin anew in another folder"
             )
 

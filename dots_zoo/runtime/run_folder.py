@@ -34,7 +34,7 @@ def check_folder(out: Path, command: str, *, resume: bool, holds_run: Callable[[
         return
     if not resume:
         raise DotsZooError(
-            f"{out}: expected a new or an empty folder for the run; choose another, or go on with --resume"
+            f"{out}: expected a new or an empty folder for the run; choose another, or pass --resume"
         )
     if not holds_run(out):
         another = run_of(out)

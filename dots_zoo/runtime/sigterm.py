@@ -17,8 +17,8 @@ def sigterm_flag() -> Iterator[Callable[[], bool]]:
     """
     signals: list[int] = []
 
-    def note(number: int, frame: FrameType | None) -> None:
-        signals.append(number)
+    def note(signal_number: int, frame: FrameType | None) -> None:
+        signals.append(signal_number)
 
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False

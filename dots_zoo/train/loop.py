@@ -116,7 +116,7 @@ def fit(
             bar.set_postfix({name: f"{state.history[-1][name]:.3f}" for name in ("loss", "accuracy")})
             state.epoch, state.step, state.seconds = state.epoch + 1, 0, 0.0
             state.totals.zero_()
-            _keep(run, state)
+            _save(run, state)
             processes.first_does(partial(on_epoch, state.history))
     return state
 
@@ -187,7 +187,7 @@ def _train_epoch(run: _Run, state: State) -> None:
         state.seconds = before + now - began
         if run.checkpoint is not None and state.step < run.steps:
             if run.processes.any(now - kept >= run.checkpoint.seconds or run.checkpoint.stop()):
-                _keep(run, state)
+                _save(run, state)
                 kept = now
 
 
@@ -273,7 +273,7 @@ def _row(run: _Run, state: State) -> Row:
     return row
 
 
-def _keep(run: _Run, state: State) -> None:
+def _save(run: _Run, state: State) -> None:
     """Save the state. Raises SystemExit where a process has received SIGTERM."""
     if run.checkpoint is None:
         return

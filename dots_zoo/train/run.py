@@ -66,7 +66,7 @@ def train(
     identity = _plain({"network": built.identity, "data": _content(data)})
     if not processes.agree(json.dumps([settings, identity], sort_keys=True)):
         processes.end("training: expected the same options and files in all processes")
-    processes.first_does(partial(_begin, out, resume, settings))
+    processes.first_does(partial(_prepare, out, resume, settings))
     with sigterm_flag() as stop:
         state = fit(
             built.network,
@@ -80,11 +80,11 @@ def train(
     return _finish(out, built, data, recipe, state, settings) if processes.first else {}
 
 
-def _kept(model: str, made: Built) -> str:
+def _kept(model: str, built: Built) -> str:
     """Return the network's name for config.yaml: the genotype as JSON where it was read from a file."""
-    if not made.reference.cell or model in bundled_names():
+    if not built.reference.cell or model in bundled_names():
         return model
-    return json.dumps(json.loads(made.reference.arguments["genotype"]))
+    return json.dumps(json.loads(built.reference.arguments["genotype"]))
 
 
 def _content(data: Data) -> dict[str, Any]:
@@ -93,7 +93,7 @@ def _content(data: Data) -> dict[str, Any]:
     return {**kept, "images": data.fingerprint[:16]}
 
 
-def _begin(out: Path, resume: bool, settings: Mapping[str, Any]) -> None:
+def _prepare(out: Path, resume: bool, settings: Mapping[str, Any]) -> None:
     check_run_folder(out, "train", resume=resume)
     make_folder(out)
     if not (out / "checkpoint").is_dir():  # else fit() checks that it is this training's
@@ -144,20 +144,20 @@ def _write_metrics(out: Path, history: Sequence[Row]) -> None:
 
 
 def _finish(
-    out: Path, made: Built, data: Data, recipe: Recipe, state: State, settings: Mapping[str, Any]
+    out: Path, built: Built, data: Data, recipe: Recipe, state: State, settings: Mapping[str, Any]
 ) -> dict[str, Any]:
     _write_metrics(out, state.history)  # again, in case a run was killed before its last row was written
     weights = {k: v.contiguous() for k, v in state.kept.state_dict().items() if not k.startswith("aux_head.")}
     write_file(out / "model.safetensors", save(weights, {"format": "pt"}))
-    write_file(out / "config.json", json.dumps(_timm_config(made, data), indent=2).encode())
-    made.network.aux_head = None  # neither kept nor counted
-    costs = count(made.network, (data.in_chans, data.size, data.size))
+    write_file(out / "config.json", json.dumps(_timm_config(built, data), indent=2).encode())
+    built.network.aux_head = None  # neither kept nor counted
+    costs = count(built.network, (data.in_chans, data.size, data.size))
     run = {
         "schema": 1,
         "kind": "training",
-        "model": made.reference.name,
-        "architecture": made.reference.architecture,
-        "genotype": made.network.genotype.name,
+        "model": built.reference.name,
+        "architecture": built.reference.architecture,
+        "genotype": built.network.genotype.name,
         "data": data.name,
         "evaluated": "held-out training" if recipe.validation else "test",
         "score": {name: state.history[-1][f"held_{name}"] for name in Score.__dataclass_fields__},
@@ -175,14 +175,14 @@ def _finish(
     return run
 
 
-def _timm_config(made: Built, data: Data) -> dict[str, Any]:
+def _timm_config(built: Built, data: Data) -> dict[str, Any]:
     """Return config.json as timm writes it for the Hub and reads it from a folder."""
-    cfg: Any = made.network.pretrained_cfg
+    cfg: Any = built.network.pretrained_cfg
     return {
-        "architecture": made.reference.architecture,
+        "architecture": built.reference.architecture,
         "num_classes": data.classes,
-        "num_features": made.network.num_features,
-        "model_args": dict(made.arguments),
+        "num_features": built.network.num_features,
+        "model_args": dict(built.arguments),
         "pretrained_cfg": {
             "input_size": [data.in_chans, data.size, data.size],
             "mean": data.mean,

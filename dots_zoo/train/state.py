@@ -81,17 +81,19 @@ def load_checkpoint(
         return
     processes.refuse_another_number(saved.path, saved.facts)
     for sentence in saved.damaged if processes.first else ():
-        print(f"{sentence}; going on from {saved.path}")
+        print(f"{sentence}; resuming from {saved.path}")
     for parameter in state.model.parameters():  # SGD creates its buffers in its first step
         if state.optimiser.defaults["momentum"]:
             state.optimiser.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
-    own = _tensors(state)
-    if own.keys() - saved.tensors.keys() or any(own[k].shape != saved.tensors[k].shape for k in own):
+    current = _tensors(state)
+    if current.keys() - saved.tensors.keys() or any(
+        current[k].shape != saved.tensors[k].shape for k in current
+    ):
         raise DotsZooError(
             f"{saved.path}: expected a checkpoint of the same network; remove it to begin anew"
         )
     with torch.no_grad():
-        for name, tensor in own.items():
+        for name, tensor in current.items():
             tensor.copy_(saved.tensors[name])
     state.epoch, state.step = saved.facts["epoch"], saved.facts["step"]
     state.seconds, state.history = saved.facts["seconds"], saved.facts["history"]

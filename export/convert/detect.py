@@ -144,7 +144,7 @@ class Detector:
                 "max_per_image": test.max_per_img,
             },
             "box_format": "x1, y1, x2, y2 in pixels of the input, clipped to it",
-            "padding": f"{PADDING} in boxes, scores and labels behind the boxes found",
+            "padding": f"{PADDING} in boxes, scores and labels after the boxes found",
         }
         return {"image": IMAGE_TYPES[self.io.image], **{k: _text(v) for k, v in entries.items()}}
 

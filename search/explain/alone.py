@@ -45,8 +45,10 @@ def explain(completed_run: CompletedRun, config: AloneConfig, progress: bool) ->
     weights = snapshot.weights()[f"alpha.{selected.cell_type}"][selected.row]
     alphas = [weights[column].item() for column in selected.columns]
     rows = [
-        {"operation": name, "alpha": alpha, "accuracy": mean, "accuracies": own}
-        for name, alpha, mean, own in zip(selected.names, alphas, means(tested), tested, strict=True)
+        {"operation": name, "alpha": alpha, "accuracy": mean, "accuracies": seed_accuracies}
+        for name, alpha, mean, seed_accuracies in zip(
+            selected.names, alphas, means(tested), tested, strict=True
+        )
     ]
     return {
         "edge": {"cell_type": selected.cell_type, "edge": selected.title},

@@ -1,4 +1,4 @@
-"""Analyse a search that has ended: `dots-zoo explain WHAT RUN` writes figures as JSON, and a picture.
+"""Analyse a completed search: `dots-zoo explain WHAT RUN` writes figures as JSON, and a picture.
 
 Every analysis is a file `WHAT.py`: its options, the figures that it computes of a `Finished` search, its
 picture, and its result in one line.
@@ -50,7 +50,7 @@ examples:
 
 @dataclass(frozen=True)
 class Analysis:
-    """One analysis of a search that has ended.
+    """One analysis of a completed search.
 
     Args:
         config: its options; the first line of their docstring is its title.
@@ -105,7 +105,7 @@ def explain(what: str, run: Path, config: Any, out: Path, *, progress: bool = Tr
         The result in a line, and the files.
 
     Raises:
-        DotsZooError: if the folder is not that of a search that has ended, or the analysis has no meaning
+        DotsZooError: if the folder is not that of a completed search, or the analysis has no meaning
             there; then nothing is written.
     """
     analysis, completed_run = ANALYSES[what], read_completed_run(run)
@@ -144,11 +144,11 @@ def build_parser(what: str | None = None) -> ArgumentParser:
     """
     parser = ArgumentParser(
         prog="dots-zoo explain",
-        description="Look at a search that has ended: figures as JSON and a picture. Every draw is seeded.",
+        description="Analyse a completed search: figures as JSON and a picture. Every draw is seeded.",
         epilog=EXAMPLES,
         formatter_class=Verbatim,
     )
-    analyses = parser.add_subcommands(dest="what", help="what to look at; each has its own --help")
+    analyses = parser.add_subcommands(dest="what", help="what to analyse; each has its own --help")
     for name, analysis in ANALYSES.items():
         title = (analysis.config.__doc__ or name).splitlines()[0]
         if name != what:
@@ -156,7 +156,7 @@ def build_parser(what: str | None = None) -> ArgumentParser:
             continue
         options = ArgumentParser(description=title, epilog=EXAMPLES, formatter_class=Verbatim)
         analyses.add_subcommand(name, options, help=title)
-        options.add_argument("run", type=str, help="folder of a search that has ended")
+        options.add_argument("run", type=str, help="folder of a completed search")
         options.add_argument("--out", type=str | None, help="folder for the files; RUN/explain if not given")
         options.add_class_arguments(analysis.config)
     return parser

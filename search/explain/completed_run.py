@@ -1,4 +1,4 @@
-"""A search that has ended, read back from its folder: its settings, and its state after a stage.
+"""A completed search, read back from its folder: its settings, and its state after a stage.
 
 The folder's last checkpoint is the search at its end; `stages/operation` and `stages/topology` hold it at the
 end of these searches, where others followed (`methods.plan`). Nothing here writes into the folder.
@@ -74,13 +74,15 @@ class StageSnapshot:
         """
         part = self.run.parts["b"]
         if images is not None and not 1 <= images <= len(part):
-            raise DotsZooError(f"images: expected 1 to {len(part)}, the images of half B, got {images}")
+            raise DotsZooError(
+                f"images: expected 1 to {len(part)}, the images of the validation split, got {images}"
+            )
         return replace(self, run=replace(self.run, parts={**self.run.parts, "b": part[:images]}))
 
 
 @dataclass(frozen=True)
 class CompletedRun:
-    """The folder of a search that has ended: its settings, the facts of its run.json, its cells."""
+    """The folder of a completed search: its settings, the facts of its run.json, its cells."""
 
     folder: Path
     settings: Mapping[str, Any]
@@ -142,20 +144,20 @@ class CompletedRun:
             raise DotsZooError(f"{saved.path}: expected the end of stage {stage.name!r}; {UNFINISHED}")
         if not run_state.progress.epoch:
             raise DotsZooError(
-                f"{self.folder}: {self.method} of 0 epochs trained no weights: there is nothing to look at"
+                f"{self.folder}: {self.method} of 0 epochs trained no weights: there is nothing to analyse"
             )
         awake = replace(run_state.search, resting={})  # an analysis may weigh resting operations
         return StageSnapshot(run, stage, awake, StepIndex(run.seed, run_state.progress.epoch - 1))
 
 
-UNFINISHED = "the search has not ended: go on with --resume"
+UNFINISHED = "the search has not ended: resume it with --resume"
 
 
 def read_completed_run(folder: Path) -> CompletedRun:
     """Return the search in a folder.
 
     Raises:
-        DotsZooError: if it is not one that has ended.
+        DotsZooError: if it is not one that is complete.
     """
     missing = [name for name in NEEDED if not (folder / name).is_file()]
     if (folder / "seeds.json").is_file():
@@ -164,7 +166,7 @@ def read_completed_run(folder: Path) -> CompletedRun:
         raise DotsZooError(f"{folder}: expected {', '.join(missing)}; {UNFINISHED}")
     if missing:
         raise DotsZooError(
-            f"{folder}: expected the folder of a search that has ended, got one without {', '.join(missing)}"
+            f"{folder}: expected the folder of a completed search, got one without {', '.join(missing)}"
         )
     try:
         settings = yaml.safe_load((folder / "config.yaml").read_text("utf-8"))

@@ -15,7 +15,7 @@ class EdgeConfig:
     """An edge, and operations on it.
 
     Args:
-        cell_type: of the cell, normal or reduce, or cell in NAS-Bench-201; if not given the first.
+        cell_type: normal or reduce, or cell in NAS-Bench-201; if not given the first.
         node: the node that the edge enters.
         input: the node that it leaves.
         operations: names of the operations; if not given all that were open on the edge, except none.
@@ -32,7 +32,7 @@ class SelectedEdge:
     """An edge of a space, and the operations on it to analyse.
 
     Args:
-        cell_type: of the cell.
+        cell_type: type of the cell.
         row: index of the edge.
         title: of the edge, such as 2<-0.
         columns: of the operations.
@@ -50,7 +50,7 @@ def checked_cell_type(space: SearchSpace, cell_type: str | None) -> str:
     """Return the cell type, the first one for None.
 
     Raises:
-        DotsZooError: if the space has no such kind.
+        DotsZooError: if the space has no such cell type.
     """
     if cell_type is not None and cell_type not in space.cell_types:
         raise DotsZooError(f"cell_type: expected one of {', '.join(space.cell_types)}, got {cell_type!r}")

@@ -34,7 +34,7 @@ class FeaturesConfig:
 
     Args:
         edge: the edge, and its operations.
-        cell: the first of its kind from the input on, or the last.
+        cell: the first of its type from the input on, or the last.
         clusters: of K-means.
         images: of the validation split, drawn at random; all where there are fewer.
         seed: of the images and of K-means.

@@ -60,15 +60,9 @@ def shuffled(
     Raises:
         DotsZooError: if no edges can be exchanged.
     """
-    supernet, space, mixture = (
-        without_kernels(snapshot.search.supernet),
-        snapshot.search.space,
-        snapshot.mixture(),
-    )
-    snapshot, cells = (
-        replace(snapshot, search=replace(snapshot.search, supernet=supernet)),
-        searched_cells(supernet),
-    )
+    supernet, mixture = without_kernels(snapshot.search.supernet), snapshot.mixture()
+    snapshot = replace(snapshot, search=replace(snapshot.search, supernet=supernet))
+    cells, space = searched_cells(supernet), snapshot.search.space
     pairs = {cell_type: exchangeable(snapshot, cell_type) for cell_type in space.cell_types}
     titles = [f"{node}<-{source}" for node, source in space.edges]
     loss, accuracy = snapshot.measure(mixture)
@@ -99,7 +93,7 @@ def shuffled(
 
 
 def searched_cells(supernet: Supernet) -> list[tuple[str, nn.Module]]:
-    """Return kind and module of every cell that is searched, from the input on."""
+    """Return type and module of every cell that is searched, from the input on."""
     return [
         (cell_type, cell)
         for cell_type, cell in zip(supernet.cell_types, supernet.cells, strict=True)
@@ -115,7 +109,9 @@ def exchangeable(snapshot: StageSnapshot, cell_type: str) -> list[Pair]:
     """
     space = snapshot.search.space
     [nodes, *_] = [
-        cast(Nodes, cell.nodes) for own, cell in searched_cells(snapshot.search.supernet) if own == cell_type
+        cast(Nodes, cell.nodes)
+        for other, cell in searched_cells(snapshot.search.supernet)
+        if other == cell_type
     ]
     sorts = [
         (names, nodes.stride(source))

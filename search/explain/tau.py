@@ -36,7 +36,7 @@ class TauConfig:
     Args:
         by: beta of a topology search, or alpha, the sum of the importance of two edges; if not given beta
             where there was a topology search.
-        cell_type: of the cell, normal or reduce; if not given the first.
+        cell_type: normal or reduce; if not given the first.
         node: whose edges are combined; if not given the last.
         training: of the networks.
     """
@@ -87,9 +87,9 @@ def explain(completed_run: CompletedRun, config: TauConfig, progress: bool) -> d
             "operations": [edge.op for edge in c.edges],
             "importance": c.importance,
             "accuracy": mean,
-            "accuracies": own,
+            "accuracies": seed_accuracies,
         }
-        for c, mean, own in zip(combinations, means(tested), tested, strict=True)
+        for c, mean, seed_accuracies in zip(combinations, means(tested), tested, strict=True)
     ]
     where = {"by": by, "cell_type": cell_type, "node": node, "combinations": rows}
     return figures | where | {"networks": described(config.training, shape, completed_run.data)}

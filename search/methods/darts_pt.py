@@ -106,9 +106,9 @@ def perturbation_stages(
             last,
             name=f"perturbation {position} of {len(plan)}",
             epochs=config.tuning if position < len(plan) else 0,
-            initialise=partial(initialise, decision)
+            initialise=partial(take_decisions, decision)
             if position > 1
-            else partial(restart_and_initialise, selection, restrict_candidates, decision),
+            else partial(restart_and_decide, selection, restrict_candidates, decision),
             learning_rate=lambda epoch: cosine(epoch - start, tuned, first, end),
             rest=None,
         )
@@ -121,11 +121,8 @@ def decisions(space: SearchSpace, rule: EdgeRule | None, one_left: bool) -> tupl
 
     one_left: at most one operation besides `none` is left on an edge.
     """
-    rows = [
-        [len(_built(space, names)) > 1 for names in space.candidates(cell_type)]
-        for cell_type in space.cell_types
-    ]
-    operations = 0 if one_left else max(map(sum, rows))
+    edges = [sum(len(_built(space, names)) > 1 for names in cell.candidates) for cell in space.cells]
+    operations = 0 if one_left else max(edges)
     if rule:
         return operations, sum(len(space.combinations(node, rule)) > 1 for node in space.nodes)
     if space.family == "nasbench201":
@@ -138,7 +135,7 @@ def _built(space: SearchSpace, names: Iterable[str]) -> list[int]:
     return [c for c, name in enumerate(names) if name != "none" or space.family == "nasbench201"]
 
 
-def initialise(decision: Decision, run: Run, before: Search | None, step_index: StepIndex) -> Search:
+def take_decisions(decision: Decision, run: Run, before: Search | None, step_index: StepIndex) -> Search:
     """Take one decision in every cell type, one after the other."""
     search = continue_from(run, before, step_index)
     for cell_type in search.space.cell_types:
@@ -146,7 +143,7 @@ def initialise(decision: Decision, run: Run, before: Search | None, step_index: 
     return search
 
 
-def restart_and_initialise(
+def restart_and_decide(
     selection: SelectionCriterion,
     restrict_candidates: Callable[[Search], Search],
     decision: Decision,
@@ -161,7 +158,7 @@ def restart_and_initialise(
             search = with_strength(selection, search, step_index, name, row)
             columns = choosable(search, name, row, None)
             search = decide(search, name, row, columns[0]) if len(columns) == 1 else search
-    return initialise(decision, run, search, step_index)
+    return take_decisions(decision, run, search, step_index)
 
 
 def decide_row(

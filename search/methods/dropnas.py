@@ -116,7 +116,7 @@ def stages(config: DropnasConfig, space: SearchSpace, after: int) -> tuple[Stage
 
 def train_dropped(config: DropnasConfig, context: StepContext) -> Figures:
     """Train weights and logits by one gradient of one batch, without the dropped operations."""
-    kept = draw(config, context)
+    kept = sample_dropout(config, context)
     figures = descend(config, context, dropped(config, context, kept))
     update_kept_logits(config, context, kept)
     return figures
@@ -125,11 +125,11 @@ def train_dropped(config: DropnasConfig, context: StepContext) -> Figures:
 def train_dropped_weights(config: DropnasConfig, context: StepContext) -> Figures:
     """Train the weights alone, without the dropped operations."""
     with torch.no_grad():
-        mixture = dropped(config, context, draw(config, context))
+        mixture = dropped(config, context, sample_dropout(config, context))
     return descend(config, context, mixture)
 
 
-def draw(config: DropnasConfig, context: StepContext) -> Kept:
+def sample_dropout(config: DropnasConfig, context: StepContext) -> Kept:
     """Draw the open operations that this step keeps, for every cell type."""
     search, kept = context.search, {}
     rates = torch.tensor([config.r_np, config.r_p] if config.grouping else [config.r_p])
@@ -137,14 +137,13 @@ def draw(config: DropnasConfig, context: StepContext) -> Kept:
         name = f"alpha.{cell_type}"
         members = search.candidate_mask[name][None]  # (1, E, O)
         if config.grouping:
-            members = members & operation_groups(
-                search.space, cell_type, groups_by_weights(), CPU
-            )  # (2, E, O)
-        kept[name] = keep(members, rates, context.step_index.generator(f"drop {name}"))
+            groups = operation_groups(search.space, cell_type, groups_by_weights(), CPU)  # (2, E, O)
+            members = members & groups
+        kept[name] = sample_kept(members, rates, context.step_index.generator(f"drop {name}"))
     return kept
 
 
-def keep(members: Tensor, rates: Tensor, draws: torch.Generator) -> Tensor:
+def sample_kept(members: Tensor, rates: Tensor, draws: torch.Generator) -> Tensor:
     """Draw the members that are kept, bool (E, O): each is dropped with the chance r^(1/|group|) of its edge.
 
     A group that keeps none draws again.

@@ -139,7 +139,7 @@ def straight_through(soft: Tensor, groups: Tensor) -> Tensor:
 
 
 def of_logits(step_index: StepIndex) -> StepIndex:
-    """Return the moment of the logits' part of a step, which draws independently."""
+    """Return the index of the logits' part of a step, which draws independently."""
     return replace(step_index, seed=derive_seed(step_index.seed, "logits"))
 
 

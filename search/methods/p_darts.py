@@ -96,10 +96,10 @@ def stages(config: PDartsConfig, space: SearchSpace, after: int) -> tuple[Stage,
     return tuple(stage for index in range(3) for stage in one_search(config, space, index))
 
 
-def one_search(config: PDartsConfig, space: SearchSpace, number: int) -> tuple[Stage, ...]:
+def one_search(config: PDartsConfig, space: SearchSpace, index: int) -> tuple[Stage, ...]:
     """Return one of the three searches, from 0, in a new supernet of the operations that are left."""
-    name, cells, start = f"search {number + 1}", config.depths[number], number * config.epochs
-    relax = with_skip_dropout(softmax_relaxation, partial(skip_dropout, config, number))
+    name, cells, start = f"search {index + 1}", config.depths[index], index * config.epochs
+    relax = with_skip_dropout(softmax_relaxation, partial(skip_dropout, config, index))
     first, *rest = operation_search(
         Numbers(config.epochs, cells, config.training, config.warm_up),
         space,
@@ -114,7 +114,7 @@ def one_search(config: PDartsConfig, space: SearchSpace, number: int) -> tuple[S
     )
 
     def left(before: Search | None) -> SearchSpace:
-        return best_operations(config.operations[number - 1], before) if before and number else space
+        return best_operations(config.operations[index - 1], before) if before and index else space
 
     initialise = fresh(
         name, config.training, cells, left, operation_choices, NO_PARTIAL_CHANNELS, config.auxiliary.branch
@@ -126,9 +126,9 @@ def one_search(config: PDartsConfig, space: SearchSpace, number: int) -> tuple[S
     )
 
 
-def skip_dropout(config: PDartsConfig, number: int, epoch: int) -> float:
+def skip_dropout(config: PDartsConfig, index: int, epoch: int) -> float:
     """Return the dropout rate at an epoch of the run, in one of the three searches."""
-    rate, epoch = config.skip_dropout[number], epoch - number * config.epochs
+    rate, epoch = config.skip_dropout[index], epoch - index * config.epochs
     if epoch < config.warm_up:
         return rate * (config.epochs - epoch - 1) / config.epochs
     return rate * math.exp(-0.2 * (epoch - config.warm_up))
@@ -163,7 +163,7 @@ def derive_limited(limit: int | None, space: SearchSpace, weights: Weights) -> d
 
 def limited(limit: int, space: SearchSpace, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the weights, (E, O) by cell type, the weakest excess skip connections set to zero (Sec. 3.3)."""
-    lowered = {cell_type: own.clone() for cell_type, own in weights.items()}
+    lowered = {cell_type: table.clone() for cell_type, table in weights.items()}
     for cell_type in limited_cell_types(space):
         while len(chosen := chosen_skips(space, cell_type, lowered)) > limit:
             spare = [

@@ -137,7 +137,7 @@ def plan(name: str, config: Any, derivation: Derivation, space: SearchSpace) -> 
     after = 0 if rule == "none" else derivation.topology_search.epochs
     stages = method.stages(config, space, after)
     restrict = partial(method.restrict_candidates, config)
-    ends = {len(stages): "operation"}
+    saved_names = {len(stages): "operation"}
     if rule != "none":
         epochs = sum(stage.epochs for stage in stages)
 
@@ -145,12 +145,12 @@ def plan(name: str, config: Any, derivation: Derivation, space: SearchSpace) -> 
             return method.surviving(config, derivation.keep, restrict(search))
 
         stages += topology_search(rule, derivation.topology_search, config.training, epochs, survivors)
-        ends[len(stages)] = "topology"
+        saved_names[len(stages)] = "topology"
     if derivation.selection != "magnitude":
         one_left = rule != "none" and derivation.keep == 1 and not method.grouped(config)
         stages += _selection(stages, config.training, derivation, space, one_left, restrict)
-    ends.pop(len(stages), None)  # the end of the search is in its checkpoint
-    return tuple(replace(stage, saved_as=ends.get(count, "")) for count, stage in enumerate(stages, 1))
+    saved_names.pop(len(stages), None)  # the end of the search is in its checkpoint
+    return tuple(replace(stage, saved_as=saved_names.get(count, "")) for count, stage in enumerate(stages, 1))
 
 
 def _criterion(derivation: Derivation) -> By:

@@ -75,7 +75,7 @@ def plot_changes(cells: Sequence[CellGenotype], operations: Sequence[str], path:
 def write_search_report(out: Path) -> Path:
     """Draw the pictures that a run lacks and write report.html, with those pictures that can be drawn.
 
-    out: folder of a search that has ended.
+    out: folder of a completed search.
     """
     lines = [json.loads(text) for text in (out / "metrics.jsonl").read_text("utf-8").splitlines()]
     genotypes = [load_genotype(out / "genotypes" / f"{index:03d}.json") for index in range(len(lines))]
@@ -93,14 +93,14 @@ def write_search_report(out: Path) -> Path:
     return write_file(out / "report.html", _page(out, final, lines, drawn).encode())
 
 
-def _page(out: Path, found: Genotype, lines: Sequence[Line], pictures: Sequence[Path]) -> str:
+def _page(out: Path, genotype: Genotype, lines: Sequence[Line], pictures: Sequence[Path]) -> str:
     run = json.loads((out / "run.json").read_text("utf-8"))
     return render_page(
         "dots_zoo.search.run",
         "report.html.j2",
-        name=found.name,
+        name=genotype.name,
         cells=[path for path in pictures if path.stem == "cell"],
-        genotype=to_text(found),
+        genotype=to_text(genotype),
         curves=[(path, _caption(path)) for path in pictures if path.stem != "cell"],
         weights=sorted((out / "plots").glob("[ab]*a.*.png")),  # alpha and beta
         last=[(name, f"{value:.4g}") for name, value in lines[-1].items() if isinstance(value, float)],

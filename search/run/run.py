@@ -81,13 +81,11 @@ def search(
     }
     processes.first_does(partial(check_run_folder, out, "search", resume=resume))
     with sigterm_flag() as stop:
-        checkpoints = CheckpointManager(
-            out / "checkpoint", checkpoint_seconds, identity, stop, stages_folder=out / "stages"
-        )
-        saved = checkpoints.load_latest(processes) if resume else None
+        manager = CheckpointManager(out / "checkpoint", checkpoint_seconds, identity, stop, out / "stages")
+        saved = manager.load_latest(processes) if resume else None
         if not processes.agree(json.dumps([identity, saved.path.name if saved else None], sort_keys=True)):
             processes.end("search: expected the same options and the same folder in all processes")
-        epochs = run_stages(stages, run, checkpoints=checkpoints, saved=saved, progress=progress)
+        epochs = run_stages(stages, run, checkpoints=manager, saved=saved, progress=progress)
         folder = _Folder(out, saved.facts["progress"]["logged_epochs"] if saved else 0)
         processes.first_does(partial(folder.prepare, identity))
         result: Genotype | None = None
@@ -115,14 +113,13 @@ class _Folder:
         self.path = out / "metrics.jsonl"
         self.lines: list[dict[str, Any]] = []
 
-    def genotype(self, number: int) -> Path:
-        return self.out / "genotypes" / f"{number:03d}.json"
+    def genotype(self, index: int) -> Path:
+        return self.out / "genotypes" / f"{index:03d}.json"
 
     def prepare(self, settings: Mapping[str, Any]) -> None:
         make_folder(self.out)
-        written = (
-            self.path.read_text("utf-8").splitlines() if self.logged_epochs and self.path.is_file() else []
-        )
+        resumed = self.logged_epochs and self.path.is_file()
+        written = self.path.read_text("utf-8").splitlines() if resumed else []
         if len(written) < self.logged_epochs:
             raise DotsZooError(
                 f"{self.path}: expected the {self.logged_epochs} lines of the search so far, "
@@ -139,19 +136,19 @@ class _Folder:
         step = self.lines[-1]["epoch"] + 1 if self.lines else 0
         self.board = SummaryWriter(str(self.out / "tensorboard"), purge_step=step)
 
-    def add(self, epoch: Epoch, figures: Mapping[str, float], found: Genotype) -> None:
-        save_genotype(found, self.genotype(len(self.lines)))
+    def add(self, epoch: Epoch, figures: Mapping[str, float], genotype: Genotype) -> None:
+        save_genotype(genotype, self.genotype(len(self.lines)))
         line = {"stage": epoch.stage, "epoch": epoch.epoch, **figures}
-        self.lines.append({**line, "genotype": to_text(found), "weights": epoch.weights})
+        self.lines.append({**line, "genotype": to_text(genotype), "weights": epoch.weights})
         write_file(self.path, "".join(json.dumps(line) + "\n" for line in self.lines).encode())
         for key, value in figures.items():
             self.board.add_scalar(key, value, epoch.epoch)
-        self.board.add_text("genotype", to_text(found), epoch.epoch)
+        self.board.add_text("genotype", to_text(genotype), epoch.epoch)
         self.board.flush()
 
-    def end(self, found: Genotype, provenance: Mapping[str, Any]) -> None:
+    def end(self, genotype: Genotype, provenance: Mapping[str, Any]) -> None:
         """Write the result first, then pictures and page, which the run can do without."""
-        save_genotype(found, self.out / "genotype.json")
+        save_genotype(genotype, self.out / "genotype.json")
         write_file(self.out / "run.json", json.dumps(_facts(provenance, self.lines), indent=2).encode())
         plots = self.out / "plots"
         attempt(f"{plots}: pictures of the weights", partial(plot_weights, self.path, plots))

@@ -83,7 +83,7 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     return {"mean": statistics.mean(values), "std": statistics.stdev(values)}
 
 
-def agreement(found: Sequence[Genotype]) -> float:
+def agreement(genotypes: Sequence[Genotype]) -> float:
     """Return the mean share of edges that two genotypes have in common; 1 where all are the same.
 
     An edge is cell type, node, input and operation; the mean is over all ordered pairs of genotypes, each
@@ -95,7 +95,7 @@ def agreement(found: Sequence[Genotype]) -> float:
             for cell_type, cell in genotype.cells.items()
             for edge in cell.edges
         }
-        for genotype in found
+        for genotype in genotypes
     ]
     shares = [len(one & other) / len(one) for one, other in itertools.permutations(edges, 2)]
     return statistics.mean(shares)

@@ -70,13 +70,13 @@ class RunState:
 class CheckpointManager:
     """The writer of checkpoints: after every round, and within a round after a step that is due.
 
-    With several processes the first one writes, and all end when any of them has been told to.
+    With several processes the first one writes, and all end when any of them has received SIGTERM.
 
     Args:
         folder: of the checkpoints.
         seconds: between two checkpoints; 0 writes one after every step.
         identity: settings that a search has to share with a checkpoint to resume from it.
-        stop: returns True once the process has been told to end; it does so after the step, once that is
+        stop: returns True once the process has received SIGTERM; it ends after the step, once that is
             saved.
         stages_folder: folder for the search as a stage left it; these files stay.
         last: the latest checkpoint.
@@ -103,14 +103,14 @@ class CheckpointManager:
         processes.refuse_another_number(state.path, state.facts)
         self.last = state.path
         for sentence in state.damaged if processes.first else ():
-            print(f"{sentence}; going on from {self.last}")
+            print(f"{sentence}; resuming from {self.last}")
         return state
 
     def save(self, run_state: RunState, processes: Processes) -> None:
         """Write a checkpoint.
 
         Raises:
-            SystemExit: after writing, if a process has been told to end.
+            SystemExit: after writing, if a process has received SIGTERM.
         """
         processes.first_does(lambda: self._write(run_state, processes.count))
         self.saved_at = time.monotonic()
@@ -189,7 +189,7 @@ def restore_run_state(saved: Saved, run: Run) -> RunState:
         return RunState(Progress(**facts["progress"]), search, seen)
     except (KeyError, TypeError, ValueError, RuntimeError, StopIteration) as error:
         raise DotsZooError(
-            f"{saved.path}: not where a search stands, in the version of this dots_zoo ({error})"
+            f"{saved.path}: not the state of a search of this version of dots_zoo ({error})"
         ) from error
 
 

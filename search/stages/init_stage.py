@@ -101,7 +101,7 @@ def restart_sgd(search: Search) -> Search:
 
 def continue_from(run: Run, before: Search | None, step_index: StepIndex) -> Search:
     """Return the search as the stage before left it."""
-    assert before is not None, "the first stage has nothing to carry on"
+    assert before is not None, "the first stage has no stage to continue from"
     return before
 
 
@@ -118,8 +118,8 @@ def close_edge(search: Search, cell_type: str, edge: int) -> Search:
         return without_operations
     node = search.space.edges[edge][0]
     row = search.space.nodes.index(node)
-    own = torch.arange(search.candidate_mask[beta].shape[1]) == search.space.incoming(node).index(edge)
-    return _with_row(without_operations, beta, row, search.candidate_mask[beta][row] & ~own)
+    column = torch.arange(search.candidate_mask[beta].shape[1]) == search.space.incoming(node).index(edge)
+    return _with_row(without_operations, beta, row, search.candidate_mask[beta][row] & ~column)
 
 
 def _with_row(search: Search, name: str, row: int, opened: Tensor) -> Search:

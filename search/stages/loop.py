@@ -181,13 +181,12 @@ def train_epoch(
         step_index = StepIndex(seed, epoch, step)
         sampled_ops = relaxation.sampled_ops(search.logits, step_index)
         context = StepContext(run, search, relaxation, step_index, batch, architecture_batch, sampled_ops)
-        with seeded(run.accelerator.device, seed, run.processes.own("step"), epoch, step):
+        with seeded(run.accelerator.device, seed, run.processes.per_rank("step"), epoch, step):
             seen.append(stage.step(context))
         bar.update()
         if checkpoints is not None and step < last and checkpoints.is_due(run.processes):
-            read_figures(
-                stage, run, epoch, seen, checkpoints
-            )  # raises before a state that is not finite is saved
+            # raises before a state that is not finite is saved
+            read_figures(stage, run, epoch, seen, checkpoints)
             seconds = time.perf_counter() - began
             here = replace(progress, step=step + 1, seconds=seconds)
             checkpoints.save(RunState(here, search, seen), run.processes)
@@ -229,7 +228,7 @@ def batches(stage: Stage, part: Part, run: Run, epoch: int, start: int = 0) -> I
     )
     shares = order.to(run.accelerator.device).view(steps, processes.count, -1)[:, processes.rank]
     for step, chosen in enumerate(shares[start:], start):
-        draws = StepIndex(seed, epoch, step).generator(processes.own(f"augment {part}"))
+        draws = StepIndex(seed, epoch, step).generator(processes.per_rank(f"augment {part}"))
         yield run.train_batch(chosen, draws=draws), run.data.labels[chosen]
 
 
@@ -253,7 +252,7 @@ def read_figures(
                 f"got {value}; lower the learning rates of training.weights or training.logits{kept}"
             )
         by_name.setdefault(name, []).append(value)
-    return {name: sum(own) / len(own) for name, own in by_name.items()}
+    return {name: sum(series) / len(series) for name, series in by_name.items()}
 
 
 def labelled(choice: Choice, weights: Tensor) -> dict[str, dict[str, float]]:

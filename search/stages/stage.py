@@ -69,9 +69,8 @@ class Relaxation:
 
     def mixture(self, logits: Logits, step_index: StepIndex) -> Mixture:
         """Return the mixture of a training step."""
-        return self.build_mixture(
-            (self.sample_weights or self.compute_weights)(logits, step_index), step_index
-        )
+        weights = (self.sample_weights or self.compute_weights)(logits, step_index)
+        return self.build_mixture(weights, step_index)
 
     def sampled_ops(self, logits: Logits, step_index: StepIndex) -> SampledOps:
         """Return the candidates that a training step will compute; the step itself reads nothing back."""
@@ -157,11 +156,9 @@ class StepContext:
     def mixture(self) -> Mixture:
         """Return the mixture of the supernet at this step."""
         mixture = self.relaxation.mixture(self.search.logits, self.step_index)
-        return (
-            mixture
-            if self.relaxation.sample_ops is None
-            else replace(mixture, active=self.sampled_ops[self.step_index])
-        )
+        if self.relaxation.sample_ops is None:
+            return mixture
+        return replace(mixture, active=self.sampled_ops[self.step_index])
 
 
 def unchanged(search: Search, step_index: StepIndex, figures: Mapping[str, float]) -> Search:

@@ -1,4 +1,4 @@
-"""The first turn of a method's operation search, for tests of one step."""
+"""The first step of a method's operation search."""
 
 from dataclasses import dataclass, replace
 from unittest.mock import patch
@@ -14,7 +14,7 @@ from helpers.toy_search import PLANTED_SPACE, toy_config, toy_data
 
 @dataclass(frozen=True)
 class First:
-    """A stage and a turn of it: a search with logits that prefer something, and two batches of 8 images."""
+    """A stage and the context of a step: a search whose logits prefer something, two batches of 8 images."""
 
     stage: Stage
     context: StepContext
@@ -24,7 +24,7 @@ class First:
 
 
 def resampled(context, **changes):
-    """The turn, changed, with what is drawn for it with the logits as they are, as the loop does."""
+    """The context, changed, with its operations sampled from the logits as they are, as the loop does."""
     context = replace(context, **changes)
     return replace(
         context, sampled_ops=context.relaxation.sampled_ops(context.search.logits, context.step_index)

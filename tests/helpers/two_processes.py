@@ -129,7 +129,7 @@ def noisy(name: str, selection: str, stop: tuple[int, int] | None, rank: int, fo
 
 
 def draws(rank: int, folder: Path) -> None:
-    """What a step draws globally, what the moment draws, and which images it sees."""
+    """What a step draws globally, what the step index draws, and which images it sees."""
     stages, training = quiet_stages("dropnas")
     training, seen = replace(training, augmentation=Augmentation(crop_padding=2)), []
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from dots_zoo.commands.cli import main
 from dots_zoo.runtime.distributed import Processes, disconnecting, processes_of
 from dots_zoo.runtime.errors import DotsZooError
-from dots_zoo.search.methods.dropnas import draw, dropped, update_kept_logits
+from dots_zoo.search.methods.dropnas import dropped, sample_dropout, update_kept_logits
 from dots_zoo.search.methods.registry import METHODS
 from dots_zoo.search.stages.checkpoint import CheckpointManager, Progress, RunState, state_tensors
 from dots_zoo.search.stages.loop import batches, run_of
@@ -105,7 +105,7 @@ def dots_step(stage: str, context: StepContext) -> None:
 
 def dropnas_step(stage: str, context: StepContext) -> None:
     config = METHODS["dropnas"].config(r_p=0.3, r_np=0.3)
-    kept = draw(config, context)
+    kept = sample_dropout(config, context)
     mean_gradients(context, context.batch, lambda half: dropped(config, half, kept))
     update_weights(context)
     update_kept_logits(config, context, kept)
@@ -165,7 +165,7 @@ def test_a_stopped_search_goes_on_in_as_many_processes_with_the_same_bits(ran: P
 def test_a_search_does_not_go_on_in_another_number_of_processes(ran: Path) -> None:
     checkpoints = CheckpointManager(ran / "whole" / "checkpoint", identity={"name": "darts second"})
     with pytest.raises(
-        DotsZooError, match=r"expected 2 processes, as in the run that kept it, got 1: .*--num_processes 2"
+        DotsZooError, match=r"expected 2 processes, as in the run that wrote it, got 1: .*--num_processes 2"
     ):
         checkpoints.load_latest()
     checkpoints.load_latest(Processes(0, 2, group="not used"))
@@ -220,7 +220,7 @@ def test_a_training_in_two_processes_writes_one_folder_and_goes_on_with_the_same
 
 
 def test_a_training_does_not_go_on_in_another_number_of_processes(ran: Path) -> None:
-    with pytest.raises(DotsZooError, match="expected 2 processes, as in the run that kept it, got 1"):
+    with pytest.raises(DotsZooError, match="expected 2 processes, as in the run that wrote it, got 1"):
         train("darts_v1", SMALL, stripes(), RECIPE, ran / "training" / "run", resume=True, progress=False)
 
 

@@ -104,7 +104,7 @@ def test_landscape(explained) -> None:  # type: ignore[no-untyped-def]
 
 def test_discretise(explained, run: Path) -> None:  # type: ignore[no-untyped-def]
     found = explained("discretise", "--edge.node", "3", "--edge.input", "1", "--epochs", "1")
-    assert found["edge"] == {"kind": "normal", "edge": "3<-1"}
+    assert found["edge"] == {"cell_type": "normal", "edge": "3<-1"}
     rows = found["operations"]
     assert [row["operation"] for row in rows] == ["skip_connect", "sep_conv_3x3"]  # none cannot be built
     weights = operation_alpha(run)[3].softmax(0)
@@ -144,7 +144,7 @@ def test_tau(explained, run: Path) -> None:  # type: ignore[no-untyped-def]
 def test_features(explained) -> None:  # type: ignore[no-untyped-def]
     found = explained("features", "--clusters", "2", "--images", "30", "--cell", "last")
     assert found["cluster"] == {"skip_connect": 0, "sep_conv_3x3": 1} and found["images"] == 30
-    assert found["edge"] == {"kind": "normal", "edge": "2<-0", "cell": "last"}
+    assert found["edge"] == {"cell_type": "normal", "edge": "2<-0", "cell": "last"}
     assert "clusters: skip_connect | sep_conv_3x3" in found["said"]
 
 
@@ -160,7 +160,10 @@ def test_alone(explained, run: Path) -> None:  # type: ignore[no-untyped-def]
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["hessian", "--images", "73"], "images: expected 1 to 72, the images of half B, got 73"),
+        (
+            ["hessian", "--images", "73"],
+            "images: expected 1 to 72, the images of the validation split, got 73",
+        ),
         (["landscape", "--points", "4"], "points: expected an odd number of 3 or more, got 4"),
         (["discretise", "--edge.node", "9"], "edge 9<-0: expected one of 2<-0, 2<-1"),
         (["features", "--edge.operations", "[noise]"], "edge 2<-0: expected operations among skip_connect"),
@@ -199,12 +202,12 @@ def test_the_folder_is_looked_at_first_and_left_alone(
         shutil.copy(run / name, begun)
     for name in ("genotype.json", "run.json"):  # as of a training, which has no config.yaml of a search
         shutil.copy(run / name, network)
-    ended = "expected the folder of a search that has ended, got one without "
+    ended = "expected the folder of a completed search, got one without "
     for folder, message in [
         (tmp_path / "none", f"{ended}genotype.json, run.json, config.yaml, metrics.jsonl"),
         (run / "config.yaml", f"{ended}genotype.json, run.json, config.yaml, metrics.jsonl"),
         (network, f"{ended}config.yaml, metrics.jsonl"),
-        (begun, "expected genotype.json, run.json; the search has not ended: go on with --resume"),
+        (begun, "expected genotype.json, run.json; the search has not ended: resume it with --resume"),
     ]:
         before = sorted(tmp_path.rglob("*"))
         assert main(["explain", what, str(folder)]) == 2
@@ -213,12 +216,14 @@ def test_the_folder_is_looked_at_first_and_left_alone(
 
 
 def test_a_folder_that_is_not_a_finished_search_is_refused(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(DotsZooError, match="expected the folder of a search that has ended, got one without"):
+    with pytest.raises(DotsZooError, match="expected the folder of a completed search, got one without"):
         read_completed_run(tmp_path / "none")
     part = tmp_path / "part"
     shutil.copytree(run, part)
     (part / "genotype.json").unlink()
-    with pytest.raises(DotsZooError, match="expected genotype.json; the search has not ended: go on with"):
+    with pytest.raises(
+        DotsZooError, match="expected genotype.json; the search has not ended: resume it with"
+    ):
         read_completed_run(part)
     shutil.copy(run / "genotype.json", part)
     shutil.rmtree(part / "stages")
@@ -301,7 +306,7 @@ def test_what_a_stage_left_is_kept_also_by_a_search_that_stops_there(tmp_path: P
 def test_without_another_stage_nothing_is_kept_aside() -> None:
     stages = plan("darts", toy_config("darts"), toy_derivation(), darts_space())
     assert {stage.saved_as for stage in stages} == {""}
-    assert len(search_toy("darts", epochs=1, warm_up=0)) == 1  # without a keeper
+    assert len(search_toy("darts", epochs=1, warm_up=0)) == 1  # without checkpoints
 
 
 @pytest.mark.parametrize("what", ANALYSES)

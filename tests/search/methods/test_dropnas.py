@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dots_zoo.runtime.errors import DotsZooError
-from dots_zoo.search.methods.dropnas import DropnasConfig, adjusted, draw, dropped, keep
+from dots_zoo.search.methods.dropnas import DropnasConfig, adjusted, dropped, sample_dropout, sample_kept
 from dots_zoo.search.methods.registry import plan
 from dots_zoo.search.space.named import S0, darts_space, named_space
 from dots_zoo.search.space.space import CellSpace, SearchSpace
@@ -39,7 +39,7 @@ def test_an_operation_is_dropped_with_the_rate_of_its_group_by_the_size_of_the_g
     members[0, :, :2] = members[1, :, 2:] = True  # a group of 2 and one of 4
     members[1, 10000:, 5] = False  # 3 in the other half
     rates = torch.tensor([0.5, 0.0625])
-    gone = ~keep(members, rates, torch.Generator().manual_seed(0))
+    gone = ~sample_kept(members, rates, torch.Generator().manual_seed(0))
     share = gone[:10000].float().mean(dim=0).tolist()
     assert share[:2] == pytest.approx([(0.5**0.5 - 0.5) / 0.5] * 2, abs=0.02)
     assert share[2:] == pytest.approx([(0.5 - 0.0625) / 0.9375] * 4, abs=0.02)
@@ -52,22 +52,22 @@ def test_an_operation_is_dropped_with_the_rate_of_its_group_by_the_size_of_the_g
 def test_a_group_never_loses_all_of_its_operations():
     members = torch.tensor([[[True, True, False, False, False]], [[False, False, True, True, False]]])
     members = members.expand(2, 500, 5)
-    kept = keep(members, torch.tensor([0.9, 0.9]), torch.Generator().manual_seed(0))
+    kept = sample_kept(members, torch.tensor([0.9, 0.9]), torch.Generator().manual_seed(0))
     assert all((members[group] & kept).any(dim=-1).all() for group in range(2))
     assert not kept[:, 4].any() and (kept.sum(dim=-1) == 2).float().mean() > 0.8
 
 
 def test_operations_are_grouped_by_whether_they_have_weights():
     context = first_step("dropnas", darts_space(S0, 2), r_p=0.0, r_np=0.9).context
-    kept = draw(DropnasConfig(r_p=0.0, r_np=0.9), context)["alpha.normal"]
+    kept = sample_dropout(DropnasConfig(r_p=0.0, r_np=0.9), context)["alpha.normal"]
     assert kept[:, 4:].all() and (kept[:, :4].sum(dim=-1) == 1).any() and not kept[:, :4].all()
-    kept = draw(DropnasConfig(r_p=0.9, r_np=0.0), context)["alpha.normal"]
+    kept = sample_dropout(DropnasConfig(r_p=0.9, r_np=0.0), context)["alpha.normal"]
     assert kept[:, :4].all() and not kept[:, 4:].all()
 
 
 def test_without_grouping_all_operations_of_an_edge_are_one_group():
     context = first_step("dropnas", darts_space(S0, 4)).context
-    kept = draw(DropnasConfig(r_p=0.9, r_np=0.9, grouping=False), context)["alpha.normal"]
+    kept = sample_dropout(DropnasConfig(r_p=0.9, r_np=0.9, grouping=False), context)["alpha.normal"]
     assert (kept.sum(dim=-1) >= 1).all() and (kept.sum(dim=-1) == 1).any()  # in groups it would be two
     with pytest.raises(DotsZooError, match="expected the same rate without grouping, got 0.1 and 0.2"):
         DropnasConfig(r_p=0.1, r_np=0.2, grouping=False)
@@ -84,7 +84,7 @@ def test_a_step_draws_again_and_the_same_moment_draws_the_same():
 
     def drawn(epoch, step):
         step_index = StepIndex(0, epoch, step)
-        return draw(config, type(context)(**{**vars(context), "step_index": step_index}))
+        return sample_dropout(config, type(context)(**{**vars(context), "step_index": step_index}))
 
     first, again, other = drawn(0, 0), drawn(0, 0), drawn(0, 1)
     assert all(torch.equal(first[name], again[name]) for name in first)
@@ -99,7 +99,7 @@ def test_what_is_closed_is_not_drawn_and_does_not_count_in_its_group():
     for seed in range(20):
         step_index = StepIndex(seed, 0, 0)
         changed = type(context)(**{**vars(context), "search": closed, "step_index": step_index})
-        kept = draw(DropnasConfig(r_p=0.9, r_np=0.9), changed)["alpha.normal"]
+        kept = sample_dropout(DropnasConfig(r_p=0.9, r_np=0.9), changed)["alpha.normal"]
         assert kept[0].tolist() == [False, False, True, False]
         assert kept[1].tolist() == [True, True, False, False]  # the shorter row: one in each group
 
@@ -118,7 +118,7 @@ def test_dropped_outputs_are_zero_and_the_others_keep_their_softmax():
 
 def test_a_dropped_operation_is_not_computed_and_an_epoch_computes_each_of_them_somewhere():
     found = first_step("dropnas", GROUPED, **HIGH)
-    kept = draw(DropnasConfig(**HIGH), found.context)
+    kept = sample_dropout(DropnasConfig(**HIGH), found.context)
     seen = computed(found.context, found.step)
     kinds = found.context.search.supernet.cell_types
     wanted = {
@@ -143,11 +143,11 @@ def weights_of(context, kept, wanted):
 
 
 def second_step(**changes):
-    """A turn behind a step that kept everything, so that there is momentum, and what it will drop."""
+    """The context after a step that kept everything, so that there is momentum, and what it will drop."""
     found = first_step("dropnas", GROUPED, **{**HIGH, **changes})
     everything = first_step("dropnas", GROUPED, r_p=0.0, r_np=0.0).stage.step
     everything(found.context)
-    return found, draw(DropnasConfig(**HIGH), found.context)
+    return found, sample_dropout(DropnasConfig(**HIGH), found.context)
 
 
 @pytest.mark.parametrize("partial_decay", [True, False])
@@ -194,13 +194,11 @@ def adam(search, name):
 
 def test_the_first_step_of_adam_gives_dropped_logits_no_moments():
     found = first_step("dropnas", GROUPED, **HIGH)
-    kept = draw(DropnasConfig(**HIGH), found.context)
+    kept = sample_dropout(DropnasConfig(**HIGH), found.context)
     found.step()
     for name, on in kept.items():
         moments = adam(found.context.search, name)
-        assert all(
-            (step_index[~on] == 0).all() and (step_index[on] != 0).all() for step_index in moments.values()
-        )
+        assert all((tensor[~on] == 0).all() and (tensor[on] != 0).all() for tensor in moments.values())
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.5])
@@ -209,7 +207,7 @@ def test_without_partial_decay_a_dropped_logit_moves_by_decay_alone(decay):
     adam = LogitsConfig(learning_rate=0.1, betas=(0.0, 0.0), weight_decay=decay)
     changes = {"partial_decay": False, "alpha_adjust": False, "training": toy_training(logits=adam)}
     found = first_step("dropnas", GROUPED, **HIGH, **changes)
-    kept = draw(DropnasConfig(**HIGH), found.context)["alpha.normal"]
+    kept = sample_dropout(DropnasConfig(**HIGH), found.context)["alpha.normal"]
     logits = found.context.search.logits["alpha.normal"]
     gone, before = ~kept & found.context.search.candidate_mask["alpha.normal"], logits.detach().clone()
     found.step()
@@ -248,7 +246,7 @@ def test_alpha_adjust_keeps_the_weight_of_a_dropped_operation(alpha_adjust):
 def test_a_warm_up_drops_and_moves_no_logit():
     found = first_step("dropnas", GROUPED, stage=0, warm_up=2, **HIGH)
     before = values(found.context)
-    kept = draw(DropnasConfig(**HIGH), found.context)
+    kept = sample_dropout(DropnasConfig(**HIGH), found.context)
     seen = {(edge, column) for cell, edge, column in computed(found.context, found.step) if cell == 0}
     assert seen == {tuple(place) for place in kept["alpha.normal"].nonzero().tolist()}
     after = values(found.context)

@@ -139,7 +139,7 @@ def test_a_search_goes_on_from_the_checkpoint_before_one_with_a_flipped_bit(
     newest.write_bytes(data)
     walk(case, folder)
     assert f"{newest}: not a checkpoint (" in (said := capsys.readouterr().out)
-    assert f"going on from {before}" in said
+    assert f"resuming from {before}" in said
     expected, found = last(tmp_path / "whole", case), last(folder, case)
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
 
@@ -190,7 +190,7 @@ def test_another_search_does_not_go_on_here(tmp_path: Path, capsys: pytest.Captu
     assert main([*COMMAND, "--training.seed", "1", "--out", out, "--resume"]) == 2
     assert "made with training.seed 0, expected 1; pass the same options" in capsys.readouterr().err
     assert main([*COMMAND, "--out", out]) == 2
-    assert "choose another, or go on with --resume" in capsys.readouterr().err
+    assert "choose another, or pass --resume" in capsys.readouterr().err
     assert {path: path.read_bytes() for path in Path(out).rglob("*") if path.is_file()} == before
 
 

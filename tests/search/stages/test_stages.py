@@ -39,7 +39,7 @@ def run_all(stages, data=None, training=None):
 
 @pytest.fixture
 def context():
-    """The first turn of a search over PLANTED_SPACE, with logits that already prefer something."""
+    """The context of the first step of a search over PLANTED_SPACE, whose logits prefer something."""
     data, training = toy_data(), toy_training()
     run = run_of(training, data)
     warm_up, searching = dots_stages()[:2]
