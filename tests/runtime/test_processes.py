@@ -36,7 +36,7 @@ from helpers.paths import ROOT
 from helpers.quiet_search import quiet_stages
 from helpers.striped_images import stripes
 from helpers.toy_search import toy_data
-from helpers.two_processes import RECIPE, SMALL
+from helpers.two_processes import RECIPE, SMALL, shared
 
 TESTS = ROOT / "tests"
 
@@ -217,6 +217,15 @@ def test_a_training_in_two_processes_writes_one_folder_and_goes_on_with_the_same
     assert all(torch.equal(weights[1][name], tensor) for name, tensor in weights[0].items())
     assert not [path for path in whole.rglob("*") if path.name.startswith(".")]
     assert len(list((whole / "tensorboard").iterdir())) == 1
+
+
+def test_each_trains_on_its_share_of_every_batch(ran: Path) -> None:
+    alone = ran / "alone"
+    alone.mkdir()
+    shared(0, alone)
+    whole = json.loads((alone / "seen0.json").read_text())
+    assert [[*a, *b] for a, b in zip(*told(ran, "shared", "seen"), strict=True)] == whole
+    assert [len(batch) for batch in whole] == [16] * 8
 
 
 def test_a_training_does_not_go_on_in_another_number_of_processes(ran: Path) -> None:

@@ -9,10 +9,11 @@ import pytest
 import timm
 import torch
 from onnx import TensorProto, helper, numpy_helper
+from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 from PIL import Image
 from torch import nn
 
-from dots_zoo.export.convert import precision, to_onnx
+from dots_zoo.export.convert import precision
 from dots_zoo.export.convert.options import ExportOptions, Lowering
 from dots_zoo.export.convert.parity import ParityError
 from dots_zoo.export.convert.prove import read_images
@@ -216,15 +217,14 @@ def test_a_layer_stays_in_float_only_where_that_helps(coarse: int, in_float: tup
 def test_an_int8_graph_that_is_wrong_leaves_no_file(
     model: nn.Module, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """As QOperator of onnxruntime.quantization is for these networks: without any ReLU."""
+    """As QOperator of onnxruntime.quantization is for these networks: without any ReLU, here in float."""
 
-    def without_relus(graph: onnx.ModelProto, *args: object) -> tuple[onnx.ModelProto, tuple[str, ...]]:
-        for node in graph.graph.node:
+    def without_relus(quantiser: QDQQuantizer) -> None:
+        for node in quantiser.model.model.graph.node:
             if node.op_type == "Relu":
                 node.op_type = "Identity"
-        return graph, ()
 
-    monkeypatch.setattr(to_onnx, "to_int8", without_relus)
+    monkeypatch.setattr(QDQQuantizer, "quantize_model", without_relus)
     with pytest.raises(ParityError, match=r"differs from torch by .* on average, .* 0\.5 is allowed"):
         export(model, tmp_path / "m.onnx", precision="int8", calibration=folder)
     assert list(tmp_path.iterdir()) == []
