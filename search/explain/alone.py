@@ -45,8 +45,8 @@ def explain(finished: Finished, config: AloneConfig, progress: bool) -> dict[str
     weights = look.weights()[f"alpha.{place.kind}"][place.row]
     alphas = [weights[column].item() for column in place.columns]
     rows = [
-        {"operation": name, "alpha": alpha, "accuracy": mean, "accuracies": own}
-        for name, alpha, mean, own in zip(place.names, alphas, means(tested), tested, strict=True)
+        {"operation": name, "alpha": alpha, "accuracy": mean, "accuracies": seed_accuracies}
+        for name, alpha, mean, seed_accuracies in zip(place.names, alphas, means(tested), tested, strict=True)
     ]
     return {
         "edge": {"kind": place.kind, "edge": place.title},

@@ -73,13 +73,13 @@ def accuracies(
     with tqdm(total=total, disable=not progress, unit="epoch") as bar:
         for name, genotype in cells.items():
             bar.set_description(name)
-            own = []
+            seed_accuracies = []
             for seed in range(config.seed, config.seed + config.seeds):
                 seeded = replace(recipe, seed=seed)
                 network = build(write_json(genotype), options, data, seeded).network
                 state = fit(network, data, seeded, on_epoch=lambda history: bar.update(), progress=False)
-                own.append(state.history[-1]["held_accuracy"])
-            tested.append(own)
+                seed_accuracies.append(state.history[-1]["held_accuracy"])
+            tested.append(seed_accuracies)
     return tested
 
 
@@ -99,12 +99,12 @@ def with_operation(found: Genotype, kind: str, edge: tuple[int, int], operation:
         DotsZooError: if the cell has no such edge.
     """
     edges = found.cells[kind].edges
-    if edge not in [(own.node, own.input) for own in edges]:
-        known = ", ".join(f"{own.node}<-{own.input}" for own in edges)
+    if edge not in [(other.node, other.input) for other in edges]:
+        known = ", ".join(f"{other.node}<-{other.input}" for other in edges)
         raise DotsZooError(
             f"{kind} cell, edge {edge[0]}<-{edge[1]}: expected an edge of the cell that was found, {known}"
         )
-    changed = [replace(own, op=operation) if (own.node, own.input) == edge else own for own in edges]
+    changed = [replace(e, op=operation) if (e.node, e.input) == edge else e for e in edges]
     cell = replace(found.cells[kind], edges=tuple(changed))
     return replace(found, cells={**found.cells, kind: cell})
 

@@ -83,9 +83,9 @@ def explain(finished: Finished, config: TauConfig, progress: bool) -> dict[str, 
             "operations": [edge.op for edge in c.edges],
             "importance": c.importance,
             "accuracy": mean,
-            "accuracies": own,
+            "accuracies": seed_accuracies,
         }
-        for c, mean, own in zip(combinations, means(tested), tested, strict=True)
+        for c, mean, seed_accuracies in zip(combinations, means(tested), tested, strict=True)
     ]
     where = {"by": by, "kind": kind, "node": node, "combinations": rows}
     return figures | where | {"networks": described(config.training, shape, finished.data)}

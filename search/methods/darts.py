@@ -87,8 +87,8 @@ def train_logits_ahead(turn: Turn) -> Figures:
             _, plus = gradients(turn, turn.batch, logits)
         with moved(weights, direction, -size), constant(turn.search.supernet):
             _, minus = gradients(turn, turn.batch, logits)
-    for tensor, own, p, m in zip(logits, direct, plus, minus, strict=True):
-        tensor.grad = own - rate * (p - m) / (2 * size)
+    for tensor, first_order, p, m in zip(logits, direct, plus, minus, strict=True):
+        tensor.grad = first_order - rate * (p - m) / (2 * size)
     update_logits(turn)
     return accuracy
 
@@ -109,8 +109,8 @@ def ahead(optimiser: Optimizer, weights: Sequence[Tensor], gradient: Sequence[Te
     """Return the SGD update at a learning rate of one: momentum * buffer + gradient + weight decay."""
     [group] = optimiser.param_groups
     steps = []
-    for weight, own in zip(weights, gradient, strict=True):
-        step = own + group["weight_decay"] * weight.detach()
+    for weight, grad in zip(weights, gradient, strict=True):
+        step = grad + group["weight_decay"] * weight.detach()
         buffer = optimiser.state[weight].get("momentum_buffer") if weight in optimiser.state else None
         steps.append(step if buffer is None else step + group["momentum"] * buffer)
     return steps

@@ -131,9 +131,11 @@ def test_a_config_that_does_not_fit_is_told(tmp_path: Path, text: str, task: str
 
 
 def test_options_are_key_and_value() -> None:
-    assert mm_config._options(["a.b=3", "c=[1,2]", "d=x=y"]) == {"a.b": 3, "c": [1, 2], "d": "x=y"}
+    name = "retinanet_dots_imagenet_light_fpn_bccd"
+    cfg: Any = load_config(name, "det", options=["a.b=3", "c=[1,2]", "d=x=y"])
+    assert (cfg.a.b, cfg.c, cfg.d) == (3, [1, 2], "x=y")
     with pytest.raises(DotsZooError, match="--cfg-options: expected KEY=VALUE, got 'lr'"):
-        mm_config._options(["lr"])
+        load_config(name, "det", options=["lr"])
 
 
 def test_weights_for_a_model_that_is_only_used_are_not_looked_for() -> None:
