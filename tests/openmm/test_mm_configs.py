@@ -9,6 +9,7 @@ import pytest
 
 from dots_zoo import DotsZooError, load_genotype
 from dots_zoo.openmm.progress import quiet
+from helpers.matrix import mostly_slow
 from helpers.paths import GOLDEN
 
 with quiet():
@@ -21,6 +22,11 @@ with quiet():
 
 COSTS = json.loads((GOLDEN / "mm_costs.json").read_text())
 CONFIGS = [(task, name) for task in ("det", "seg") for name in shipped(task)]
+KINDS = [
+    ("det", "retinanet_dots_imagenet_light_fpn_bccd"),
+    ("det", "retinanet_mobilenetv2_light_fpn_bccd"),
+    ("seg", "bisenetv1_dots_imagenet_camvid"),
+]
 ids = [name for _, name in CONFIGS]
 
 
@@ -28,7 +34,7 @@ def test_the_golden_costs_are_of_the_configs_there_are() -> None:
     assert sorted(COSTS) == sorted(ids) and len(ids) == 15
 
 
-@pytest.mark.parametrize(("task", "name"), CONFIGS, ids=ids)
+@pytest.mark.parametrize(("task", "name"), mostly_slow(CONFIGS, KINDS), ids=ids)
 def test_it_costs_trains_and_predicts(task: str, name: str) -> None:
     result = check(load_config(name, task), task)
     golden = COSTS[name]

@@ -125,6 +125,7 @@ def test_an_exported_file_has_the_metric_of_the_network(trained: Trained, tmp_pa
     assert parity["matched" if trained.task == "det" else "label_agreement"] > 0.99
 
 
+@pytest.mark.processes
 def test_the_program_of_the_docs_finds_what_the_network_finds(trained: Trained, tmp_path: Path) -> None:
     """With onnxruntime, numpy and Pillow alone: docs/deployment.md."""
     if trained.task == "seg":
@@ -207,6 +208,7 @@ def test_a_built_model_predicts_what_the_command_does(trained: Trained) -> None:
     assert prediction.shape[-1] == (4 if trained.task == "det" else SIDE)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("trained", ["seg"], indirect=True)
 def test_a_killed_training_goes_on_to_the_same_result(trained: Trained, tmp_path: Path) -> None:
     out = tmp_path / "run"
@@ -267,6 +269,7 @@ def test_a_taken_folder_and_what_does_not_fit_are_refused(
         assert not Path(out).exists()
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("trained", ["seg"], indirect=True)
 def test_a_broken_image_is_named_and_leaves_nothing(
     trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]

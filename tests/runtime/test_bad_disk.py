@@ -55,6 +55,7 @@ def disk(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         subprocess.run(["umount", str(folder)], check=True)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     "argv",
     [
@@ -84,6 +85,7 @@ def test_nothing_is_left_behind(
     assert ".tmp" not in error and sorted(disk.iterdir()) == before
 
 
+@pytest.mark.processes
 def test_compare_writes_nothing(disk: Path, inputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", str(disk))
     bench = str(inputs / "bench.json")

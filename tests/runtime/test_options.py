@@ -167,6 +167,7 @@ def test_the_command_searches_on_digits(capsys, tmp_path):
     assert "Genotype(normal=" in text and str(tmp_path / "run") in text
 
 
+@pytest.mark.processes
 def test_the_module_runs_and_exits_with_2_where_the_input_cannot_be_used(tmp_path):
     arguments = ["dots", "--data", "cifar10", "--out", str(tmp_path / "run")]
     done = subprocess.run(

@@ -38,6 +38,8 @@ from helpers.striped_images import stripes
 from helpers.toy_search import toy_data
 from helpers.two_processes import RECIPE, SMALL, shared
 
+pytestmark = pytest.mark.processes
+
 TESTS = ROOT / "tests"
 
 
@@ -203,6 +205,7 @@ def test_what_cannot_be_done_ends_both_with_one_message(scenario: str, message: 
     assert message in told and nothing == []
 
 
+@pytest.mark.gpu_stub
 def test_what_they_agree_about_has_a_group_of_its_own_on_gpus(ran: Path) -> None:
     assert told(ran, "apart", "told") == [["gloo", True, True, False, True, False]] * 2
 
@@ -285,6 +288,7 @@ def connected(tmp_path: Path) -> Iterator[None]:
 WAYS_OUT = [None, SystemExit(143), DotsZooError("told"), KeyError("alone")]
 
 
+@pytest.mark.gpu_stub
 @pytest.mark.usefixtures("connected")
 @pytest.mark.parametrize("way_out", WAYS_OUT)
 @pytest.mark.parametrize("backend", ["gloo", "nccl"])

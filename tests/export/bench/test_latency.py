@@ -39,6 +39,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(latency, "WARMUP_ITERS", 2)
 
 
+@pytest.mark.processes
 def test_files_batches_and_threads_in_one_run(path: Path, quick: None):
     named = save(path.with_name("other.onnx"), model="my_model", params="77")
     progress_lines: list[str] = []
@@ -112,6 +113,7 @@ def test_a_file_without_parity_fails_its_row_unless_allowed(tmp_path: Path, quic
     assert row["failures"] == {} and row["allowed"] == ["unproven"]
 
 
+@pytest.mark.gpu_stub
 @pytest.mark.parametrize(("provider", "name"), [("cuda", CUDA), ("tensorrt", TENSORRT)])
 def test_on_a_gpu_one_number_stays_on_the_device_and_one_does_not(
     path: Path, quick: None, monkeypatch: pytest.MonkeyPatch, provider: str, name: str
@@ -149,6 +151,7 @@ def test_on_a_gpu_one_number_stays_on_the_device_and_one_does_not(
     ]
 
 
+@pytest.mark.gpu_stub
 def test_the_clock_stops_after_the_device(path: Path, quick: None, monkeypatch: pytest.MonkeyPatch):
     from dots_zoo.export.bench import timing
 
@@ -164,6 +167,7 @@ def test_the_clock_stops_after_the_device(path: Path, quick: None, monkeypatch: 
     assert all(calls[i + 1 : i + 3] == ["synchronise outputs", "clock"] for i in runs)
 
 
+@pytest.mark.gpu_stub
 def test_a_node_that_falls_back_fails_the_row_unless_allowed(
     path: Path, quick: None, monkeypatch: pytest.MonkeyPatch
 ):
@@ -176,6 +180,7 @@ def test_a_node_that_falls_back_fails_the_row_unless_allowed(
     assert row["failures"] == {} and row["nodes_by_provider"] == {"CPUExecutionProvider": 1, CUDA: 2}
 
 
+@pytest.mark.gpu_stub
 def test_a_cuda_graph_is_a_further_row_with_fixed_addresses(
     path: Path, quick: None, monkeypatch: pytest.MonkeyPatch
 ):
@@ -194,6 +199,7 @@ def test_a_cuda_graph_is_a_further_row_with_fixed_addresses(
     assert graph[-3:] == end_to_end and graph.count(end_to_end[0]) == latency.WARMUP_ITERS + 1 + 2
 
 
+@pytest.mark.gpu_stub
 def test_tensorrt_keeps_engines_apart_and_says_whether_it_found_one(
     path: Path, quick: None, monkeypatch: pytest.MonkeyPatch
 ):
@@ -216,6 +222,7 @@ def test_tensorrt_keeps_engines_apart_and_says_whether_it_found_one(
     assert [row["engine_cached"] for row in bench([path], plan)["rows"]] == [False, True]
 
 
+@pytest.mark.gpu_stub
 def test_an_engine_cache_that_cannot_be_made(path: Path, monkeypatch: pytest.MonkeyPatch):
     Gpu(TENSORRT).install(monkeypatch)
     plan = replace(QUICK, providers=("tensorrt",), gpu=Options(engine_cache=path))
@@ -223,6 +230,7 @@ def test_an_engine_cache_that_cannot_be_made(path: Path, monkeypatch: pytest.Mon
         bench([path], plan)
 
 
+@pytest.mark.gpu_stub
 def test_tf32_off_reaches_session_and_libraries(path: Path, quick: None, monkeypatch: pytest.MonkeyPatch):
     Gpu(CUDA).install(monkeypatch)
     monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "unset")
@@ -264,6 +272,7 @@ def test_pytorch_rows_are_of_the_same_network(exported: Path, quick: None, monke
     assert not model.training and model(torch.zeros(2, 3, 32, 32)).shape == (2, 7)
 
 
+@pytest.mark.gpu_stub
 def test_pytorch_on_a_gpu_is_synchronised(exported: Path, monkeypatch: pytest.MonkeyPatch):
     log: list[str] = []
     monkeypatch.setattr(torch, "device", str)

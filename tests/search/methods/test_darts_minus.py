@@ -11,6 +11,7 @@ from dots_zoo.search.stages.loop import run_stages
 from dots_zoo.search.stages.stage import Moment
 from dots_zoo.search.stages.steps import bilevel
 from helpers.begun_search import begun
+from helpers.matrix import SEEDS
 from helpers.toy_search import PLANTED, TINY_SPACE, search_toy, toy_config, toy_data, toy_derivation
 
 
@@ -57,7 +58,7 @@ def test_the_cell_and_all_that_follows_start_from_the_best_epoch(monkeypatch):
     assert epochs[-1].epoch == 4 and "loss" not in epochs[-1].figures
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", SEEDS)
 def test_it_finds_the_planted_operation(seed):
     cells = search_toy("darts_minus", space=darts_space(PLANTED, 2), seed=seed, epochs=6)[-1].cells
     assert {edge.op for cell in cells.values() for edge in cell.edges} == {"sep_conv_3x3"}

@@ -19,6 +19,7 @@ from dots_zoo.search.stages.stage import Moment
 from dots_zoo.search.stages.steps import bilevel, train_weights
 from dots_zoo.search.stages.validate import validate
 from helpers.begun_search import begun, judged
+from helpers.matrix import SEEDS
 from helpers.toy_search import PLANTED, search_toy, toy_config, toy_data, toy_derivation
 
 UNIFORM = darts_space(PLANTED, 2)
@@ -274,7 +275,7 @@ def test_the_numbers_are_checked():
         PerturbationConfig(tuning=-1)
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", SEEDS)
 def test_it_finds_the_planted_operation_where_the_weights_say_nothing(seed):
     """With alpha fixed, magnitude would take the operation that is listed first: noise."""
     cells = search_toy("fixed_alpha", perturbed(by="loss"), UNIFORM, toy_data(128), seed=seed)[-1].cells

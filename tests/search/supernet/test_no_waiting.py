@@ -144,6 +144,7 @@ def test_no_batch_of_images_in_memory_waits_for_the_device():
     assert batch.shape == (4, 1, 8, 8) and batch.device.type == "meta"
 
 
+@pytest.mark.gpu_stub
 def test_gdas_reads_back_before_a_step_what_both_its_halves_draw():
     """On the meta device that raises."""
     turn = first_turn("gdas").turn
