@@ -13,7 +13,7 @@ import onnxruntime as ort
 import pytest
 import timm
 import torch
-from onnx import numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 import dots_zoo
@@ -22,8 +22,8 @@ from dots_zoo.export.convert.options import ExportOptions
 from dots_zoo.export.convert.parity import (
     MIN_MOVEMENT,
     ParityError,
-    _compared,
     check_parity,
+    compare,
     fitted_copy,
     is_unfitted,
     probe_images,
@@ -209,9 +209,18 @@ def test_a_wrong_rewrite_leaves_no_file(model: nn.Module, tmp_path: Path, monkey
 
 def test_parity_figures_by_hand():
     """Two images, three classes: differences 0.1 and 0.3 of six; the second answer is another one."""
-    torch_logits = [torch.tensor([[1.0, 0.0, 0.0]]), torch.tensor([[0.0, 0.2, 0.0]])]
-    onnx_logits = [torch.tensor([[1.1, 0.0, 0.0]]), torch.tensor([[0.0, 0.2, 0.3]])]
-    figures = _compared("logits", onnx_logits, torch_logits, "m")
+    images = [torch.tensor([[1.0, 0.0, 0.0]]), torch.tensor([[0.0, 0.2, 0.0]])]  # in torch the logits, too
+    weight = np.array([[1.1, 0, 0], [0, 1, 1.5], [0, 0, 1]], np.float32)
+    nodes = [
+        helper.make_node("Flatten", ["image"], ["x"]),
+        helper.make_node("MatMul", ["x", "w"], ["logits"]),
+    ]
+    shapes = {"image": [1, 3, 1, 1], "logits": [1, 3]}
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], [numpy_helper.from_array(weight, "w")])
+    content = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    batches = [image[..., None, None] for image in images]
+    [figures] = compare(content.SerializeToString(), nn.Flatten(), batches, "m")
     assert figures.max_difference == pytest.approx(0.3) and figures.mean_difference == pytest.approx(0.4 / 6)
     assert (figures.movement, figures.largest, figures.agreement) == (1.0, 1.0, 0.5)
     assert figures.cosine == pytest.approx(0.04 / (0.2 * 0.13**0.5))  # 0.2 * 0.2 over both lengths
