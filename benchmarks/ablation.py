@@ -92,9 +92,9 @@ def measure(step: str, memory: str, names: Sequence[str], repetitions: int) -> l
     runs, losses = {}, {}
     for name in names:
         with PARTS[name]():
-            turn = turns(step, Setting(memory=memory))[0]
-            runs[name] = partial(timed, step_of(step, name == UNREAD), turn)
-            losses[name] = classify(turn, turn.batch, turn.mixture())[0].item()
+            context = turns(step, Setting(memory=memory))[0]
+            runs[name] = partial(timed, step_of(step, name == UNREAD), context)
+            losses[name] = classify(context, context.batch, context.mixture())[0].item()
         assert abs(losses[name] - losses["all"]) < 1e-3, f"{name}: {losses}"
     seen: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(repetitions + 1):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from dots_zoo.ops import OPS, FactorizedReduce, relu_conv_bn
 from dots_zoo.search.space.space import SearchSpace
-from dots_zoo.search.supernet import Mixture, cell_kinds
+from dots_zoo.search.supernet import Mixture, cell_type_sequence
 
 
 def candidate(name: str, channels: int, stride: int) -> nn.Module:
@@ -94,7 +94,7 @@ class PlainSupernet(nn.Module):
         super().__init__()
         width = 3 * channels
         self.stem = nn.Sequential(nn.Conv2d(3, width, 3, padding=1, bias=False), nn.BatchNorm2d(width))
-        self.kinds, self.cells = cell_kinds(cells), nn.ModuleList()
+        self.kinds, self.cells = cell_type_sequence(cells), nn.ModuleList()
         in_chs, halve = (width, width), False
         for kind in self.kinds:
             channels *= 2 if kind == "reduce" else 1

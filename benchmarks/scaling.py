@@ -27,7 +27,7 @@ from dots_zoo.search.space.named import named_space
 from dots_zoo.search.stages.config import TrainingConfig
 from dots_zoo.search.stages.init_stage import fresh
 from dots_zoo.search.stages.operation_search import operation_choices, softmax_relaxation
-from dots_zoo.search.stages.stage import Batch, Moment, Run, Search, Turn
+from dots_zoo.search.stages.stage import Batch, Run, Search, StepContext, StepIndex
 from dots_zoo.search.stages.steps import bilevel
 
 
@@ -44,7 +44,7 @@ class Setting:
 AXES = {"cells": (5, 8, 14), "channels": (4, 8, 16), "batch": (8, 16, 32), "image": (8, 16, 32)}
 
 
-def turn(setting: Setting) -> Turn:
+def context(setting: Setting) -> StepContext:
     """The first pair of steps of a search on random images."""
     draws = torch.Generator().manual_seed(0)
     training = TrainingConfig(batch_size=setting.batch, channels=setting.channels, kernels="on")
@@ -54,14 +54,14 @@ def turn(setting: Setting) -> Turn:
     run = Run(training, data, {}, Accelerator(cpu=True))
     space = named_space("S0")
     search = fresh("benchmark", setting.cells, lambda before: space, operation_choices)(
-        run, None, Moment(0, 0)
+        run, None, StepIndex(0, 0)
     )
 
     def batch() -> Batch:
         images = torch.randn(setting.batch, 3, setting.image, setting.image, generator=draws)
         return images.contiguous(memory_format=torch.channels_last), torch.arange(setting.batch) % 10
 
-    return Turn(run, search, softmax_relaxation(search), Moment(0, 0), batch(), batch())
+    return StepContext(run, search, softmax_relaxation(search), StepIndex(0, 0), batch(), batch())
 
 
 def values_sent(search: Search) -> int:
@@ -79,7 +79,7 @@ def peak() -> int:
 def measure(setting: Setting, repetitions: int) -> dict[str, Any]:
     """In the process that calls it."""
     torch.set_num_threads(1)
-    pair = turn(setting)
+    pair = context(setting)
     held = peak()
     bilevel(pair)
     peaked, seconds = peak() - held, []

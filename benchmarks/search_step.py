@@ -45,13 +45,16 @@ def compare(step: str, setting: Setting, repetitions: int) -> dict[str, Any]:
     torch.set_num_threads(setting.threads)
     ours, plain = turns(step, setting)
     assert_same_loss(ours, plain)
-    both = [(name, step_of(step, name == "plain"), turn) for name, turn in (("plain", plain), ("ours", ours))]
-    for _, run, turn in both:
-        run(two_images(turn))
+    both = [
+        (name, step_of(step, name == "plain"), context)
+        for name, context in (("plain", plain), ("ours", ours))
+    ]
+    for _, run, context in both:
+        run(two_images(context))
     seen: dict[str, list[tuple[float, float]]] = {"ours": [], "plain": []}
     for _ in range(repetitions):
-        for name, run, turn in both:
-            seen[name].append(timed(run, turn))
+        for name, run, context in both:
+            seen[name].append(timed(run, context))
     found: dict[str, Any] = {"step": step, **vars(setting)}
     for name, figures in seen.items():
         for kind, column in zip(("wall", "cpu"), zip(*figures, strict=True), strict=True):
@@ -77,9 +80,9 @@ class Calls(TorchDispatchMode):
 def operator_calls() -> dict[str, int]:
     """Of one forward and backward pass of the operation search, all gradients; whatever the batch."""
     found = {}
-    for name, turn in zip(("ours", "plain"), turns("pair", Setting(batch=2)), strict=True):
+    for name, context in zip(("ours", "plain"), turns("pair", Setting(batch=2)), strict=True):
         with Calls() as calls:
-            classify(turn, turn.batch, turn.mixture())[0].backward()
+            classify(context, context.batch, context.mixture())[0].backward()
         found[name] = calls.count
     return found
 
@@ -114,10 +117,10 @@ def profile(step: str) -> None:
     """Where the time of a step of ours goes: functions by the time that is their own, by cProfile."""
     torch.set_num_threads(1)
     keep_freed_memory()
-    turn, run = turns(step, Setting())[0], step_of(step, False)
-    run(turn)
+    context, run = turns(step, Setting())[0], step_of(step, False)
+    run(context)
     seen = cProfile.Profile()
-    seen.runcall(run, turn)
+    seen.runcall(run, context)
     pstats.Stats(seen).strip_dirs().sort_stats("tottime").print_stats(16)
 
 

@@ -27,10 +27,10 @@ from dots_zoo.search.space.named import groups_by_weights, named_space
 from dots_zoo.search.stages.config import TrainingConfig
 from dots_zoo.search.stages.init_stage import fresh, sgd
 from dots_zoo.search.stages.operation_search import operation_choices, softmax_relaxation
-from dots_zoo.search.stages.stage import Figures, Moment, Run, Search, Turn
+from dots_zoo.search.stages.stage import Figures, Run, Search, StepContext, StepIndex
 from dots_zoo.search.stages.steps import bilevel, classify, one_level, update_logits, update_weights
 
-EPOCH = Moment(0, 30)  # of the second half of a topology search
+EPOCH = StepIndex(0, 30)  # of the second half of a topology search
 
 
 @dataclass(frozen=True)
@@ -44,20 +44,20 @@ class Setting:
     memory: Any = "fast"
 
 
-def plain_bilevel(turn: Turn) -> Figures:
+def plain_bilevel(context: StepContext) -> Figures:
     """As public code has it: both backward passes compute every gradient."""
-    assert turn.architecture_batch is not None
-    for batch, update in ((turn.architecture_batch, update_logits), (turn.batch, update_weights)):
-        turn.search.logits_optimiser.zero_grad()
-        turn.search.weights_optimiser.zero_grad()
-        loss, accuracy = classify(turn, batch, turn.mixture())
+    assert context.architecture_batch is not None
+    for batch, update in ((context.architecture_batch, update_logits), (context.batch, update_weights)):
+        context.search.logits_optimiser.zero_grad()
+        context.search.weights_optimiser.zero_grad()
+        loss, accuracy = classify(context, batch, context.mixture())
         loss.backward()
-        update(turn)
-    turn.search.logits_optimiser.zero_grad()
+        update(context)
+    context.search.logits_optimiser.zero_grad()
     return {"loss": loss.detach(), "accuracy": accuracy}
 
 
-def turns(step: str, setting: Setting) -> tuple[Turn, Turn]:
+def turns(step: str, setting: Setting) -> tuple[StepContext, StepContext]:
     """The same turn of ours and of the plain search: same weights, logits, images. Logits are drawn: zeros
     would make every edge `none` and a 3x3 convolution.
     """
@@ -71,7 +71,7 @@ def turns(step: str, setting: Setting) -> tuple[Turn, Turn]:
     data = ImageData("random", images, labels, images, labels, 10, (0.5,) * 3, (0.25,) * 3, False, {})
     run = Run(training, data, {}, Accelerator(cpu=True))
     full = named_space("S0")
-    alphas = {kind: torch.randn(14, 8, generator=draws) for kind in full.kinds}
+    alphas = {kind: torch.randn(14, 8, generator=draws) for kind in full.cell_types}
     if step in ("topology", "settled"):
         space = survivors(full, alphas, groups_by_weights(), 1)
         choices: Any = partial(topology_choices, "pairs")
@@ -79,7 +79,7 @@ def turns(step: str, setting: Setting) -> tuple[Turn, Turn]:
     else:
         space, choices = full, operation_choices
         relax = partial(group_relaxation, groups_by_weights()) if step == "pair" else softmax_relaxation
-    ours = fresh("benchmark", setting.cells, lambda before: space, choices)(run, None, Moment(0, 0))
+    ours = fresh("benchmark", setting.cells, lambda before: space, choices)(run, None, StepIndex(0, 0))
     for logits in ours.logits.values():
         logits.data.copy_(torch.randn(logits.shape, generator=draws))
     if step == "settled":
@@ -102,8 +102,8 @@ def turns(step: str, setting: Setting) -> tuple[Turn, Turn]:
     ]
     last = [(x.contiguous(memory_format=torch.channels_last), y) for x, y in batches]
     return (
-        Turn(run, ours, relax(ours), EPOCH, last[0], last[1]),
-        Turn(run, theirs_search, relax(theirs_search), EPOCH, batches[0], batches[1]),
+        StepContext(run, ours, relax(ours), EPOCH, last[0], last[1]),
+        StepContext(run, theirs_search, relax(theirs_search), EPOCH, batches[0], batches[1]),
     )
 
 
@@ -113,12 +113,12 @@ def settled(search: Search) -> Search:
         if name.startswith("alpha"):
             logits.data.copy_(logits.argsort(dim=1).double())  # a whole apart, at a temperature below 1e-3
     resting = settled_operations(TopologyConfig(), 0, search, EPOCH, steps=1000)
-    computed = [(search.open[name] & ~mask).sum(dim=1) for name, mask in resting.items()]
+    computed = [(search.candidate_mask[name] & ~mask).sum(dim=1) for name, mask in resting.items()]
     assert all((count == 1).all() for count in computed), "every edge has one operation with weight"
     return replace(search, resting=resting)
 
 
-def step_of(step: str, plain: bool) -> Callable[[Turn], Figures]:
+def step_of(step: str, plain: bool) -> Callable[[StepContext], Figures]:
     if step == "pair":
         return plain_bilevel if plain else bilevel
     return {
@@ -129,32 +129,32 @@ def step_of(step: str, plain: bool) -> Callable[[Turn], Figures]:
     }[step]
 
 
-def two_images(turn: Turn) -> Turn:
-    assert turn.architecture_batch is not None
-    batches = [tuple(x[:2] for x in batch) for batch in (turn.batch, turn.architecture_batch)]
-    return replace(turn, batch=batches[0], architecture_batch=batches[1])
+def two_images(context: StepContext) -> StepContext:
+    assert context.architecture_batch is not None
+    batches = [tuple(x[:2] for x in batch) for batch in (context.batch, context.architecture_batch)]
+    return replace(context, batch=batches[0], architecture_batch=batches[1])
 
 
-def assert_same_loss(ours: Turn, plain: Turn) -> None:
+def assert_same_loss(ours: StepContext, plain: StepContext) -> None:
     losses = []
-    for turn in (ours, plain):
+    for context in (ours, plain):
         with torch.no_grad():
-            losses.append(classify(turn, turn.batch, turn.mixture())[0].item())
+            losses.append(classify(context, context.batch, context.mixture())[0].item())
     assert abs(losses[0] - losses[1]) < 1e-3 * abs(losses[1]), f"the losses differ: {losses}"
 
 
-def timed(step: Callable[[Turn], Figures], turn: Turn) -> tuple[float, float]:
+def timed(step: Callable[[StepContext], Figures], context: StepContext) -> tuple[float, float]:
     """Wall and CPU seconds."""
     wall, cpu = time.perf_counter(), time.process_time()
-    step(turn)
+    step(context)
     return time.perf_counter() - wall, time.process_time() - cpu
 
 
-def weights_step(turn: Turn, alone: bool) -> None:
+def weights_step(context: StepContext, alone: bool) -> None:
     """What peak memory is measured of: the gradients of the weights alone, or of the logits, too."""
     with torch.set_grad_enabled(not alone):
-        mixture = turn.mixture()
-    loss, _ = classify(turn, turn.batch, mixture)
+        mixture = context.mixture()
+    loss, _ = classify(context, context.batch, mixture)
     loss.backward()
 
 
@@ -162,10 +162,10 @@ def peak_of_this_process(step: str, memory: str, alone: bool) -> int:
     """Bytes of a step over what is held behind one of a single image."""
     torch.set_num_threads(1)
     kept = "fast" if memory == "plain" else memory
-    small, turn = (turns(step, Setting(batch, memory=kept))[memory == "plain"] for batch in (1, 32))
+    small, context = (turns(step, Setting(batch, memory=kept))[memory == "plain"] for batch in (1, 32))
     weights_step(small, alone)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    weights_step(turn, alone)
+    weights_step(context, alone)
     return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
 
 

@@ -131,8 +131,8 @@ def test_an_operation_without_relu_and_norm_gets_the_gradient_of_its_formula(mem
     space = SearchSpace(1, tuple(CellSpace(kind, rows) for kind in ("normal", "reduce")))
     torch.manual_seed(0)
     supernet = Supernet(space, Shape(channels=4, cells=3, classes=3, in_chans=1, memory=memory)).double()
-    weights = {kind: torch.rand(2, 2, dtype=torch.float64, requires_grad=True) for kind in space.kinds}
-    active = {kind: everything(space, kind) for kind in space.kinds}
+    weights = {kind: torch.rand(2, 2, dtype=torch.float64, requires_grad=True) for kind in space.cell_types}
+    active = {kind: everything(space, kind) for kind in space.cell_types}
     images = torch.randn(2, 1, 8, 8, dtype=torch.float64)
 
     def loss(alphas: dict[str, Tensor]) -> Tensor:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..runtime.errors import DotsZooError
-from ..runtime.to_device import sent
+from ..runtime.to_device import to_device
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +76,7 @@ def shuffled(indices: Tensor, length: int, generator: torch.Generator) -> Tensor
 def random_crop(images: Tensor, padding: int, generator: torch.Generator) -> Tensor:
     """Cut a random window of its own size out of every image, padded with zeros on every side."""
     count, _, height, width = images.shape
-    top, left = sent(torch.randint(2 * padding + 1, (2, count), generator=generator), images.device)
+    top, left = to_device(torch.randint(2 * padding + 1, (2, count), generator=generator), images.device)
     windows = (
         F.pad(images, [padding] * 4).unfold(2, height, 1).unfold(3, width, 1)
     )  # (N, C, 2p+1, 2p+1, H, W)
@@ -85,7 +85,7 @@ def random_crop(images: Tensor, padding: int, generator: torch.Generator) -> Ten
 
 def random_flip(images: Tensor, generator: torch.Generator) -> Tensor:
     """Mirror half of the images, chosen at random, left to right."""
-    mirrored = sent(torch.rand(len(images), generator=generator) < 0.5, images.device)
+    mirrored = to_device(torch.rand(len(images), generator=generator) < 0.5, images.device)
     return torch.where(mirrored[:, None, None, None], images.flip(3), images)
 
 
@@ -95,7 +95,7 @@ def cutout(images: Tensor, length: int, generator: torch.Generator) -> Tensor:
     Its centre is any pixel, so that the square may reach beyond the image.
     """
     count, _, height, width = images.shape
-    drawn = sent(torch.rand(2, count, generator=generator), images.device)
+    drawn = to_device(torch.rand(2, count, generator=generator), images.device)
     inside = []
     for position, side in zip(drawn, (height, width), strict=True):
         start = (position * side).floor() - length // 2
@@ -108,7 +108,7 @@ def cutout(images: Tensor, length: int, generator: torch.Generator) -> Tensor:
 def normalise(images: Tensor, data: Statistics) -> Tensor:
     """Normalise uint8 (N, C, H, W) to zero mean and unit variance per channel: float32, channels last."""
     both = torch.tensor([data.mean, data.std])[:, None, :, None, None]  # (2, 1, C, 1, 1)
-    mean, std = sent(both, images.device).unbind()
+    mean, std = to_device(both, images.device).unbind()
     return ((images.float() / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
 
 

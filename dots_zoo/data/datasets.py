@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..runtime.errors import DotsZooError
 from ..runtime.table import add_record
-from ..runtime.to_device import sent
+from ..runtime.to_device import to_device
 from .augment import Augmentation, cutout, normalise, random_crop, random_flip
 
 
@@ -148,7 +148,7 @@ class ImageData:
 
     def train_batch(self, indices: Tensor, augmentation: Augmentation, draws: torch.Generator) -> Tensor:
         """Return training images under random crop, flip and cutout (see Augmentation)."""
-        images = self.images[sent(indices, self.images.device)]
+        images = self.images[to_device(indices, self.images.device)]
         if augmentation.crop_padding:
             images = random_crop(images, augmentation.crop_padding, draws)
         if augmentation.mirrors(self.flip):
@@ -158,11 +158,11 @@ class ImageData:
 
     def plain_batch(self, indices: Tensor) -> Tensor:
         """Return training images without augmentation."""
-        return normalise(self.images[sent(indices, self.images.device)], self)
+        return normalise(self.images[to_device(indices, self.images.device)], self)
 
     def test_batch(self, indices: Tensor) -> Tensor:
         """Return test images, normalised."""
-        return normalise(self.test_images[sent(indices, self.test_images.device)], self)
+        return normalise(self.test_images[to_device(indices, self.test_images.device)], self)
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, make_dataset
 
 from ..runtime.errors import DotsZooError
-from ..runtime.to_device import sent
+from ..runtime.to_device import to_device
 from .augment import Augmentation, cutout, normalise
 from .datasets import DataOptions
 from .split import fraction_of_every_class
@@ -91,7 +91,7 @@ class FolderData:
             random_view, size=self.size, augmentation=augmentation, flip=augmentation.mirrors(self.flip)
         )
         jobs = zip((self.paths[index] for index in indices.tolist()), seeds.tolist(), strict=True)
-        images = each(lambda job: view(read(job[0]), random.Random(job[1])), jobs, self.threads)
+        images = parallel_map(lambda job: view(read(job[0]), random.Random(job[1])), jobs, self.threads)
         normal = self._normal(images)
         return cutout(normal, augmentation.cutout, draws) if augmentation.cutout else normal
 
@@ -104,10 +104,12 @@ class FolderData:
         return self._middles(self.test_paths[index] for index in indices.tolist())
 
     def _middles(self, paths: Iterable[str]) -> Tensor:
-        return self._normal(each(lambda path: middle_view(read(path), self.size), paths, self.threads))
+        return self._normal(
+            parallel_map(lambda path: middle_view(read(path), self.size), paths, self.threads)
+        )
 
     def _normal(self, images: Iterable[Tensor]) -> Tensor:
-        return normalise(sent(torch.stack(list(images)), self.labels.device), self)
+        return normalise(to_device(torch.stack(list(images)), self.labels.device), self)
 
 
 def open_folder(options: DataOptions) -> FolderData:
@@ -178,7 +180,9 @@ def _files(folder: Path, fraction: float, pixels: bool, threads: int) -> tuple[t
     labels = torch.tensor([label for _, label in samples], dtype=torch.int64)
     _refuse_empty(folder, names, labels)
     kept = fraction_of_every_class(labels, fraction).tolist()
-    problems = list(each(partial(problem, pixels=pixels), (samples[index][0] for index in kept), threads))
+    problems = list(
+        parallel_map(partial(problem, pixels=pixels), (samples[index][0] for index in kept), threads)
+    )
     bad = [f"{samples[i][0]} ({why})" for i, why in zip(kept, problems, strict=True) if why]
     if bad:
         _log.warning(
@@ -211,7 +215,7 @@ def statistics(paths: Sequence[str], size: int, threads: int) -> tuple[tuple[flo
     count = min(SAMPLE, len(paths))
     chosen = [paths[i * len(paths) // count] for i in range(count)]
     totals = torch.zeros(2, 3, dtype=torch.int64)
-    for image in each(lambda path: middle_view(read(path), size), chosen, threads):
+    for image in parallel_map(lambda path: middle_view(read(path), size), chosen, threads):
         values = image.flatten(1).long()  # (3, H * W); sums of integers do not depend on their order
         totals += torch.stack([values.sum(1), values.square().sum(1)])
     mean, square = totals.double() / (count * size * size)
@@ -219,7 +223,7 @@ def statistics(paths: Sequence[str], size: int, threads: int) -> tuple[tuple[flo
     return tuple((mean / 255).tolist()), tuple((std / 255).tolist())
 
 
-def each(work: Callable[[T], R], items: Iterable[T], threads: int) -> Iterator[R]:
+def parallel_map(work: Callable[[T], R], items: Iterable[T], threads: int) -> Iterator[R]:
     """Apply `work` to every item on a pool of threads; yield the results in the order of the items."""
     left = iter(items)
     with ThreadPoolExecutor(threads) as pool:

@@ -19,7 +19,7 @@ from mmengine.model import is_model_wrapper, revert_sync_batchnorm
 from mmengine.runner import Runner
 
 from ..runtime.atomic_write import write_file
-from ..runtime.environment import surroundings
+from ..runtime.environment import environment
 from ..runtime.errors import DotsZooError
 from ..runtime.run_folder import check_folder
 from .backbone import DotsBackbone
@@ -180,5 +180,5 @@ def _summary(cfg: Any, folder: Path, runner: Any, rows: list[dict[str, Any]]) ->
         "epochs": runner.epoch,
         "best": best.name if best else None,
         "last": rows[-1] if rows else {},
-        **surroundings(PACKAGES),
+        **environment(PACKAGES),
     }

@@ -11,7 +11,7 @@ import torch
 import dots_zoo
 
 
-def surroundings(packages: Iterable[str]) -> dict[str, Any]:
+def environment(packages: Iterable[str]) -> dict[str, Any]:
     """Return the `versions` of Python, of this package and of others, and the `machine`."""
     return {
         "versions": {"dots-zoo": dots_zoo.__version__, "python": platform.python_version()}

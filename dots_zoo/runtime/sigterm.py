@@ -10,7 +10,7 @@ STATUS = 128 + signal.SIGTERM  # 143, a shell's status of a process that SIGTERM
 
 
 @contextmanager
-def noted() -> Iterator[Callable[[], bool]]:
+def sigterm_flag() -> Iterator[Callable[[], bool]]:
     """Keep SIGTERM from ending the process inside the block; yield a function that returns True once it came.
 
     Signals reach the main thread alone: in another thread the function always returns False.

@@ -10,7 +10,7 @@ from torch import Tensor
 PINNED = ("cuda",)  # devices that copy out of pinned memory asynchronously
 
 
-def sent(tensor: Tensor, device: torch.device) -> Tensor:
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     """Copy a tensor to the device, asynchronously from the CPU; later work on the device sees it complete.
 
     PyTorch does not reuse the pinned memory before the copy is done.

@@ -29,7 +29,7 @@ def halved(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return converted
 
 
-def ship(run: Path, target: Path) -> Path:
+def export_weights(run: Path, target: Path) -> Path:
     """Write a training's weights in float16. Raises DotsZooError where they cannot be read or written."""
     check_output(target)
     source = run / "model.safetensors"
@@ -41,5 +41,5 @@ def ship(run: Path, target: Path) -> Path:
 
 
 if __name__ == "__main__":
-    path = ship(Path(sys.argv[1]), Path(sys.argv[2]))
+    path = export_weights(Path(sys.argv[1]), Path(sys.argv[2]))
     print(f"written to {path}: {path.stat().st_size:,} bytes")

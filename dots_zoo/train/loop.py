@@ -31,10 +31,10 @@ from ..runtime.distributed import ALONE, Processes, processes_of
 from ..runtime.errors import DotsZooError
 from ..runtime.seeding import generator, seeded
 from ..runtime.sigterm import STATUS
-from ..runtime.to_device import sent
+from ..runtime.to_device import to_device
 from .evaluate import evaluate
 from .recipe import Recipe, drop_path_rate, image_side, learning_rate
-from .state import Row, State, fresh_state, go_on, keep
+from .state import Row, State, fresh_state, load_checkpoint, save_checkpoint
 
 T = TypeVar("T")
 
@@ -102,7 +102,7 @@ def fit(
     network.to(accelerator.device).to(memory_format=torch.channels_last)
     state = fresh_state(network, recipe)
     if checkpoint is not None:
-        go_on(state, checkpoint.folder, _identity(checkpoint, recipe), processes)
+        load_checkpoint(state, checkpoint.folder, _identity(checkpoint, recipe), processes)
     steps = len(part) // recipe.batch_size
     done = state.epoch * steps + state.step
     hidden = _hidden(progress and processes.first)
@@ -200,7 +200,7 @@ def _batches(run: _Run, epoch: int, first: int) -> Iterator[tuple[Tensor, Tensor
             draws = generator(recipe.seed, "augment", epoch, step, rank)
             images = run.data.train_batch(chosen[rank], recipe.augmentation, draws)
             images = shrunk(images, image_side(recipe, epoch, run.data.size))
-            yield images, run.data.labels[sent(chosen[rank], run.data.labels.device)]
+            yield images, run.data.labels[to_device(chosen[rank], run.data.labels.device)]
 
 
 def ahead(items: Iterable[T]) -> Iterator[T]:
@@ -280,7 +280,9 @@ def _keep(run: _Run, state: State) -> None:
     if not math.isfinite(state.totals[0]):
         _end_as_not_finite(run, state)
     identity = _identity(run.checkpoint, run.recipe)
-    run.processes.first_does(partial(keep, state, run.checkpoint.folder, identity, run.processes.count))
+    run.processes.first_does(
+        partial(save_checkpoint, state, run.checkpoint.folder, identity, run.processes.count)
+    )
     if run.processes.any(run.checkpoint.stop()):
         raise SystemExit(STATUS)
 

@@ -24,9 +24,9 @@ from ..macs import count
 from ..runtime.atomic_write import write_file
 from ..runtime.best_effort import attempt
 from ..runtime.distributed import processes_of
-from ..runtime.environment import surroundings
+from ..runtime.environment import environment
 from ..runtime.run_folder import check_run_folder, make_folder
-from ..runtime.sigterm import noted
+from ..runtime.sigterm import sigterm_flag
 from .evaluate import Score
 from .loop import Checkpoint, fit, training_part
 from .model import Built, ModelOptions, as_trained, build
@@ -67,7 +67,7 @@ def train(
     if not processes.agree(json.dumps([settings, identity], sort_keys=True)):
         processes.end("training: expected the same options and files in all processes")
     processes.first_does(partial(_begin, out, resume, settings))
-    with noted() as stop:
+    with sigterm_flag() as stop:
         state = fit(
             built.network,
             data,
@@ -166,7 +166,7 @@ def _finish(
         "parameters": costs.params,
         "macs": costs.macs,
         "settings": settings,
-        **surroundings(("torch", "torchvision", "timm", "accelerate")),
+        **environment(("torch", "torchvision", "timm", "accelerate")),
     }
     write_file(out / "run.json", json.dumps(run, indent=2).encode())
     curves = out / "curves.png"

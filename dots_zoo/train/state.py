@@ -52,7 +52,7 @@ def fresh_state(model: nn.Module, recipe: Recipe) -> State:
     return State(model, optimiser, ema, torch.zeros(3, device=next(model.parameters()).device))
 
 
-def keep(state: State, folder: Path, identity: Mapping[str, Any], processes: int = 1) -> None:
+def save_checkpoint(state: State, folder: Path, identity: Mapping[str, Any], processes: int = 1) -> None:
     """Write a checkpoint atomically.
 
     identity and processes: what a training must share with the checkpoint to resume from it.
@@ -67,7 +67,9 @@ def keep(state: State, folder: Path, identity: Mapping[str, Any], processes: int
     save_state(folder, _tensors(state), facts, identity)
 
 
-def go_on(state: State, folder: Path, identity: Mapping[str, Any], processes: Processes = ALONE) -> None:
+def load_checkpoint(
+    state: State, folder: Path, identity: Mapping[str, Any], processes: Processes = ALONE
+) -> None:
     """Load the last checkpoint into a fresh state, where there is one; warn about damaged files.
 
     Raises DotsZooError where the checkpoint is of another training, and where all are damaged.

@@ -1,1 +1,1 @@
-"""Analyses of a completed search, a file each; `finished_search` reads its folder, `command` runs one."""
+"""Analyses of a completed search, a file each; `completed_run` reads its folder, `command` runs one."""

@@ -19,7 +19,7 @@ from dots_zoo.kernels import keep_freed_memory
 from dots_zoo.runtime.atomic_write import follow_links, write_file
 from dots_zoo.runtime.best_effort import attempt
 from dots_zoo.runtime.config_cli import Verbatim, build
-from dots_zoo.runtime.environment import surroundings
+from dots_zoo.runtime.environment import environment
 from dots_zoo.runtime.errors import DotsZooError
 
 from . import alone as explain_alone
@@ -30,7 +30,7 @@ from . import landscape as explain_landscape
 from . import shuffle as explain_shuffle
 from . import skip as explain_skip
 from . import tau as explain_tau
-from .finished_search import Finished, read_finished
+from .completed_run import CompletedRun, read_completed_run
 
 PACKAGES = ("torch", "torchvision", "timm", "accelerate", "numpy", "scikit-learn", "scipy", "matplotlib")
 EXAMPLES = """\
@@ -44,7 +44,7 @@ examples:
   dots-zoo explain skip runs/x
   dots-zoo explain tau runs/x --by beta --training.epochs 20 --training.seeds 3
   dots-zoo explain features runs/x --cell last --out looked/at
-  dots-zoo explain alone runs/x --edge.kind reduce --training.epochs 20
+  dots-zoo explain alone runs/x --edge.cell_type reduce --training.epochs 20
 """
 
 
@@ -60,7 +60,7 @@ class Analysis:
     """
 
     config: type[Any]
-    explain: Callable[[Finished, Any, bool], dict[str, Any]]
+    explain: Callable[[CompletedRun, Any, bool], dict[str, Any]]
     draw: Callable[[dict[str, Any]], Figure]
     line: Callable[[dict[str, Any]], str]
 
@@ -108,18 +108,18 @@ def explain(what: str, run: Path, config: Any, out: Path, *, progress: bool = Tr
         DotsZooError: if the folder is not that of a search that has ended, or the analysis has no meaning
             there; then nothing is written.
     """
-    analysis, finished = ANALYSES[what], read_finished(run)
+    analysis, completed_run = ANALYSES[what], read_completed_run(run)
     for suffix in (".png", ".json"):  # refused before the work; the folder may be missing still
         follow_links(out / f"{what}{suffix}")
-    figures = analysis.explain(finished, config, progress)
+    figures = analysis.explain(completed_run, config, progress)
     document = {
         "schema": 1,
         "kind": f"explain.{what}",
         "run": str(run),
-        **{key: finished.facts[key] for key in ("method", "dataset", "seed", "config_sha256")},
+        **{key: completed_run.facts[key] for key in ("method", "dataset", "seed", "config_sha256")},
         "settings": asdict(config),
         "figures": figures,
-        **surroundings(PACKAGES),
+        **environment(PACKAGES),
     }
     try:
         out.mkdir(parents=True, exist_ok=True)

@@ -21,13 +21,12 @@ from tqdm import tqdm
 from dots_zoo.runtime.errors import DotsZooError
 
 from ..space.relax import cosine
-from ..stages.checkpoint import Place as At
-from ..stages.checkpoint import Standing
-from ..stages.config import least
+from ..stages.checkpoint import Progress, RunState
+from ..stages.config import require_at_least
 from ..stages.init_stage import decide, sgd
 from ..stages.loop import steps_of, train_epoch
-from .edge_option import EdgeConfig, Place, place_of
-from .finished_search import Finished, Look
+from .completed_run import CompletedRun, StageSnapshot
+from .edge_option import EdgeConfig, SelectedEdge, select_edge
 from .skip import correlation
 
 
@@ -46,32 +45,34 @@ class DiscretiseConfig:
     learning_rate: float = 0.1  # not in the paper; the public code's
 
     def __post_init__(self) -> None:
-        least("", epochs=(self.epochs, 0), learning_rate=(self.learning_rate, 0))
+        require_at_least("", epochs=(self.epochs, 0), learning_rate=(self.learning_rate, 0))
 
 
-def explain(finished: Finished, config: DiscretiseConfig, progress: bool) -> dict[str, Any]:
+def explain(completed_run: CompletedRun, config: DiscretiseConfig, progress: bool) -> dict[str, Any]:
     """Tune every operation of the edge alone, from the supernet at the end of its operation search."""
-    check_alpha(finished)
-    look = finished.look("operation")
-    place = place_of(look.search, config.edge)
-    tuned = tuning(look, config)
-    steps = len(place.columns) * (config.epochs * steps_of(tuned.stage, look.run) if config.epochs else 0)
+    check_alpha(completed_run)
+    snapshot = completed_run.snapshot("operation")
+    selected = select_edge(snapshot.search, config.edge)
+    tuned = tuning(snapshot, config)
+    steps = len(selected.columns) * (
+        config.epochs * steps_of(tuned.stage, snapshot.run) if config.epochs else 0
+    )
     with tqdm(total=steps, disable=not progress, unit="step") as bar:
-        return discretised(tuned, place, config, bar)
+        return discretised(tuned, selected, config, bar)
 
 
-def check_alpha(finished: Finished) -> None:
+def check_alpha(completed_run: CompletedRun) -> None:
     """Raise DotsZooError if alpha was never trained, so that nothing can be compared with it."""
-    if finished.method == "fixed_alpha":
+    if completed_run.method == "fixed_alpha":
         raise DotsZooError(
-            f"{finished.folder}: fixed_alpha trains no alpha, all of an edge are equal: expected a method "
-            "that does"
+            f"{completed_run.folder}: fixed_alpha trains no alpha, all of an edge are equal: expected a "
+            "method that does"
         )
 
 
-def tuning(look: Look, config: DiscretiseConfig) -> Look:
+def tuning(snapshot: StageSnapshot, config: DiscretiseConfig) -> StageSnapshot:
     """Return the search in a stage that tunes it, after its last epoch."""
-    numbers, start = look.run.training.weights, look.moment.epoch + 1
+    numbers, start = snapshot.run.training.weights, snapshot.step_index.epoch + 1
     rate = partial(
         cosine,
         epochs=max(1, config.epochs),
@@ -79,24 +80,26 @@ def tuning(look: Look, config: DiscretiseConfig) -> Look:
         end=numbers.learning_rate_end,
     )
     stage = replace(
-        look.stage,
+        snapshot.stage,
         name="tuning",
         epochs=config.epochs,
         learning_rate=lambda epoch: rate(epoch - start),
         validate=False,
     )
-    return replace(look, stage=stage)
+    return replace(snapshot, stage=stage)
 
 
-def discretised(look: Look, place: Place, config: DiscretiseConfig, bar: tqdm) -> dict[str, Any]:
+def discretised(
+    snapshot: StageSnapshot, selected: SelectedEdge, config: DiscretiseConfig, bar: tqdm
+) -> dict[str, Any]:
     """Return alpha, logit, and accuracy and loss before and after tuning, of every operation."""
-    name = f"alpha.{place.kind}"
-    weights, logits = look.weights()[name][place.row], look.search.logits[name][place.row]
-    loss, accuracy = look.measure(look.mixture())
+    name = f"alpha.{selected.cell_type}"
+    weights, logits = snapshot.weights()[name][selected.row], snapshot.search.logits[name][selected.row]
+    loss, accuracy = snapshot.measure(snapshot.mixture())
     rows = []
-    for column, operation in zip(place.columns, place.names, strict=True):
+    for column, operation in zip(selected.columns, selected.names, strict=True):
         bar.set_description(operation)
-        before, after = tuned_alone(look, name, place.row, column, bar)
+        before, after = tuned_alone(snapshot, name, selected.row, column, bar)
         rows.append(
             {
                 "operation": operation,
@@ -109,29 +112,31 @@ def discretised(look: Look, place: Place, config: DiscretiseConfig, bar: tqdm) -
         )
     alphas, accuracies = [row["alpha"] for row in rows], [row["accuracy"] for row in rows]
     return {
-        "edge": {"kind": place.kind, "edge": place.title},
+        "edge": {"cell_type": selected.cell_type, "edge": selected.title},
         "supernet": {"loss": loss, "accuracy": accuracy},
         "operations": rows,
         "largest_alpha": rows[alphas.index(max(alphas))]["operation"],
         "strongest": max(rows, key=lambda row: (row["accuracy"], -row["loss"]))["operation"],
         "correlation": correlation(alphas, accuracies),
         "tau": rank_correlation(alphas, accuracies),
-        "images": len(look.run.parts["b"]),
+        "images": len(snapshot.run.parts["b"]),
     }
 
 
 def tuned_alone(
-    look: Look, name: str, row: int, column: int, bar: tqdm
+    snapshot: StageSnapshot, name: str, row: int, column: int, bar: tqdm
 ) -> tuple[tuple[float, float], tuple[float, float]]:
     """Return (loss, accuracy) before and after tuning, of a copy in which the row has one alternative."""
-    search = decide(copy.deepcopy(look.search), name, row, column)
-    search = replace(search, weights_optimiser=sgd(search.supernet, look.run.training))
-    alone = replace(look, search=search)
+    search = decide(copy.deepcopy(snapshot.search), name, row, column)
+    search = replace(search, weights_optimiser=sgd(search.supernet, snapshot.run.training))
+    alone = replace(snapshot, search=search)
     before = after = alone.measure(alone.mixture())
-    relaxation, first = alone.relaxation, look.moment.epoch + 1
-    for epoch in range(first, first + look.stage.epochs):
-        train_epoch(look.stage, look.run, Standing(At(epoch=epoch), search), relaxation, None, bar)
-    if look.stage.epochs:
+    relaxation, first = alone.relaxation, snapshot.step_index.epoch + 1
+    for epoch in range(first, first + snapshot.stage.epochs):
+        train_epoch(
+            snapshot.stage, snapshot.run, RunState(Progress(epoch=epoch), search), relaxation, None, bar
+        )
+    if snapshot.stage.epochs:
         after = alone.measure(alone.mixture())
     return before, after
 
@@ -149,7 +154,7 @@ def draw(figures: dict[str, Any]) -> Figure:
         [row["operation"] for row in figures["operations"]],
         [row["alpha"] for row in figures["operations"]],
         [row["accuracy"] for row in figures["operations"]],
-        f"edge {figures['edge']['edge']} of the {figures['edge']['kind']} cell",
+        f"edge {figures['edge']['edge']} of the {figures['edge']['cell_type']} cell",
         "discretisation accuracy",
     )
 

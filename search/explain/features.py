@@ -20,11 +20,11 @@ from tqdm import tqdm
 from dots_zoo.runtime.errors import DotsZooError
 from dots_zoo.runtime.seeding import generator, seeded
 
-from ..stages.config import least
+from ..stages.config import require_at_least
 from ..stages.validate import batch_statistics
 from ..supernet import MixedOp, Nodes, without_kernels
-from .edge_option import EdgeConfig, Place, place_of
-from .finished_search import Finished, Look
+from .completed_run import CompletedRun, StageSnapshot
+from .edge_option import EdgeConfig, SelectedEdge, select_edge
 from .shuffle import searched_cells
 
 
@@ -47,34 +47,34 @@ class FeaturesConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        least("", clusters=(self.clusters, 1), images=(self.images, 1))
+        require_at_least("", clusters=(self.clusters, 1), images=(self.images, 1))
 
 
-def explain(finished: Finished, config: FeaturesConfig, progress: bool) -> dict[str, Any]:
+def explain(completed_run: CompletedRun, config: FeaturesConfig, progress: bool) -> dict[str, Any]:
     """Cluster the feature maps of the supernet at the end of its operation search."""
-    look = finished.look("operation")
-    place = place_of(look.search, config.edge)
+    snapshot = completed_run.snapshot("operation")
+    selected = select_edge(snapshot.search, config.edge)
     with tqdm(total=1, disable=not progress, unit="edge") as bar:
-        maps = maps_of(look, place, config)
+        maps = maps_of(snapshot, selected, config)
         bar.update()
     return clustered(maps, config.clusters, config.seed) | {
-        "edge": {"kind": place.kind, "edge": place.title, "cell": config.cell},
+        "edge": {"cell_type": selected.cell_type, "edge": selected.title, "cell": config.cell},
         "images": len(next(iter(maps.values()))),
     }
 
 
-def maps_of(look: Look, place: Place, config: FeaturesConfig) -> dict[str, Tensor]:
+def maps_of(snapshot: StageSnapshot, selected: SelectedEdge, config: FeaturesConfig) -> dict[str, Tensor]:
     """Return the maps of every operation in the chosen cell, unweighted, (N, C, H, W).
 
     They are those of images of the validation split.
     """
-    supernet = without_kernels(look.search.supernet)
-    cells = [cell for kind, cell in searched_cells(supernet) if kind == place.kind]
-    edge = cast(Nodes, cells[0 if config.cell == "first" else -1].nodes).edges[place.row]
-    split = look.run.parts["b"]
+    supernet = without_kernels(snapshot.search.supernet)
+    cells = [cell for cell_type, cell in searched_cells(supernet) if cell_type == selected.cell_type]
+    edge = cast(Nodes, cells[0 if config.cell == "first" else -1].nodes).edges[selected.row]
+    split = snapshot.run.parts["b"]
     order = torch.randperm(len(split), generator=generator(config.seed, "features"))[: config.images]
-    chosen = split[order].to(look.run.accelerator.device)
-    operations = [(c, n) for c, n in zip(place.columns, place.names, strict=True) if n != "none"]
+    chosen = split[order].to(snapshot.run.accelerator.device)
+    operations = [(c, n) for c, n in zip(selected.columns, selected.names, strict=True) if n != "none"]
     collected: dict[str, list[Tensor]] = {name: [] for _, name in operations}
 
     def note(module: nn.Module, arguments: tuple[Any, ...]) -> None:
@@ -85,8 +85,8 @@ def maps_of(look: Look, place: Place, config: FeaturesConfig) -> dict[str, Tenso
     draws = seeded(chosen.device, config.seed, "features")
     try:
         with torch.no_grad(), batch_statistics(supernet), draws:
-            for part in chosen.tensor_split(max(1, round(len(chosen) / look.stage.batch_size))):
-                supernet(look.run.data.plain_batch(part), look.mixture())
+            for part in chosen.tensor_split(max(1, round(len(chosen) / snapshot.stage.batch_size))):
+                supernet(snapshot.run.data.plain_batch(part), snapshot.mixture())
     finally:
         hook.remove()
     return {name: torch.cat(maps) for name, maps in collected.items()}
@@ -134,7 +134,9 @@ def draw(figures: dict[str, Any]) -> Figure:
         left.scatter(x, y, color=f"C{figures['cluster'][name]}")
         left.annotate(name, (x, y), textcoords="offset points", xytext=(4, 4), fontsize=8)
     where = figures["edge"]
-    left.set_title(f"{where['edge']} of the {where['cell']} {where['kind']} cell: clusters, first two axes")
+    left.set_title(
+        f"{where['edge']} of the {where['cell']} {where['cell_type']} cell: clusters, first two axes"
+    )
     left.margins(0.25)
     picture = right.imshow(figures["correlation"], vmin=-1, vmax=1, cmap="RdBu_r")
     right.set_xticks(range(len(names)), names, rotation=60, ha="right", fontsize=8)

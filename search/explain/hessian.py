@@ -9,7 +9,7 @@ the other end of the spectrum, so both `largest` (the curvature that the papers 
 known. For a symmetric matrix some eigenvalue lies within ||H v - lambda v|| of lambda, so this residual is a
 bound of the error.
 
-alpha of every kind of cell is one vector. The product H v is exact, the derivative of g . v of the gradient
+alpha of every cell type is one vector. The product H v is exact, the derivative of g . v of the gradient
 g, in double precision, on a supernet without kernels, which have no second derivative. A difference of
 gradients will not do: a ReLU that changes sides between the two points adds a jump. Batch norms use the
 statistics of the batch.
@@ -27,10 +27,10 @@ from tqdm import tqdm
 
 from dots_zoo.runtime.seeding import seeded
 
-from ..stages.config import least
+from ..stages.config import require_at_least
 from ..stages.steps import constant
 from ..supernet import still_statistics, without_kernels
-from .finished_search import Finished, Look
+from .completed_run import CompletedRun, StageSnapshot
 
 Product = Callable[[Tensor], Tensor]  # v -> H v
 
@@ -52,7 +52,7 @@ class HessianConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        least("", iterations=(self.iterations, 1), tolerance=(self.tolerance, 0))
+        require_at_least("", iterations=(self.iterations, 1), tolerance=(self.tolerance, 0))
 
 
 @dataclass(frozen=True)
@@ -72,16 +72,18 @@ class Eigenpair:
     history: tuple[float, ...]
 
 
-def explain(finished: Finished, config: HessianConfig, progress: bool) -> dict[str, Any]:
+def explain(completed_run: CompletedRun, config: HessianConfig, progress: bool) -> dict[str, Any]:
     """Compute the spectrum at the end of the operation search."""
-    look = finished.look("operation").limited(config.images)
+    snapshot = completed_run.snapshot("operation").limited(config.images)
     with tqdm(total=2 * config.iterations, disable=not progress, unit="product") as bar:
-        return spectrum(look, config, bar.update)
+        return spectrum(snapshot, config, bar.update)
 
 
-def spectrum(look: Look, config: HessianConfig, done: Callable[[], Any] = lambda: None) -> dict[str, Any]:
+def spectrum(
+    snapshot: StageSnapshot, config: HessianConfig, done: Callable[[], Any] = lambda: None
+) -> dict[str, Any]:
     """Return both ends of the spectrum, with their residuals."""
-    point, derivative = derivatives(look)
+    point, derivative = derivatives(snapshot)
 
     def product(v: Tensor) -> Tensor:
         done()
@@ -102,7 +104,7 @@ def spectrum(look: Look, config: HessianConfig, done: Callable[[], Any] = lambda
         "iterations": {"dominant": len(first.history), "other": len(other.history)},
         "history": {"dominant": list(first.history), "other": list(other.history)},
         "alphas": len(point),
-        "images": len(look.run.parts["b"]),
+        "images": len(snapshot.run.parts["b"]),
         "gradient_norm": derivative(None).norm().item(),
     }
 
@@ -124,30 +126,32 @@ def power_iteration(product: Product, start: Tensor, config: HessianConfig, shif
         vector = moved / moved.norm()
 
 
-def derivatives(look: Look) -> tuple[Tensor, Callable[[Tensor | None], Tensor]]:
+def derivatives(snapshot: StageSnapshot) -> tuple[Tensor, Callable[[Tensor | None], Tensor]]:
     """Return alpha as one vector (n,), and the function v -> H v, None -> gradient, in float64.
 
     Both are derivatives of the mean loss on the validation split.
     """
-    search = look.search
+    search = snapshot.search
     supernet = without_kernels(search.supernet).eval().double()
-    names = [f"alpha.{kind}" for kind in search.space.kinds]
+    names = [f"alpha.{cell_type}" for cell_type in search.space.cell_types]
     fixed = {name: tensor.detach().double() for name, tensor in search.logits.items()}
     point = torch.cat([fixed[name].flatten() for name in names])
     sizes = [fixed[name].numel() for name in names]
-    device, part, relaxation = look.run.accelerator.device, look.run.parts["b"], look.relaxation
-    parts = part.to(device).tensor_split(max(1, round(len(part) / look.stage.batch_size)))
+    device, part, relaxation = snapshot.run.accelerator.device, snapshot.run.parts["b"], snapshot.relaxation
+    parts = part.to(device).tensor_split(max(1, round(len(part) / snapshot.stage.batch_size)))
 
     def derivative(v: Tensor | None) -> Tensor:
         leaf, total = point.clone().requires_grad_(), torch.zeros_like(point)
         pieces = dict(zip(names, leaf.split(sizes), strict=True))
         logits = {**fixed, **{name: piece.view_as(fixed[name]) for name, piece in pieces.items()}}
-        draws = seeded(device, look.moment.seed, "hessian")  # the same noise for every vector
+        draws = seeded(device, snapshot.step_index.seed, "hessian")  # the same noise for every vector
         with constant(supernet), still_statistics(supernet), draws:
             for chosen in parts:
-                mixture = relaxation.mix(relaxation.weigh(logits, look.moment), look.moment)
-                answers = supernet(look.run.data.plain_batch(chosen).double(), mixture)
-                loss = F.cross_entropy(answers, look.run.data.labels[chosen], reduction="sum")
+                mixture = relaxation.build_mixture(
+                    relaxation.compute_weights(logits, snapshot.step_index), snapshot.step_index
+                )
+                answers = supernet(snapshot.run.data.plain_batch(chosen).double(), mixture)
+                loss = F.cross_entropy(answers, snapshot.run.data.labels[chosen], reduction="sum")
                 [gradient] = torch.autograd.grad(loss, leaf, create_graph=v is not None)
                 total += gradient.detach() if v is None else torch.autograd.grad(gradient, leaf, v)[0]
         return total / len(part)

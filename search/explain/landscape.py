@@ -1,7 +1,7 @@
 """The validation loss around alpha, over two random directions.
 
 Source: DARTS- (ICLR 2021), Sec. 5.2, Fig. 3 and A.3: two random directions, normalised, after Li et al.
-(NeurIPS 2018). The directions are orthogonal, over the open logits of all kinds of cells, and of root mean
+(NeurIPS 2018). The directions are orthogonal, over the open logits of all cell types, and of root mean
 square 1 there: at x = 1 a logit has moved by 1 on average. There are no filters in alpha to normalise by.
 """
 
@@ -17,7 +17,7 @@ from tqdm import tqdm
 from dots_zoo.runtime.errors import DotsZooError
 from dots_zoo.runtime.seeding import generator
 
-from .finished_search import Finished, Look
+from .completed_run import CompletedRun, StageSnapshot
 
 Logits = dict[str, Tensor]
 
@@ -45,25 +45,27 @@ class LandscapeConfig:
             raise DotsZooError(f"radius: expected more than 0, got {self.radius}")
 
 
-def explain(finished: Finished, config: LandscapeConfig, progress: bool) -> dict[str, Any]:
+def explain(completed_run: CompletedRun, config: LandscapeConfig, progress: bool) -> dict[str, Any]:
     """Measure the landscape around alpha at the end of the operation search."""
-    look = finished.look("operation").limited(config.images)
+    snapshot = completed_run.snapshot("operation").limited(config.images)
     with tqdm(total=config.points**2, disable=not progress, unit="point") as bar:
-        return landscape(look, config, bar.update)
+        return landscape(snapshot, config, bar.update)
 
 
-def landscape(look: Look, config: LandscapeConfig, done: Callable[[], Any] = lambda: None) -> dict[str, Any]:
+def landscape(
+    snapshot: StageSnapshot, config: LandscapeConfig, done: Callable[[], Any] = lambda: None
+) -> dict[str, Any]:
     """Return loss[j][i] and accuracy[j][i] at alpha + x[i] * one + y[j] * other."""
-    one, other = directions(look, config.seed)
+    one, other = directions(snapshot, config.seed)
     steps = torch.linspace(-config.radius, config.radius, config.points, dtype=torch.float64).tolist()
-    alpha = {name: tensor.detach() for name, tensor in look.search.logits.items()}
-    relaxation, rows = look.relaxation, []
+    alpha = {name: tensor.detach() for name, tensor in snapshot.search.logits.items()}
+    relaxation, rows = snapshot.relaxation, []
     for y in steps:
         row = []
         for x in steps:
             moved = {name: alpha[name] + x * one[name] + y * other[name] for name in one}
-            weights = relaxation.weigh({**alpha, **moved}, look.moment)
-            row.append(look.measure(relaxation.mix(weights, look.moment)))
+            weights = relaxation.compute_weights({**alpha, **moved}, snapshot.step_index)
+            row.append(snapshot.measure(relaxation.build_mixture(weights, snapshot.step_index)))
             done()
         rows.append(row)
     losses = [[loss for loss, _ in row] for row in rows]
@@ -77,24 +79,24 @@ def landscape(look: Look, config: LandscapeConfig, done: Callable[[], Any] = lam
         "centre": losses[middle][middle],
         "lowest": min(flat),
         "highest": max(flat),
-        "images": len(look.run.parts["b"]),
+        "images": len(snapshot.run.parts["b"]),
     }
 
 
-def directions(look: Look, seed: int) -> tuple[Logits, Logits]:
+def directions(snapshot: StageSnapshot, seed: int) -> tuple[Logits, Logits]:
     """Return two orthogonal random directions of root mean square 1 over the open logits, zero elsewhere."""
-    names = [f"alpha.{kind}" for kind in look.search.space.kinds]
-    opened = torch.cat([look.search.open[name].flatten() for name in names])
+    names = [f"alpha.{cell_type}" for cell_type in snapshot.search.space.cell_types]
+    opened = torch.cat([snapshot.search.candidate_mask[name].flatten() for name in names])
     one, other = (torch.randn(len(opened), generator=generator(seed, "landscape", n)) for n in range(2))
     one, other = one.double() * opened, other.double() * opened
     other = other - torch.dot(one, other) / torch.dot(one, one) * one
     size = opened.sum().sqrt()
-    return tuple(_named(look, names, size * direction / direction.norm()) for direction in (one, other))  # type: ignore[return-value]
+    return tuple(_named(snapshot, names, size * direction / direction.norm()) for direction in (one, other))  # type: ignore[return-value]
 
 
-def _named(look: Look, names: list[str], flat: Tensor) -> Logits:
+def _named(snapshot: StageSnapshot, names: list[str], flat: Tensor) -> Logits:
     """Return the pieces of a vector by the name of their logits."""
-    logits = look.search.logits
+    logits = snapshot.search.logits
     pieces = flat.split([logits[name].numel() for name in names])
     return {n: piece.view(logits[n].shape).to(logits[n]) for n, piece in zip(names, pieces, strict=True)}
 

@@ -23,9 +23,9 @@ from tqdm import tqdm
 from dots_zoo.runtime.errors import DotsZooError
 from dots_zoo.runtime.seeding import generator
 
-from ..stages.config import least
+from ..stages.config import require_at_least
 from ..supernet import Nodes, Supernet, without_kernels
-from .finished_search import Finished, Look
+from .completed_run import CompletedRun, StageSnapshot
 
 Pair = tuple[int, int]  # edges
 
@@ -43,34 +43,43 @@ class ShuffleConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        least("", draws=(self.draws, 1))
+        require_at_least("", draws=(self.draws, 1))
 
 
-def explain(finished: Finished, config: ShuffleConfig, progress: bool) -> dict[str, Any]:
+def explain(completed_run: CompletedRun, config: ShuffleConfig, progress: bool) -> dict[str, Any]:
     """Exchange edges of the supernet at the end of its operation search."""
     with tqdm(total=config.draws, disable=not progress, unit="exchange") as bar:
-        return shuffled(finished.look("operation"), config, bar.update)
+        return shuffled(completed_run.snapshot("operation"), config, bar.update)
 
 
-def shuffled(look: Look, config: ShuffleConfig, done: Callable[[], Any] = lambda: None) -> dict[str, Any]:
+def shuffled(
+    snapshot: StageSnapshot, config: ShuffleConfig, done: Callable[[], Any] = lambda: None
+) -> dict[str, Any]:
     """Return loss and accuracy before any exchange, and after every one.
 
     Raises:
         DotsZooError: if no edges can be exchanged.
     """
-    supernet, space, mixture = without_kernels(look.search.supernet), look.search.space, look.mixture()
-    look, cells = replace(look, search=replace(look.search, supernet=supernet)), searched_cells(supernet)
-    pairs = {kind: exchangeable(look, kind) for kind in space.kinds}
+    supernet, space, mixture = (
+        without_kernels(snapshot.search.supernet),
+        snapshot.search.space,
+        snapshot.mixture(),
+    )
+    snapshot, cells = (
+        replace(snapshot, search=replace(snapshot.search, supernet=supernet)),
+        searched_cells(supernet),
+    )
+    pairs = {cell_type: exchangeable(snapshot, cell_type) for cell_type in space.cell_types}
     titles = [f"{node}<-{source}" for node, source in space.edges]
-    loss, accuracy = look.measure(mixture)
+    loss, accuracy = snapshot.measure(mixture)
     rows: list[dict[str, Any]] = []
     for draw_index in range(config.draws):
         chosen = []
-        for place, (kind, _) in enumerate(cells):
+        for place, (cell_type, _) in enumerate(cells):
             draws = generator(config.seed, "shuffle", draw_index, place)
-            chosen.append(pairs[kind][int(torch.randint(len(pairs[kind]), (), generator=draws))])
+            chosen.append(pairs[cell_type][int(torch.randint(len(pairs[cell_type]), (), generator=draws))])
         with exchanged([cell for _, cell in cells], chosen):
-            after = look.measure(mixture)
+            after = snapshot.measure(mixture)
         rows.append(
             {"loss": after[0], "accuracy": after[1], "pairs": [[titles[e] for e in p] for p in chosen]}
         )
@@ -84,35 +93,39 @@ def shuffled(look: Look, config: ShuffleConfig, done: Callable[[], Any] = lambda
             "accuracy_std": statistics.stdev(accuracies) if len(rows) > 1 else None,
         },
         "draws": rows,
-        "cells": [kind for kind, _ in cells],
-        "images": len(look.run.parts["b"]),
+        "cells": [cell_type for cell_type, _ in cells],
+        "images": len(snapshot.run.parts["b"]),
     }
 
 
 def searched_cells(supernet: Supernet) -> list[tuple[str, nn.Module]]:
     """Return kind and module of every cell that is searched, from the input on."""
-    return [(kind, cell) for kind, cell in zip(supernet.kinds, supernet.cells, strict=True) if kind]
+    return [
+        (cell_type, cell)
+        for cell_type, cell in zip(supernet.cell_types, supernet.cells, strict=True)
+        if cell_type
+    ]
 
 
-def exchangeable(look: Look, kind: str) -> list[Pair]:
+def exchangeable(snapshot: StageSnapshot, cell_type: str) -> list[Pair]:
     """Return the pairs of edges with the same candidates and the same stride.
 
     Raises:
         DotsZooError: if there are none.
     """
-    space = look.search.space
+    space = snapshot.search.space
     [nodes, *_] = [
-        cast(Nodes, cell.nodes) for own, cell in searched_cells(look.search.supernet) if own == kind
+        cast(Nodes, cell.nodes) for own, cell in searched_cells(snapshot.search.supernet) if own == cell_type
     ]
     sorts = [
         (names, nodes.stride(source))
-        for (_, source), names in zip(space.edges, space.candidates(kind), strict=True)
+        for (_, source), names in zip(space.edges, space.candidates(cell_type), strict=True)
     ]
     pairs = [(one, other) for one, other in combinations(range(len(sorts)), 2) if sorts[one] == sorts[other]]
     if not pairs:
         raise DotsZooError(
-            f"{kind} cell: expected two edges with the same operations and the same stride to exchange, got "
-            "none in this space"
+            f"{cell_type} cell: expected two edges with the same operations and the same stride to exchange, "
+            "got none in this space"
         )
     return pairs
 

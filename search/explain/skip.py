@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from dots_zoo.runtime.errors import DotsZooError
 
 from ..space.space import operation_of
-from .finished_search import Finished
+from .completed_run import CompletedRun
 
 ACCURACIES = ("validation_accuracy", "architecture_accuracy")
 Line = Mapping[str, Any]  # of metrics.jsonl
@@ -29,11 +29,15 @@ class SkipConfig:
     """mean(alpha_skip - alpha_conv) against the supernet's accuracy, by epoch (DARTS-PT Fig. 3)."""
 
 
-def explain(finished: Finished, config: SkipConfig, progress: bool) -> dict[str, Any]:
+def explain(completed_run: CompletedRun, config: SkipConfig, progress: bool) -> dict[str, Any]:
     """Compute the gaps over the epochs of the operation search."""
-    stages = {stage.name for stage in finished.stages[: finished.last_stage("operation") + 1] if stage.epochs}
-    lines = [line for line in finished.lines() if line["stage"] in stages]
-    return gaps(lines, f"{finished.folder}, {finished.method}")
+    stages = {
+        stage.name
+        for stage in completed_run.stages[: completed_run.last_stage("operation") + 1]
+        if stage.epochs
+    }
+    lines = [line for line in completed_run.lines() if line["stage"] in stages]
+    return gaps(lines, f"{completed_run.folder}, {completed_run.method}")
 
 
 def gaps(lines: Sequence[Line], place: str) -> dict[str, Any]:
@@ -71,16 +75,16 @@ def gaps(lines: Sequence[Line], place: str) -> dict[str, Any]:
 
 
 def gap_of(weights: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, dict[str, float]]:
-    """Return the gaps in one line of weights: kind of cell -> edge -> gap."""
-    by_kind: dict[str, dict[str, float]] = {}
+    """Return the gaps in one line of weights: cell type -> edge -> gap."""
+    by_cell_type: dict[str, dict[str, float]] = {}
     for name, rows in weights.items():
         for edge, row in rows.items() if name.startswith("alpha.") else ():
             skips = [weight for label, weight in row.items() if operation_of(label).skip]
             convolutions = [weight for label, weight in row.items() if operation_of(label).parametric]
             if skips and convolutions:
                 gap = statistics.mean(skips) - statistics.mean(convolutions)
-                by_kind.setdefault(name.removeprefix("alpha."), {})[edge] = gap
-    return by_kind
+                by_cell_type.setdefault(name.removeprefix("alpha."), {})[edge] = gap
+    return by_cell_type
 
 
 def correlation(one: Sequence[float], other: Sequence[float]) -> float | None:

@@ -19,7 +19,7 @@ from dots_zoo.train.loop import fit
 from dots_zoo.train.model import ModelOptions, build
 from dots_zoo.train.recipe import Recipe
 
-from ..stages.config import TrainingConfig, least
+from ..stages.config import TrainingConfig, require_at_least
 from ..supernet import Shape
 
 
@@ -46,7 +46,7 @@ class StandAloneConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        least("training.", epochs=(self.epochs, 1), seeds=(self.seeds, 1))
+        require_at_least("training.", epochs=(self.epochs, 1), seeds=(self.seeds, 1))
 
 
 def accuracies(
@@ -83,30 +83,31 @@ def accuracies(
     return tested
 
 
-def with_edges(found: Genotype, kind: str, edges: Sequence[Edge]) -> Genotype:
+def with_edges(genotype: Genotype, cell_type: str, edges: Sequence[Edge]) -> Genotype:
     """Return the genotype with these edges in place of all that enter their nodes, by node and input."""
     nodes = {edge.node for edge in edges}
-    kept = [edge for edge in found.cells[kind].edges if edge.node not in nodes]
+    kept = [edge for edge in genotype.cells[cell_type].edges if edge.node not in nodes]
     ordered = sorted([*kept, *edges], key=lambda edge: (edge.node, edge.input))
-    cell = replace(found.cells[kind], edges=tuple(ordered))
-    return replace(found, cells={**found.cells, kind: cell})
+    cell = replace(genotype.cells[cell_type], edges=tuple(ordered))
+    return replace(genotype, cells={**genotype.cells, cell_type: cell})
 
 
-def with_operation(found: Genotype, kind: str, edge: tuple[int, int], operation: str) -> Genotype:
+def with_operation(genotype: Genotype, cell_type: str, edge: tuple[int, int], operation: str) -> Genotype:
     """Return the genotype with another operation on an edge.
 
     Raises:
         DotsZooError: if the cell has no such edge.
     """
-    edges = found.cells[kind].edges
+    edges = genotype.cells[cell_type].edges
     if edge not in [(other.node, other.input) for other in edges]:
         known = ", ".join(f"{other.node}<-{other.input}" for other in edges)
         raise DotsZooError(
-            f"{kind} cell, edge {edge[0]}<-{edge[1]}: expected an edge of the cell that was found, {known}"
+            f"{cell_type} cell, edge {edge[0]}<-{edge[1]}: expected an edge of the cell that was found, "
+            f"{known}"
         )
     changed = [replace(e, op=operation) if (e.node, e.input) == edge else e for e in edges]
-    cell = replace(found.cells[kind], edges=tuple(changed))
-    return replace(found, cells={**found.cells, kind: cell})
+    cell = replace(genotype.cells[cell_type], edges=tuple(changed))
+    return replace(genotype, cells={**genotype.cells, cell_type: cell})
 
 
 def means(rows: Sequence[Sequence[float]]) -> list[float]:

@@ -21,7 +21,7 @@ from torch.optim import Optimizer
 from ..space.space import SearchSpace
 from ..stages.config import LogitsConfig, TrainingConfig, check_span
 from ..stages.operation_search import operation_search
-from ..stages.stage import Batch, Figures, Stage, Turn
+from ..stages.stage import Batch, Figures, Stage, StepContext
 from ..stages.steps import bilevel, classify, constant, train_weights, update_logits
 from ..supernet import still_statistics
 from .method import Method
@@ -66,42 +66,42 @@ def stages(config: DartsConfig, space: SearchSpace, after: int) -> tuple[Stage, 
     )
 
 
-def unrolled(turn: Turn) -> Figures:
+def unrolled(context: StepContext) -> Figures:
     """Train the logits by the second-order gradient, then the weights (Algorithm 1)."""
-    return train_logits_ahead(turn) | train_weights(turn)
+    return train_logits_ahead(context) | train_weights(context)
 
 
-def train_logits_ahead(turn: Turn) -> Figures:
+def train_logits_ahead(context: StepContext) -> Figures:
     """Take one Adam step along Eq. 6-7; weights and running statistics end as they were."""
-    assert turn.architecture_batch is not None, "the second order needs architecture_images"
-    weights, logits = list(turn.search.supernet.parameters()), list(turn.search.logits.values())
-    optimiser = turn.search.weights_optimiser
+    assert context.architecture_batch is not None, "the second order needs architecture_images"
+    weights, logits = list(context.search.supernet.parameters()), list(context.search.logits.values())
+    optimiser = context.search.weights_optimiser
     rate = optimiser.param_groups[0]["lr"]
-    with still_statistics(turn.search.supernet):
-        _, gradient = gradients(turn, turn.batch, weights)
+    with still_statistics(context.search.supernet):
+        _, gradient = gradients(context, context.batch, weights)
         with moved(weights, ahead(optimiser, weights, gradient), -rate):
-            accuracy, gradients_ahead = gradients(turn, turn.architecture_batch, [*weights, *logits])
+            accuracy, gradients_ahead = gradients(context, context.architecture_batch, [*weights, *logits])
         direction, direct = gradients_ahead[: len(weights)], gradients_ahead[len(weights) :]
         size = EPSILON / torch.stack([part.norm() for part in direction]).norm().clamp_min(1e-12)
-        with moved(weights, direction, size), constant(turn.search.supernet):
-            _, plus = gradients(turn, turn.batch, logits)
-        with moved(weights, direction, -size), constant(turn.search.supernet):
-            _, minus = gradients(turn, turn.batch, logits)
+        with moved(weights, direction, size), constant(context.search.supernet):
+            _, plus = gradients(context, context.batch, logits)
+        with moved(weights, direction, -size), constant(context.search.supernet):
+            _, minus = gradients(context, context.batch, logits)
     for tensor, first_order, p, m in zip(logits, direct, plus, minus, strict=True):
         tensor.grad = first_order - rate * (p - m) / (2 * size)
-    update_logits(turn)
+    update_logits(context)
     return accuracy
 
 
-def gradients(turn: Turn, batch: Batch, inputs: Sequence[Tensor]) -> tuple[Figures, list[Tensor]]:
+def gradients(context: StepContext, batch: Batch, inputs: Sequence[Tensor]) -> tuple[Figures, list[Tensor]]:
     """Return loss and accuracy of a batch, and the gradient of its loss; zero where an input takes no part.
 
     With several processes all are averaged, so that the weights move alike in all of them.
     """
-    loss, accuracy = classify(turn, batch, turn.mixture())
+    loss, accuracy = classify(context, batch, context.mixture())
     partials = torch.autograd.grad(loss, list(inputs), allow_unused=True)
     gradient = [torch.zeros_like(t) if g is None else g for t, g in zip(inputs, partials, strict=True)]
-    loss, accuracy, *gradient = turn.run.processes.averaged([loss.detach(), accuracy, *gradient])
+    loss, accuracy, *gradient = context.run.processes.averaged([loss.detach(), accuracy, *gradient])
     return {"architecture_loss": loss, "architecture_accuracy": accuracy}, gradient
 
 

@@ -17,9 +17,9 @@ import torch
 from ..space.space import SearchSpace
 from ..stages.auxiliary_skip import AuxiliaryConfig, with_auxiliary
 from ..stages.config import TrainingConfig, check_span
-from ..stages.init_stage import carry_on
+from ..stages.init_stage import continue_from
 from ..stages.operation_search import operation_search, softmax_relaxation
-from ..stages.stage import Moment, Run, Search, Stage, unchanged
+from ..stages.stage import Run, Search, Stage, StepIndex, unchanged
 from ..stages.steps import bilevel
 from .darts import darts_training
 from .method import Method
@@ -62,27 +62,27 @@ def stages(config: DartsMinusConfig, space: SearchSpace, after: int) -> tuple[St
     )
     searching = replace(searching, validate=True, after=keep_best)
     best = replace(
-        searching, name="best epoch", epochs=0, begin=return_to_best, validate=False, after=unchanged
+        searching, name="best epoch", epochs=0, initialise=return_to_best, validate=False, after=unchanged
     )
     return (*warm_up, searching, best)
 
 
-def keep_best(search: Search, moment: Moment, figures: Mapping[str, float]) -> Search:
+def keep_best(search: Search, step_index: StepIndex, figures: Mapping[str, float]) -> Search:
     """Remember the logits of an epoch that is as accurate as any before it, or more."""
     accuracy = figures["validation_accuracy"]
-    if "best.accuracy" in search.memory and accuracy < search.memory["best.accuracy"].item():
+    if "best.accuracy" in search.method_state and accuracy < search.method_state["best.accuracy"].item():
         return search
     best = {f"best.{name}": logits.detach().clone() for name, logits in search.logits.items()}
     best_accuracy = torch.tensor(accuracy, dtype=torch.float64)
-    return replace(search, memory={**search.memory, **best, "best.accuracy": best_accuracy})
+    return replace(search, method_state={**search.method_state, **best, "best.accuracy": best_accuracy})
 
 
-def return_to_best(run: Run, before: Search | None, moment: Moment) -> Search:
+def return_to_best(run: Run, before: Search | None, step_index: StepIndex) -> Search:
     """Restore the logits of the best epoch, from which later stages start."""
-    search = carry_on(run, before, moment)
+    search = continue_from(run, before, step_index)
     with torch.no_grad():
         for name, logits in search.logits.items():
-            logits.copy_(search.memory[f"best.{name}"])
+            logits.copy_(search.method_state[f"best.{name}"])
     return search
 
 

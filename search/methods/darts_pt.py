@@ -7,7 +7,7 @@ some epochs of tuning before the next. Appendix A.3: then the nodes in random or
 closed whose absence leaves the most accuracy, until two remain. -Mag (Sec. 6.2) is the control: the same
 tuning, but the largest weights.
 
-Not specified in the paper: a decision is taken in every kind of cell before the tuning; alpha keeps training
+Not specified in the paper: a decision is taken in every cell type before the tuning; alpha keeps training
 as its method does, and no tuning follows the last decision. Equal accuracies are ordered by the loss. `none`
 is not chosen in the DARTS cell, and is an operation as any other in that of NAS-Bench-201, which keeps all
 edges. After a topology search the combinations of a node's edges take the place of Appendix A.3, chosen as
@@ -27,14 +27,14 @@ from torch import Tensor
 
 from ..space.relax import cosine
 from ..space.space import EdgeRule, SearchSpace
-from ..stages.config import TrainingConfig, least
-from ..stages.init_stage import carry_on, close_edge, decide, sgd
-from ..stages.stage import Moment, Relaxation, Run, Search, Stage
+from ..stages.config import TrainingConfig, require_at_least
+from ..stages.init_stage import close_edge, continue_from, decide, sgd
+from ..stages.stage import Relaxation, Run, Search, Stage, StepIndex
 from ..stages.validate import measure
 
 By = Literal["accuracy", "loss", "magnitude"]
 Entry = tuple[str, int, int]  # name of the logits, row, column
-Decision = Callable[[Run, Search, Moment, str], Search]  # of one kind of cell
+Decision = Callable[[Run, Search, StepIndex, str], Search]  # of one cell type
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class PerturbationConfig:
     learning_rate: float = 0.1  # not in the paper; the public code's
 
     def __post_init__(self) -> None:
-        least("perturbation.", tuning=(self.tuning, 0), learning_rate=(self.learning_rate, 0))
+        require_at_least("perturbation.", tuning=(self.tuning, 0), learning_rate=(self.learning_rate, 0))
 
 
 @dataclass(frozen=True)
@@ -107,9 +107,9 @@ def perturbation_stages(
             last,
             name=f"perturbation {position} of {len(plan)}",
             epochs=config.tuning if position < len(plan) else 0,
-            begin=partial(begin, decision)
+            initialise=partial(initialise, decision)
             if position > 1
-            else partial(begin_anew, selection, restrict_candidates, decision),
+            else partial(restart_and_initialise, selection, restrict_candidates, decision),
             learning_rate=lambda epoch: cosine(epoch - start, tuned, first, end),
             rest=None,
         )
@@ -118,11 +118,14 @@ def perturbation_stages(
 
 
 def decisions(space: SearchSpace, rule: EdgeRule | None, one_left: bool) -> tuple[int, int]:
-    """Return the largest number of edges, and of nodes, to decide in a kind of cell.
+    """Return the largest number of edges, and of nodes, to decide in a cell type.
 
     one_left: at most one operation besides `none` is left on an edge.
     """
-    rows = [[len(_built(space, names)) > 1 for names in space.candidates(kind)] for kind in space.kinds]
+    rows = [
+        [len(_built(space, names)) > 1 for names in space.candidates(cell_type)]
+        for cell_type in space.cell_types
+    ]
     operations = 0 if one_left else max(map(sum, rows))
     if rule:
         return operations, sum(len(space.combinations(node, rule)) > 1 for node in space.nodes)
@@ -136,31 +139,31 @@ def _built(space: SearchSpace, names: Iterable[str]) -> list[int]:
     return [c for c, name in enumerate(names) if name != "none" or space.family == "nasbench201"]
 
 
-def begin(decision: Decision, run: Run, before: Search | None, moment: Moment) -> Search:
-    """Take one decision in every kind of cell, one after the other."""
-    search = carry_on(run, before, moment)
-    for kind in search.space.kinds:
-        search = decision(run, search, moment, kind)
+def initialise(decision: Decision, run: Run, before: Search | None, step_index: StepIndex) -> Search:
+    """Take one decision in every cell type, one after the other."""
+    search = continue_from(run, before, step_index)
+    for cell_type in search.space.cell_types:
+        search = decision(run, search, step_index, cell_type)
     return search
 
 
-def begin_anew(
+def restart_and_initialise(
     selection: SelectionCriterion,
     restrict_candidates: Callable[[Search], Search],
     decision: Decision,
     run: Run,
     before: Search | None,
-    moment: Moment,
+    step_index: StepIndex,
 ) -> Search:
     """Restart SGD, decide the edges with one operation besides `none`, and take the first decision."""
-    search = restrict_candidates(carry_on(run, before, moment))
+    search = restrict_candidates(continue_from(run, before, step_index))
     search = replace(search, weights_optimiser=sgd(search.supernet, run.training))
-    for name in [f"alpha.{kind}" for kind in search.space.kinds]:
-        for row in range(len(search.open[name])):
-            search = with_strength(selection, search, moment, name, row)
+    for name in [f"alpha.{cell_type}" for cell_type in search.space.cell_types]:
+        for row in range(len(search.candidate_mask[name])):
+            search = with_strength(selection, search, step_index, name, row)
             columns = choosable(search, name, row, None)
             search = decide(search, name, row, columns[0]) if len(columns) == 1 else search
-    return begin(decision, run, search, moment)
+    return initialise(decision, run, search, step_index)
 
 
 def decide_row(
@@ -169,115 +172,131 @@ def decide_row(
     rule: EdgeRule | None,
     run: Run,
     search: Search,
-    moment: Moment,
-    kind: str,
+    step_index: StepIndex,
+    cell_type: str,
 ) -> Search:
     """Decide a random undecided row for the alternative that the supernet misses most (Algorithm 1)."""
-    name = f"{logits}.{kind}"
-    rows = [row for row in range(len(search.open[name])) if len(choosable(search, name, row, rule)) > 1]
+    name = f"{logits}.{cell_type}"
+    rows = [
+        row for row in range(len(search.candidate_mask[name])) if len(choosable(search, name, row, rule)) > 1
+    ]
     if not rows:
         return search
-    row = rows[_draw(moment, name, len(rows))]
-    column = strongest(selection, run, search, moment, name, row, choosable(search, name, row, rule))
-    search = with_strength(selection, search, moment, name, row) if logits == "alpha" else search
+    row = rows[_draw(step_index, name, len(rows))]
+    column = strongest(selection, run, search, step_index, name, row, choosable(search, name, row, rule))
+    search = with_strength(selection, search, step_index, name, row) if logits == "alpha" else search
     return decide(search, name, row, column)
 
 
-def decide_node(selection: SelectionCriterion, run: Run, search: Search, moment: Moment, kind: str) -> Search:
+def decide_node(
+    selection: SelectionCriterion, run: Run, search: Search, step_index: StepIndex, cell_type: str
+) -> Search:
     """Close edges of a random node, those missed least first, until two remain (Appendix A.3)."""
-    nodes = [node for node in search.space.nodes if len(built_edges(search, kind, node)) > 2]
+    nodes = [node for node in search.space.nodes if len(built_edges(search, cell_type, node)) > 2]
     if not nodes:
         return search
-    node = nodes[_draw(moment, f"nodes.{kind}", len(nodes))]
-    for edge in set(search.space.incoming(node)) - set(built_edges(search, kind, node)):
-        search = close_edge(search, kind, edge)
-    while len(edges := built_edges(search, kind, node)) > 2:
-        search = close_edge(search, kind, weakest_edge(selection, run, search, moment, kind, edges))
+    node = nodes[_draw(step_index, f"nodes.{cell_type}", len(nodes))]
+    for edge in set(search.space.incoming(node)) - set(built_edges(search, cell_type, node)):
+        search = close_edge(search, cell_type, edge)
+    while len(edges := built_edges(search, cell_type, node)) > 2:
+        search = close_edge(
+            search, cell_type, weakest_edge(selection, run, search, step_index, cell_type, edges)
+        )
     return search
 
 
 def choosable(search: Search, name: str, row: int, rule: EdgeRule | None) -> list[int]:
     """Return the open alternatives of a row that a cell can be built with."""
-    space, (logits, kind) = search.space, name.split(".")
-    columns = [column for column, is_open in enumerate(search.open[name][row].tolist()) if is_open]
+    space, (logits, cell_type) = search.space, name.split(".")
+    columns = [column for column, is_open in enumerate(search.candidate_mask[name][row].tolist()) if is_open]
     if logits == "alpha":
-        return [c for c in _built(space, space.candidates(kind)[row]) if c in columns]
+        return [c for c in _built(space, space.candidates(cell_type)[row]) if c in columns]
     assert rule is not None, "combinations of edges come from a topology search"
-    sets, built = space.combinations(space.nodes[row], rule), built_edges(search, kind, space.nodes[row])
+    sets, built = space.combinations(space.nodes[row], rule), built_edges(search, cell_type, space.nodes[row])
     return [column for column in columns if set(sets[column]) <= set(built)]
 
 
-def built_edges(search: Search, kind: str, node: int) -> list[int]:
+def built_edges(search: Search, cell_type: str, node: int) -> list[int]:
     """Return the edges that enter a node and have an open operation that can be built."""
     incoming = search.space.incoming(node)
-    return [edge for edge in incoming if choosable(search, f"alpha.{kind}", edge, None)]
+    return [edge for edge in incoming if choosable(search, f"alpha.{cell_type}", edge, None)]
 
 
 def strongest(
     selection: SelectionCriterion,
     run: Run,
     search: Search,
-    moment: Moment,
+    step_index: StepIndex,
     name: str,
     row: int,
     columns: Sequence[int],
 ) -> int:
     """Return the alternative without which the supernet is worst, or the heaviest; the first of equals."""
     if selection.by == "magnitude":
-        weights = weighed(selection, search, moment)[name][row].tolist()
+        weights = weighed(selection, search, step_index)[name][row].tolist()
         return max(columns, key=lambda column: weights[column])
-    return min(columns, key=lambda c: performance(selection, run, search, moment, [(name, row, c)]))
+    return min(columns, key=lambda c: performance(selection, run, search, step_index, [(name, row, c)]))
 
 
 def weakest_edge(
-    selection: SelectionCriterion, run: Run, search: Search, moment: Moment, kind: str, edges: Sequence[int]
+    selection: SelectionCriterion,
+    run: Run,
+    search: Search,
+    step_index: StepIndex,
+    cell_type: str,
+    edges: Sequence[int],
 ) -> int:
     """Return the edge without which the supernet is best, or of the least strength; the last of equals."""
     if selection.by == "magnitude":
-        strength = search.memory[f"strength.{kind}"].tolist()
+        strength = search.method_state[f"strength.{cell_type}"].tolist()
         return min(reversed(edges), key=lambda edge: strength[edge])
-    missing = {edge: _entries(search, kind, edge) for edge in edges}
-    return max(reversed(edges), key=lambda edge: performance(selection, run, search, moment, missing[edge]))
+    missing = {edge: _entries(search, cell_type, edge) for edge in edges}
+    return max(
+        reversed(edges), key=lambda edge: performance(selection, run, search, step_index, missing[edge])
+    )
 
 
-def _entries(search: Search, kind: str, edge: int) -> list[Entry]:
+def _entries(search: Search, cell_type: str, edge: int) -> list[Entry]:
     """Return the entries of an edge's weights: of its operations, and its own if it has one (PC-DARTS)."""
-    entries = [(f"alpha.{kind}", edge, column) for column in range(search.open[f"alpha.{kind}"].shape[1])]
-    if f"beta.{kind}" in search.open:
+    entries = [
+        (f"alpha.{cell_type}", edge, column)
+        for column in range(search.candidate_mask[f"alpha.{cell_type}"].shape[1])
+    ]
+    if f"beta.{cell_type}" in search.candidate_mask:
         node = search.space.edges[edge][0]
         row, column = search.space.nodes.index(node), search.space.incoming(node).index(edge)
-        entries.append((f"beta.{kind}", row, column))
+        entries.append((f"beta.{cell_type}", row, column))
     return entries
 
 
 def performance(
-    selection: SelectionCriterion, run: Run, search: Search, moment: Moment, removed: Iterable[Entry]
+    selection: SelectionCriterion, run: Run, search: Search, step_index: StepIndex, removed: Iterable[Entry]
 ) -> tuple[float, float]:
     """Score the supernet with some weights set to zero, the others unchanged; larger is better."""
-    weights = {name: table.clone() for name, table in weighed(selection, search, moment).items()}
+    weights = {name: table.clone() for name, table in weighed(selection, search, step_index).items()}
     for name, row, column in removed:
         weights[name][row, column] = 0.0
-    mixture = selection.relax(search).mix(weights, moment)
-    loss, accuracy = measure(run, search.supernet, mixture, selection.batch_size, moment)
+    mixture = selection.relax(search).build_mixture(weights, step_index)
+    loss, accuracy = measure(run, search.supernet, mixture, selection.batch_size, step_index)
     return (accuracy, -loss) if selection.by == "accuracy" else (-loss, accuracy)
 
 
-def weighed(selection: SelectionCriterion, search: Search, moment: Moment) -> dict[str, Tensor]:
+def weighed(selection: SelectionCriterion, search: Search, step_index: StepIndex) -> dict[str, Tensor]:
     """Return the weights of the logits under the relaxation."""
     with torch.no_grad():
-        return dict(selection.relax(search).weigh(search.logits, moment))
+        return dict(selection.relax(search).compute_weights(search.logits, step_index))
 
 
 def with_strength(
-    selection: SelectionCriterion, search: Search, moment: Moment, name: str, row: int
+    selection: SelectionCriterion, search: Search, step_index: StepIndex, name: str, row: int
 ) -> Search:
     """Remember the largest weight on an edge before a decision sets it to one."""
     columns, key = choosable(search, name, row, None), f"strength.{name.split('.')[1]}"
-    strength = search.memory.get(key, torch.zeros(len(search.open[name]))).clone()
-    weights = weighed(selection, search, moment)[name][row].tolist()
+    strength = search.method_state.get(key, torch.zeros(len(search.candidate_mask[name]))).clone()
+    weights = weighed(selection, search, step_index)[name][row].tolist()
     strength[row] = max((weights[column] for column in columns), default=0.0)
-    return replace(search, memory={**search.memory, key: strength})
+    return replace(search, method_state={**search.method_state, key: strength})
 
 
-def _draw(moment: Moment, purpose: str, count: int) -> int:
-    return int(torch.randint(count, (), generator=moment.generator(f"perturbation {purpose}")))
+def _draw(step_index: StepIndex, purpose: str, count: int) -> int:
+    return int(torch.randint(count, (), generator=step_index.generator(f"perturbation {purpose}")))

@@ -66,8 +66,8 @@ def stages(config: DotsConfig, space: SearchSpace, after: int) -> tuple[Stage, .
     """
     space = searched_space(config, space)
     groups = GROUPS[config.groups]()
-    for kind in space.kinds if groups else ():
-        operation_groups(space, kind, groups or (), torch.device("cpu"))
+    for cell_type in space.cell_types if groups else ():
+        operation_groups(space, cell_type, groups or (), torch.device("cpu"))
     return operation_search(
         config,
         space,
@@ -79,18 +79,18 @@ def stages(config: DotsConfig, space: SearchSpace, after: int) -> tuple[Stage, .
 
 def searched_space(config: DotsConfig, space: SearchSpace) -> SearchSpace:
     """Return the space, without `none` if the groups have no place for it."""
-    names = {name for kind in space.kinds for row in space.candidates(kind) for name in row}
+    names = {name for cell_type in space.cell_types for row in space.candidates(cell_type) for name in row}
     return restricted(space, frozenset(names - {"none"})) if config.groups == "v1" else space
 
 
 def group_relaxation(groups: Groups | None, search: Search) -> Relaxation:
     """Relax by a softmax in every group of an edge; the edge is the sum of its groups (Sec. 4.2.2)."""
     tables = {}
-    for kind in search.space.kinds:
-        tables[kind] = open_operations(search, kind)
+    for cell_type in search.space.cell_types:
+        tables[cell_type] = open_operations(search, cell_type)
         if groups is not None:
-            device = tables[kind].device
-            tables[kind] = operation_groups(search.space, kind, groups, device) & tables[kind]
+            device = tables[cell_type].device
+            tables[cell_type] = operation_groups(search.space, cell_type, groups, device) & tables[cell_type]
     return grouped_relaxation(search, tables)
 
 

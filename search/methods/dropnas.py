@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 
 from dots_zoo.runtime.errors import DotsZooError
-from dots_zoo.runtime.to_device import sent
+from dots_zoo.runtime.to_device import to_device
 
 from ..space.named import groups_by_weights
 from ..space.relax import operation_groups
@@ -39,7 +39,7 @@ from ..space.space import SearchSpace
 from ..stages.config import LogitsConfig, TrainingConfig, WeightsConfig, check_span
 from ..stages.operation_search import operation_search
 from ..stages.resting import unmoved
-from ..stages.stage import Figures, Stage, Turn
+from ..stages.stage import Figures, Stage, StepContext
 from ..stages.steps import backward, classify, update_logits, update_weights
 from ..supernet import Mixture, active_where
 from .method import Method
@@ -102,8 +102,8 @@ def stages(config: DropnasConfig, space: SearchSpace, after: int) -> tuple[Stage
     Raises:
         DotsZooError: if an operation is in neither group.
     """
-    for kind in space.kinds:
-        operation_groups(space, kind, groups_by_weights(), CPU)
+    for cell_type in space.cell_types:
+        operation_groups(space, cell_type, groups_by_weights(), CPU)
     return operation_search(
         config,
         space,
@@ -114,31 +114,33 @@ def stages(config: DropnasConfig, space: SearchSpace, after: int) -> tuple[Stage
     )
 
 
-def train_dropped(config: DropnasConfig, turn: Turn) -> Figures:
+def train_dropped(config: DropnasConfig, context: StepContext) -> Figures:
     """Train weights and logits by one gradient of one batch, without the dropped operations."""
-    kept = draw(config, turn)
-    figures = descend(config, turn, dropped(config, turn, kept))
-    update_kept_logits(config, turn, kept)
+    kept = draw(config, context)
+    figures = descend(config, context, dropped(config, context, kept))
+    update_kept_logits(config, context, kept)
     return figures
 
 
-def train_dropped_weights(config: DropnasConfig, turn: Turn) -> Figures:
+def train_dropped_weights(config: DropnasConfig, context: StepContext) -> Figures:
     """Train the weights alone, without the dropped operations."""
     with torch.no_grad():
-        mixture = dropped(config, turn, draw(config, turn))
-    return descend(config, turn, mixture)
+        mixture = dropped(config, context, draw(config, context))
+    return descend(config, context, mixture)
 
 
-def draw(config: DropnasConfig, turn: Turn) -> Kept:
-    """Draw the open operations that this step keeps, for every kind of cell."""
-    search, kept = turn.search, {}
+def draw(config: DropnasConfig, context: StepContext) -> Kept:
+    """Draw the open operations that this step keeps, for every cell type."""
+    search, kept = context.search, {}
     rates = torch.tensor([config.r_np, config.r_p] if config.grouping else [config.r_p])
-    for kind in search.space.kinds:
-        name = f"alpha.{kind}"
-        members = search.open[name][None]  # (1, E, O)
+    for cell_type in search.space.cell_types:
+        name = f"alpha.{cell_type}"
+        members = search.candidate_mask[name][None]  # (1, E, O)
         if config.grouping:
-            members = members & operation_groups(search.space, kind, groups_by_weights(), CPU)  # (2, E, O)
-        kept[name] = keep(members, rates, turn.moment.generator(f"drop {name}"))
+            members = members & operation_groups(
+                search.space, cell_type, groups_by_weights(), CPU
+            )  # (2, E, O)
+        kept[name] = keep(members, rates, context.step_index.generator(f"drop {name}"))
     return kept
 
 
@@ -160,36 +162,38 @@ def keep(members: Tensor, rates: Tensor, draws: torch.Generator) -> Tensor:
     return kept.any(dim=0)
 
 
-def dropped(config: DropnasConfig, turn: Turn, kept: Kept) -> Mixture:
+def dropped(config: DropnasConfig, context: StepContext, kept: Kept) -> Mixture:
     """Return the mixture of the softmax over all operations, of which only the kept ones are computed."""
-    weights = dict(turn.relaxation.weigh(turn.search.logits, turn.moment))
+    weights = dict(context.relaxation.compute_weights(context.search.logits, context.step_index))
     for name, on in kept.items() if config.renormalise else ():
-        rest = weights[name] * sent(on, weights[name].device)
+        rest = weights[name] * to_device(on, weights[name].device)
         weights[name] = rest / rest.sum(dim=-1, keepdim=True).clamp_min(torch.finfo(rest.dtype).tiny)
-    active = {kind: active_where(kept[f"alpha.{kind}"]) for kind in turn.search.space.kinds}
-    return replace(turn.relaxation.mix(weights, turn.moment), active=active)
+    active = {
+        cell_type: active_where(kept[f"alpha.{cell_type}"]) for cell_type in context.search.space.cell_types
+    }
+    return replace(context.relaxation.build_mixture(weights, context.step_index), active=active)
 
 
-def descend(config: DropnasConfig, turn: Turn, mixture: Mixture) -> Figures:
+def descend(config: DropnasConfig, context: StepContext, mixture: Mixture) -> Figures:
     """Compute the gradients of one batch and take one step of the weights."""
-    loss, accuracy = backward(turn, *classify(turn, turn.batch, mixture))
-    for weight in turn.search.supernet.parameters() if not config.partial_decay else ():
+    loss, accuracy = backward(context, *classify(context, context.batch, mixture))
+    for weight in context.search.supernet.parameters() if not config.partial_decay else ():
         weight.grad = torch.zeros_like(weight) if weight.grad is None else weight.grad
-    update_weights(turn)
+    update_weights(context)
     return {"loss": loss, "accuracy": accuracy}
 
 
-def update_kept_logits(config: DropnasConfig, turn: Turn, kept: Kept) -> None:
+def update_kept_logits(config: DropnasConfig, context: StepContext, kept: Kept) -> None:
     """Take one Adam step along the gradients of the kept operations; apply partial decay and alpha-adjust."""
-    search = turn.search
-    masks = {name: sent(on, search.logits[name].device) for name, on in kept.items()}
+    search = context.search
+    masks = {name: to_device(on, search.logits[name].device) for name, on in kept.items()}
     before = {name: search.logits[name].detach().clone() for name in masks}
     for name, on in masks.items():
         gradient = search.logits[name].grad
-        if gradient is not None:  # None where nothing but `none` was kept in a kind of cell
+        if gradient is not None:  # None where nothing but `none` was kept in a cell type
             gradient *= on
     with unmoved(search, {name: ~on for name, on in masks.items()} if config.partial_decay else {}):
-        update_logits(turn)
+        update_logits(context)
     for name, on in masks.items() if config.alpha_adjust else ():
         logits = search.logits[name].detach()
         logits.copy_(adjusted(before[name], logits, on))

@@ -9,7 +9,8 @@ that of the logits draw independently.
 Not specified in the paper: one draw holds for all cells of a kind, as in the public code. Log, decisions and
 validation take the plain softmax of the logits. The drawn operations have to be known on the CPU, so that the
 others can be skipped. The logits move last in a step, so both draws of the next are known before it begins,
-and are read back from the device once, between the two (`draw`): a small wait for an eighth of the work.
+and are read back from the device once, between the two (`sample_ops`): a small wait for an eighth of
+the work.
 
 Differs from the public code (D-X-Y/AutoDL-Projects): the noise is drawn once; there, again where it is not
 finite, which cannot come up here.
@@ -27,7 +28,17 @@ from ..space.space import SearchSpace
 from ..stages.config import TrainingConfig, check_span
 from ..stages.gumbel import check_temperatures, concrete, temperatures
 from ..stages.operation_search import active_operations, open_operations, operation_search, softmax_relaxation
-from ..stages.stage import Drawn, Figures, Logits, Moment, Relaxation, Search, Stage, Turn, Weights
+from ..stages.stage import (
+    Figures,
+    Logits,
+    Relaxation,
+    SampledOps,
+    Search,
+    Stage,
+    StepContext,
+    StepIndex,
+    Weights,
+)
 from ..stages.steps import train_logits, train_weights
 from ..supernet import Active
 from .darts import darts_training
@@ -72,36 +83,38 @@ def stages(config: GdasConfig, space: SearchSpace, after: int) -> tuple[Stage, .
 
 def sampled_relaxation(config: GdasConfig, search: Search) -> Relaxation:
     """Weigh one operation an edge with 1, all others with 0, in a training step (Eq. 3-5)."""
-    kinds, may_be_drawn = search.space.kinds, active_operations(search)
-    groups = {f"alpha.{kind}": open_operations(search, kind) for kind in kinds}
+    cell_types, may_be_drawn = search.space.cell_types, active_operations(search)
+    groups = {f"alpha.{cell_type}": open_operations(search, cell_type) for cell_type in cell_types}
     schedules = temperatures(config.epochs, config.temperature_start, config.temperature_end)
 
-    def sample(logits: Logits, moment: Moment) -> Weights:
-        heat = schedules(moment)["temperature"]
+    def sample_weights(logits: Logits, step_index: StepIndex) -> Weights:
+        heat = schedules(step_index)["temperature"]
         return {
             name: straight_through(
-                concrete(logits[name], group, heat, moment.generator(f"gumbel {name}")), group
+                concrete(logits[name], group, heat, step_index.generator(f"gumbel {name}")), group
             )
             for name, group in groups.items()
         }
 
-    def draw(logits: Logits, moment: Moment) -> Drawn:
-        moments = moment, of_logits(moment)
+    def sample_ops(logits: Logits, step_index: StepIndex) -> SampledOps:
+        step_indices = step_index, of_logits(step_index)
         with torch.no_grad():
             columns = [
                 table.argmax(dim=-1)
-                for part_moment in moments
-                for table in sample(logits, part_moment).values()
+                for index in step_indices
+                for table in sample_weights(logits, index).values()
             ]
         rows = iter(
             torch.stack(columns).tolist()
         )  # (2 * kinds, E): of the weights' part, of the logits' part
         return {
-            part_moment: {kind: one_each(next(rows), may_be_drawn[kind]) for kind in kinds}
-            for part_moment in moments
+            index: {cell_type: one_each(next(rows), may_be_drawn[cell_type]) for cell_type in cell_types}
+            for index in step_indices
         }
 
-    return replace(softmax_relaxation(search), sample=sample, draw=draw, schedules=schedules)
+    return replace(
+        softmax_relaxation(search), sample_weights=sample_weights, sample_ops=sample_ops, schedules=schedules
+    )
 
 
 def one_each(columns: Sequence[int], may_be_drawn: Active) -> Active:
@@ -118,14 +131,14 @@ def straight_through(soft: Tensor, groups: Tensor) -> Tensor:
     return hard + (soft - soft.detach())
 
 
-def of_logits(moment: Moment) -> Moment:
+def of_logits(step_index: StepIndex) -> StepIndex:
     """Return the moment of the logits' part of a step, which draws independently."""
-    return replace(moment, seed=derive_seed(moment.seed, "logits"))
+    return replace(step_index, seed=derive_seed(step_index.seed, "logits"))
 
 
-def bilevel_apart(turn: Turn) -> Figures:
+def bilevel_apart(context: StepContext) -> Figures:
     """Train the weights on one draw, then the logits on another (Algorithm 1)."""
-    return train_weights(turn) | train_logits(replace(turn, moment=of_logits(turn.moment)))
+    return train_weights(context) | train_logits(replace(context, step_index=of_logits(context.step_index)))
 
 
 METHOD = Method("gdas", GdasConfig, stages)

@@ -31,7 +31,7 @@ from dots_zoo.runtime.errors import DotsZooError
 from ..space.discretise import cells_of
 from ..space.space import SearchSpace
 from ..stages.auxiliary_skip import AuxiliaryConfig, with_auxiliary
-from ..stages.config import LogitsConfig, TrainingConfig, WeightsConfig, check_span, least
+from ..stages.config import LogitsConfig, TrainingConfig, WeightsConfig, check_span, require_at_least
 from ..stages.init_stage import fresh
 from ..stages.operation_search import (
     Numbers,
@@ -42,7 +42,7 @@ from ..stages.operation_search import (
     operation_search,
     softmax_relaxation,
 )
-from ..stages.stage import Moment, Relaxation, Search, Stage, Weights
+from ..stages.stage import Relaxation, Search, Stage, StepIndex, Weights
 from ..stages.steps import bilevel
 from ..supernet import NO_PARTIAL_CHANNELS, Mixture
 from .method import Method
@@ -84,10 +84,10 @@ class PDartsConfig:
 
     def __post_init__(self) -> None:
         check_span(self.epochs, self.warm_up, min(self.depths))
-        least("", operations=(min(self.operations), 1))
+        require_at_least("", operations=(min(self.operations), 1))
         if not all(0 <= rate <= 1 for rate in self.skip_dropout):
             raise DotsZooError(f"skip_dropout: expected rates from 0 to 1, got {self.skip_dropout}")
-        least("", skip_limit=(0 if self.skip_limit is None else self.skip_limit, 0))
+        require_at_least("", skip_limit=(0 if self.skip_limit is None else self.skip_limit, 0))
 
 
 def stages(config: PDartsConfig, space: SearchSpace, after: int) -> tuple[Stage, ...]:
@@ -113,11 +113,11 @@ def one_search(config: PDartsConfig, space: SearchSpace, number: int) -> tuple[S
     def left(before: Search | None) -> SearchSpace:
         return best_operations(config.operations[number - 1], before) if before and number else space
 
-    begin = fresh(name, cells, left, operation_choices, NO_PARTIAL_CHANNELS, config.auxiliary.branch)
+    initialise = fresh(name, cells, left, operation_choices, NO_PARTIAL_CHANNELS, config.auxiliary.branch)
     rate = first.learning_rate
     return tuple(
         replace(stage, learning_rate=lambda epoch: rate(epoch - start))
-        for stage in (replace(first, begin=begin), *rest)
+        for stage in (replace(first, initialise=initialise), *rest)
     )
 
 
@@ -137,60 +137,64 @@ def with_skip_dropout(
     def relax_with(search: Search) -> Relaxation:
         plain = relax(search)
 
-        def mix(weights: Weights, moment: Moment) -> Mixture:
-            return replace(plain.mix(weights, moment), skip_dropout=rate(moment.epoch))
+        def build_mixture(weights: Weights, step_index: StepIndex) -> Mixture:
+            return replace(plain.build_mixture(weights, step_index), skip_dropout=rate(step_index.epoch))
 
-        def schedules(moment: Moment) -> dict[str, float]:
-            return {**plain.schedules(moment), "skip_dropout": rate(moment.epoch)}
+        def schedules(step_index: StepIndex) -> dict[str, float]:
+            return {**plain.schedules(step_index), "skip_dropout": rate(step_index.epoch)}
 
-        return replace(plain, mix=mix, schedules=schedules)
+        return replace(plain, build_mixture=build_mixture, schedules=schedules)
 
     return relax_with
 
 
 def derive_limited(limit: int | None, space: SearchSpace, weights: Weights) -> dict[str, CellGenotype]:
     """Derive the cells with at most `limit` skip connections in the normal cell; None sets no limit."""
-    weights_by_kind = alphas(space, weights)
-    return cells_of(space, weights_by_kind if limit is None else limited(limit, space, weights_by_kind))
+    weights_by_cell_type = alphas(space, weights)
+    return cells_of(
+        space, weights_by_cell_type if limit is None else limited(limit, space, weights_by_cell_type)
+    )
 
 
 def limited(limit: int, space: SearchSpace, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the weights, (E, O) by kind, with the weakest excess skip connections set to zero (Sec. 3.3)."""
-    lowered = {kind: own.clone() for kind, own in weights.items()}
-    for kind in limited_kinds(space):
-        while len(chosen := chosen_skips(space, kind, lowered)) > limit:
-            spare = [place for place in chosen if _has_another(space, kind, place[0], lowered[kind])]
+    """Return the weights, (E, O) by cell type, the weakest excess skip connections set to zero (Sec. 3.3)."""
+    lowered = {cell_type: own.clone() for cell_type, own in weights.items()}
+    for cell_type in limited_cell_types(space):
+        while len(chosen := chosen_skips(space, cell_type, lowered)) > limit:
+            spare = [
+                place for place in chosen if _has_another(space, cell_type, place[0], lowered[cell_type])
+            ]
             if not spare:
                 break
-            edge, column = min(spare, key=lambda place: lowered[kind][place].item())
-            lowered[kind][edge, column] = 0.0
+            edge, column = min(spare, key=lambda place: lowered[cell_type][place].item())
+            lowered[cell_type][edge, column] = 0.0
     return lowered
 
 
-def limited_kinds(space: SearchSpace) -> list[str]:
-    """Return the kinds of cell that keep the resolution."""
-    return [kind for kind in space.kinds if kind != "reduce"]
+def limited_cell_types(space: SearchSpace) -> list[str]:
+    """Return the cell types that keep the resolution."""
+    return [cell_type for cell_type in space.cell_types if cell_type != "reduce"]
 
 
-def chosen_skips(space: SearchSpace, kind: str, weights: Mapping[str, Tensor]) -> list[tuple[int, int]]:
+def chosen_skips(space: SearchSpace, cell_type: str, weights: Mapping[str, Tensor]) -> list[tuple[int, int]]:
     """Return edge and column of every skip connection in the cell derived from the weights."""
     skips = []
-    for chosen in cells_of(space, weights)[kind].edges:
+    for chosen in cells_of(space, weights)[cell_type].edges:
         if OPS[chosen.op].skip:
             edge = space.edges.index((chosen.node, chosen.input))
-            columns = _skips(space, kind, edge)
-            skips.append((edge, max(columns, key=lambda c: weights[kind][edge, c].item())))
+            columns = _skips(space, cell_type, edge)
+            skips.append((edge, max(columns, key=lambda c: weights[cell_type][edge, c].item())))
     return skips
 
 
-def _skips(space: SearchSpace, kind: str, edge: int) -> list[int]:
+def _skips(space: SearchSpace, cell_type: str, edge: int) -> list[int]:
     """Return the columns of skip connections on an edge; 3-skip has three."""
-    return [c for c, name in enumerate(space.candidates(kind)[edge]) if OPS[name].skip]
+    return [c for c, name in enumerate(space.candidates(cell_type)[edge]) if OPS[name].skip]
 
 
-def _has_another(space: SearchSpace, kind: str, edge: int, weights: Tensor) -> bool:
+def _has_another(space: SearchSpace, cell_type: str, edge: int, weights: Tensor) -> bool:
     """Return True if an edge can become an operation that is neither a skip connection nor `none`."""
-    names = space.candidates(kind)[edge]
+    names = space.candidates(cell_type)[edge]
     row = zip(names, weights[edge].tolist(), strict=False)
     return any(weight > 0 and name != "none" and not OPS[name].skip for name, weight in row)
 
@@ -203,20 +207,21 @@ def restrict_candidates(config: PDartsConfig, search: Search) -> Search:
     if config.skip_limit is None:
         return search
     space, limit = search.space, config.skip_limit
-    weights = {kind: logits.softmax(dim=-1) for kind, logits in open_logits(search).items()}
-    opened = dict(search.open)
-    for kind in limited_kinds(space):
-        chosen = {edge for edge, _ in chosen_skips(space, kind, limited(limit, space, weights))}
+    weights = {cell_type: logits.softmax(dim=-1) for cell_type, logits in open_logits(search).items()}
+    opened = dict(search.candidate_mask)
+    for cell_type in limited_cell_types(space):
+        chosen = {edge for edge, _ in chosen_skips(space, cell_type, limited(limit, space, weights))}
         strength = {
-            edge: max(weights[kind][edge, skips].tolist())
+            edge: max(weights[cell_type][edge, skips].tolist())
             for edge in range(len(space.edges))
-            if (skips := _skips(space, kind, edge)) and _has_another(space, kind, edge, weights[kind])
+            if (skips := _skips(space, cell_type, edge))
+            and _has_another(space, cell_type, edge, weights[cell_type])
         }
-        table = opened[f"alpha.{kind}"].clone()
+        table = opened[f"alpha.{cell_type}"].clone()
         for edge in sorted(strength, key=lambda edge: (edge not in chosen, -strength[edge]))[limit:]:
-            table[edge, _skips(space, kind, edge)] = False
-        opened[f"alpha.{kind}"] = table
-    return replace(search, open=opened)
+            table[edge, _skips(space, cell_type, edge)] = False
+        opened[f"alpha.{cell_type}"] = table
+    return replace(search, candidate_mask=opened)
 
 
 METHOD = Method(

@@ -26,9 +26,9 @@ from ..space.discretise import cells_of
 from ..space.relax import edge_membership, edge_weights, group_softmax
 from ..space.space import Choice, SearchSpace, edge_choice
 from ..stages.auxiliary_skip import AuxiliaryConfig, with_auxiliary
-from ..stages.config import LogitsConfig, TrainingConfig, WeightsConfig, check_span, least
+from ..stages.config import LogitsConfig, TrainingConfig, WeightsConfig, check_span, require_at_least
 from ..stages.operation_search import active_operations, operation_choices, operation_search
-from ..stages.stage import Logits, Moment, Relaxation, Search, Stage, Weights
+from ..stages.stage import Logits, Relaxation, Search, Stage, StepIndex, Weights
 from ..stages.steps import bilevel
 from ..supernet import Mixture, PartialChannels
 from .method import Method
@@ -72,7 +72,7 @@ class PcDartsConfig:
 
     def __post_init__(self) -> None:
         check_span(self.epochs, self.warm_up, self.cells)
-        least("", share=(self.share, 1))
+        require_at_least("", share=(self.share, 1))
 
 
 def stages(config: PcDartsConfig, space: SearchSpace, after: int) -> tuple[Stage, ...]:
@@ -92,24 +92,24 @@ def stages(config: PcDartsConfig, space: SearchSpace, after: int) -> tuple[Stage
 
 def operation_and_edge_choices(space: SearchSpace) -> dict[str, Choice]:
     """Return the choices of alpha, an operation on every edge, and of beta, an edge at every node."""
-    betas = {f"beta.{kind}": edge_choice(space, "edge_weights") for kind in space.kinds}
+    betas = {f"beta.{cell_type}": edge_choice(space, "edge_weights") for cell_type in space.cell_types}
     return operation_choices(space) | betas
 
 
 def edge_normalisation(search: Search) -> Relaxation:
     """Relax by a softmax over the operations of an edge, and by another over the edges of a node (Eq. 3)."""
     device = next(iter(search.logits.values())).device
-    groups = {name: table[None].to(device) for name, table in search.open.items()}  # (1, R, C)
+    groups = {name: table[None].to(device) for name, table in search.candidate_mask.items()}  # (1, R, C)
     membership, active = edges_of_nodes(search.space, device), active_operations(search)
 
-    def weigh(logits: Logits, moment: Moment) -> Weights:
+    def compute_weights(logits: Logits, step_index: StepIndex) -> Weights:
         return {name: group_softmax(logits[name], group) for name, group in groups.items()}
 
-    def mix(weights: Weights, moment: Moment) -> Mixture:
-        gamma = {k: edge_weights(weights[f"beta.{k}"], membership) for k in search.space.kinds}
+    def build_mixture(weights: Weights, step_index: StepIndex) -> Mixture:
+        gamma = {k: edge_weights(weights[f"beta.{k}"], membership) for k in search.space.cell_types}
         return Mixture({k: gamma[k][:, None] * weights[f"alpha.{k}"] for k in gamma}, active, gamma)
 
-    return Relaxation(weigh=weigh, mix=mix)
+    return Relaxation(compute_weights=compute_weights, build_mixture=build_mixture)
 
 
 def edges_of_nodes(space: SearchSpace, device: torch.device) -> Tensor:
@@ -119,11 +119,11 @@ def edges_of_nodes(space: SearchSpace, device: torch.device) -> Tensor:
 
 def derive_from_products(space: SearchSpace, weights: Weights) -> Mapping[str, CellGenotype]:
     """Derive the cells by the rule of the space's family, from gamma times the softmax of the operations."""
-    membership = edges_of_nodes(space, weights[f"beta.{space.kinds[0]}"].device)
+    membership = edges_of_nodes(space, weights[f"beta.{space.cell_types[0]}"].device)
     products = {}
-    for kind in space.kinds:
-        gamma = edge_weights(weights[f"beta.{kind}"], membership)  # (E,)
-        products[kind] = gamma[:, None] * weights[f"alpha.{kind}"]  # (E, O)
+    for cell_type in space.cell_types:
+        gamma = edge_weights(weights[f"beta.{cell_type}"], membership)  # (E,)
+        products[cell_type] = gamma[:, None] * weights[f"alpha.{cell_type}"]  # (E, O)
     return cells_of(space, products)
 
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from ..space.space import SearchSpace
-from ..stages.config import TrainingConfig, least
+from ..stages.config import TrainingConfig, require_at_least
 from ..stages.operation_search import Numbers, operation_search
-from ..stages.stage import Moment, Run, Search, Stage
+from ..stages.stage import Run, Search, Stage, StepIndex
 from ..stages.steps import train_weights
 from .darts import darts_training
 from .method import Method
@@ -34,7 +34,7 @@ class RandomSearchConfig:
     training: TrainingConfig = field(default_factory=darts_training)
 
     def __post_init__(self) -> None:
-        least("", epochs=(self.epochs, 0), cells=(self.cells, 3))
+        require_at_least("", epochs=(self.epochs, 0), cells=(self.cells, 3))
 
 
 def stages(config: RandomSearchConfig, space: SearchSpace, after: int) -> tuple[Stage, ...]:
@@ -42,16 +42,16 @@ def stages(config: RandomSearchConfig, space: SearchSpace, after: int) -> tuple[
     [drawing] = operation_search(
         Numbers(config.epochs, config.cells, config.training), space, after, train_weights, name="random"
     )
-    begin = drawing.begin
+    initialise = drawing.initialise
 
-    def draw(run: Run, before: Search | None, moment: Moment) -> Search:
-        search = begin(run, before, moment)
+    def draw(run: Run, before: Search | None, step_index: StepIndex) -> Search:
+        search = initialise(run, before, step_index)
         with torch.no_grad():
             for name, logits in search.logits.items():
-                logits.copy_(torch.randn(logits.shape, generator=moment.generator(f"random {name}")))
+                logits.copy_(torch.randn(logits.shape, generator=step_index.generator(f"random {name}")))
         return search
 
-    return (replace(drawing, begin=draw, architecture_images=None),)
+    return (replace(drawing, initialise=draw, architecture_images=None),)
 
 
 METHOD = Method(

@@ -150,7 +150,7 @@ def plan(name: str, config: Any, derivation: Derivation, space: SearchSpace) -> 
         one_left = rule != "none" and derivation.keep == 1 and not method.grouped(config)
         stages += _selection(stages, config.training, derivation, space, one_left, restrict)
     ends.pop(len(stages), None)  # the end of the search is in its checkpoint
-    return tuple(replace(stage, kept=ends.get(count, "")) for count, stage in enumerate(stages, 1))
+    return tuple(replace(stage, saved_as=ends.get(count, "")) for count, stage in enumerate(stages, 1))
 
 
 def _criterion(derivation: Derivation) -> By:

@@ -23,13 +23,13 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from dots_zoo.runtime.to_device import sent
+from dots_zoo.runtime.to_device import to_device
 
 from ..space.space import SearchSpace
-from ..stages.config import TrainingConfig, check_span, least
+from ..stages.config import TrainingConfig, check_span, require_at_least
 from ..stages.gumbel import linear
 from ..stages.operation_search import open_operations, operation_search, softmax_relaxation
-from ..stages.stage import Figures, Moment, Relaxation, Search, Stage, Turn
+from ..stages.stage import Figures, Relaxation, Search, Stage, StepContext, StepIndex
 from ..stages.steps import train_logits, train_weights_under
 from .darts import darts_training
 from .method import Method
@@ -57,7 +57,7 @@ class SdartsRsConfig:
 
     def __post_init__(self) -> None:
         check_span(self.epochs, self.warm_up, self.cells)
-        least("", noise_start=(self.noise_start, 0), noise_end=(self.noise_end, 0))
+        require_at_least("", noise_start=(self.noise_start, 0), noise_end=(self.noise_end, 0))
 
 
 def stages(config: SdartsRsConfig, space: SearchSpace, after: int) -> tuple[Stage, ...]:
@@ -75,33 +75,33 @@ def stages(config: SdartsRsConfig, space: SearchSpace, after: int) -> tuple[Stag
 def noisy_relaxation(config: SdartsRsConfig, search: Search) -> Relaxation:
     """Return the relaxation of DARTS with eps among its schedules, for the log and the weights' step."""
 
-    def schedules(moment: Moment) -> dict[str, float]:
-        return {"noise": linear(moment.epoch, config.epochs, config.noise_start, config.noise_end)}
+    def schedules(step_index: StepIndex) -> dict[str, float]:
+        return {"noise": linear(step_index.epoch, config.epochs, config.noise_start, config.noise_end)}
 
     return replace(softmax_relaxation(search), schedules=schedules)
 
 
-def smoothed(turn: Turn) -> Figures:
+def smoothed(context: StepContext) -> Figures:
     """Train the logits without noise, then the weights under noise (Algorithm 1)."""
-    return train_logits(turn) | train_weights_perturbed(turn)
+    return train_logits(context) | train_weights_perturbed(context)
 
 
-def train_weights_perturbed(turn: Turn) -> Figures:
+def train_weights_perturbed(context: StepContext) -> Figures:
     """Train the weights alone, with a perturbed mixture (Eq. 6)."""
-    search, eps = turn.search, turn.relaxation.schedules(turn.moment)["noise"]
+    search, eps = context.search, context.relaxation.schedules(context.step_index)["noise"]
     with torch.no_grad():
-        weights = dict(turn.relaxation.weigh(search.logits, turn.moment))
-        for kind in search.space.kinds:
-            name = f"alpha.{kind}"
-            draws = turn.moment.generator(f"noise {name}")
-            weights[name] = perturbed(weights[name], open_operations(search, kind)[0], eps, draws)
-        mixture = turn.relaxation.mix(weights, turn.moment)
-    return train_weights_under(turn, mixture)
+        weights = dict(context.relaxation.compute_weights(search.logits, context.step_index))
+        for cell_type in search.space.cell_types:
+            name = f"alpha.{cell_type}"
+            draws = context.step_index.generator(f"noise {name}")
+            weights[name] = perturbed(weights[name], open_operations(search, cell_type)[0], eps, draws)
+        mixture = context.relaxation.build_mixture(weights, context.step_index)
+    return train_weights_under(context, mixture)
 
 
 def perturbed(weights: Tensor, members: Tensor, eps: float, draws: torch.Generator) -> Tensor:
     """Add uniform noise in [-eps, eps] to the weights of the members, clamp and normalise again, (R, C)."""
-    noise = sent(2 * torch.rand(weights.shape, generator=draws) - 1, weights.device)
+    noise = to_device(2 * torch.rand(weights.shape, generator=draws) - 1, weights.device)
     moved = (weights + eps * noise).masked_fill(~members, float("-inf"))
     largest = torch.zeros_like(moved).scatter(-1, moved.argmax(dim=-1, keepdim=True), 1.0) * members
     clamped = moved.clamp(0.0, 1.0)

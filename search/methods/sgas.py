@@ -29,10 +29,10 @@ import torch
 from torch import Tensor
 
 from ..space.space import SearchSpace
-from ..stages.config import TrainingConfig, check_span, least
-from ..stages.init_stage import carry_on, close_edge, decide
+from ..stages.config import TrainingConfig, check_span, require_at_least
+from ..stages.init_stage import close_edge, continue_from, decide
 from ..stages.operation_search import Numbers, operation_search, softmax_relaxation
-from ..stages.stage import Moment, Run, Search, Stage
+from ..stages.stage import Run, Search, Stage, StepIndex
 from ..stages.steps import bilevel
 from .darts import darts_training
 from .darts_pt import By, SelectionCriterion, built_edges, choosable, strongest
@@ -62,8 +62,8 @@ class SgasConfig:
     training: TrainingConfig = field(default_factory=darts_training)
 
     def __post_init__(self) -> None:
-        least("", interval=(self.interval, 1), history=(self.history, 1))
-        least("", batch_increase=(self.batch_increase, 0))
+        require_at_least("", interval=(self.interval, 1), history=(self.history, 1))
+        require_at_least("", batch_increase=(self.batch_increase, 0))
         check_span(self.warm_up, 0, self.cells)
 
 
@@ -91,7 +91,7 @@ def stages(config: SgasConfig, space: SearchSpace, after: int, by: By = "magnitu
             planned[0],
             name=f"decision {position} of {count}",
             epochs=config.interval if position < count else 0,
-            begin=partial(decide_edges, config.criterion, selection),
+            initialise=partial(decide_edges, config.criterion, selection),
             batch_size=config.training.batch_size + config.batch_increase * position,
         )
         planned.append(decided)
@@ -99,39 +99,42 @@ def stages(config: SgasConfig, space: SearchSpace, after: int, by: By = "magnitu
 
 
 def decisions(space: SearchSpace) -> int:
-    """Return the number of edges to decide in a kind of cell: two a node, all six in NAS-Bench-201."""
+    """Return the number of edges to decide in a cell type: two a node, all six in NAS-Bench-201."""
     if space.family == "nasbench201":
         return len(space.edges)
-    return max(sum(_kept(space, kind, node) for node in space.nodes) for kind in space.kinds)
+    return max(sum(_kept(space, cell_type, node) for node in space.nodes) for cell_type in space.cell_types)
 
 
-def _kept(space: SearchSpace, kind: str, node: int) -> int:
-    built = sum(set(space.candidates(kind)[edge]) != {"none"} for edge in space.incoming(node))
+def _kept(space: SearchSpace, cell_type: str, node: int) -> int:
+    built = sum(set(space.candidates(cell_type)[edge]) != {"none"} for edge in space.incoming(node))
     return min(2, built)
 
 
-def remember(history: int, search: Search, moment: Moment, figures: Mapping[str, float]) -> Search:
+def remember(history: int, search: Search, step_index: StepIndex, figures: Mapping[str, float]) -> Search:
     """Append the weights of an epoch to those of the `history` before it; a decided edge keeps its last."""
-    memory = dict(search.memory)
-    for kind, decided in decided_edges(search).items():
-        logits = search.logits[f"alpha.{kind}"].detach()
-        beyond = ~_members(search.space, kind, "").to(logits.device)
+    memory = dict(search.method_state)
+    for cell_type, decided in decided_edges(search).items():
+        logits = search.logits[f"alpha.{cell_type}"].detach()
+        beyond = ~_members(search.space, cell_type, "").to(logits.device)
         weights = logits.masked_fill(beyond, float("-inf")).softmax(dim=-1).cpu()[None]  # (1, E, O)
-        before = memory.get(f"weights.{kind}", weights[:0])
+        before = memory.get(f"weights.{cell_type}", weights[:0])
         weights = torch.where(decided[None, :, None], before[-1:], weights) if len(before) else weights
-        memory[f"weights.{kind}"] = torch.cat([before, weights])[-history - 1 :]
-    return replace(search, memory=memory)
+        memory[f"weights.{cell_type}"] = torch.cat([before, weights])[-history - 1 :]
+    return replace(search, method_state=memory)
 
 
 def decided_edges(search: Search) -> dict[str, Tensor]:
-    """Return the mask of the edges that have been decided, (E,) by kind."""
+    """Return the mask of the edges that have been decided, (E,) by cell type."""
     none = torch.zeros(len(search.space.edges), dtype=torch.bool)
-    return {kind: search.memory.get(f"decided.{kind}", none) for kind in search.space.kinds}
+    return {
+        cell_type: search.method_state.get(f"decided.{cell_type}", none)
+        for cell_type in search.space.cell_types
+    }
 
 
-def _members(space: SearchSpace, kind: str, without: str) -> Tensor:
+def _members(space: SearchSpace, cell_type: str, without: str) -> Tensor:
     """Return the mask of the candidates of every edge but the one named, (E, O)."""
-    candidates = space.candidates(kind)
+    candidates = space.candidates(cell_type)
     width = max(len(names) for names in candidates)
     return torch.tensor(
         [[*(name != without for name in names), *[False] * (width - len(names))] for names in candidates]
@@ -139,24 +142,24 @@ def _members(space: SearchSpace, kind: str, without: str) -> Tensor:
 
 
 def decide_edges(
-    criterion: int, selection: SelectionCriterion, run: Run, before: Search | None, moment: Moment
+    criterion: int, selection: SelectionCriterion, run: Run, before: Search | None, step_index: StepIndex
 ) -> Search:
-    """Decide the edge with the largest score in every kind of cell."""
-    search = carry_on(run, before, moment)
-    for kind in search.space.kinds:
-        open_edges = undecided(search, kind)
+    """Decide the edge with the largest score in every cell type."""
+    search = continue_from(run, before, step_index)
+    for cell_type in search.space.cell_types:
+        open_edges = undecided(search, cell_type)
         if open_edges:
-            members = _members(search.space, kind, "none")
-            edge_scores = scores(search.memory[f"weights.{kind}"], members, criterion).tolist()
+            members = _members(search.space, cell_type, "none")
+            edge_scores = scores(search.method_state[f"weights.{cell_type}"], members, criterion).tolist()
             edge = max(open_edges, key=lambda candidate: edge_scores[candidate])
-            search = decide_edge(selection, run, search, moment, kind, edge)
+            search = decide_edge(selection, run, search, step_index, cell_type, edge)
     return search
 
 
-def undecided(search: Search, kind: str) -> list[int]:
+def undecided(search: Search, cell_type: str) -> list[int]:
     """Return the edges that can still be decided."""
-    built = [edge for node in search.space.nodes for edge in built_edges(search, kind, node)]
-    decided = decided_edges(search)[kind].tolist()
+    built = [edge for node in search.space.nodes for edge in built_edges(search, cell_type, node)]
+    decided = decided_edges(search)[cell_type].tolist()
     return [edge for edge in built if not decided[edge]]
 
 
@@ -187,19 +190,19 @@ def scaled(values: Tensor) -> Tensor:
 
 
 def decide_edge(
-    selection: SelectionCriterion, run: Run, search: Search, moment: Moment, kind: str, edge: int
+    selection: SelectionCriterion, run: Run, search: Search, step_index: StepIndex, cell_type: str, edge: int
 ) -> Search:
     """Decide an edge for one operation; the second decided edge of a DARTS node closes the others."""
-    name, space = f"alpha.{kind}", search.space
-    column = strongest(selection, run, search, moment, name, edge, choosable(search, name, edge, None))
-    decided = decided_edges(search)[kind].clone()
+    name, space = f"alpha.{cell_type}", search.space
+    column = strongest(selection, run, search, step_index, name, edge, choosable(search, name, edge, None))
+    decided = decided_edges(search)[cell_type].clone()
     decided[edge] = True
-    search = replace(search, memory={**search.memory, f"decided.{kind}": decided})
+    search = replace(search, method_state={**search.method_state, f"decided.{cell_type}": decided})
     search = decide(search, name, edge, column)
     incoming = space.incoming(space.edges[edge][0])
     if space.family == "darts" and decided[list(incoming)].sum() == 2:
         for other in incoming:
-            search = search if decided[other] else close_edge(search, kind, other)
+            search = search if decided[other] else close_edge(search, cell_type, other)
     return search
 
 

@@ -18,7 +18,7 @@ from ..space.space import SearchSpace
 from ..stages.config import TrainingConfig, check_span
 from ..stages.gumbel import check_temperatures, concrete, temperatures
 from ..stages.operation_search import open_operations, operation_search, softmax_relaxation
-from ..stages.stage import Logits, Moment, Relaxation, Search, Stage, Weights
+from ..stages.stage import Logits, Relaxation, Search, Stage, StepIndex, Weights
 from ..stages.steps import one_level
 from .darts import darts_training
 from .method import Method
@@ -63,17 +63,19 @@ def stages(config: SnasConfig, space: SearchSpace, after: int) -> tuple[Stage, .
 
 def concrete_relaxation(config: SnasConfig, search: Search) -> Relaxation:
     """Relax a training step by a draw from the concrete distribution (Eq. 4)."""
-    groups = {f"alpha.{kind}": open_operations(search, kind) for kind in search.space.kinds}
+    groups = {
+        f"alpha.{cell_type}": open_operations(search, cell_type) for cell_type in search.space.cell_types
+    }
     schedules = temperatures(config.epochs, config.temperature_start, config.temperature_end)
 
-    def sample(logits: Logits, moment: Moment) -> Weights:
-        heat = schedules(moment)["temperature"]
+    def sample_weights(logits: Logits, step_index: StepIndex) -> Weights:
+        heat = schedules(step_index)["temperature"]
         return {
-            name: concrete(logits[name], group, heat, moment.generator(f"gumbel {name}"))
+            name: concrete(logits[name], group, heat, step_index.generator(f"gumbel {name}"))
             for name, group in groups.items()
         }
 
-    return replace(softmax_relaxation(search), sample=sample, schedules=schedules)
+    return replace(softmax_relaxation(search), sample_weights=sample_weights, schedules=schedules)
 
 
 METHOD = Method("snas", SnasConfig, stages)

@@ -26,10 +26,10 @@ from ..space.discretise import topology_rule
 from ..space.relax import cosine, edge_membership, edge_weights, group_softmax, sigmoid_weights, temperature
 from ..space.space import Choice, EdgeRule, SearchSpace, edge_choice
 from ..stages.config import TrainingConfig
-from ..stages.init_stage import carry_on, fresh
+from ..stages.init_stage import continue_from, fresh
 from ..stages.operation_search import active_operations, alphas, open_operations, operation_choices
 from ..stages.resting import resting_operations
-from ..stages.stage import Logits, Moment, Relaxation, Search, Stage, Weights
+from ..stages.stage import Logits, Relaxation, Search, Stage, StepIndex, Weights
 from ..stages.steps import one_level, train_weights
 from ..supernet import Active, Mixture
 
@@ -55,10 +55,10 @@ class TopologyConfig:
     operation_temperature: float = 1e-3  # Sec. 4.2.2, Fig. 3
 
     def __post_init__(self) -> None:
-        for name, least in (("epochs", 1), ("cells", 3)):
-            if getattr(self, name) < least:
+        for name, smallest in (("epochs", 1), ("cells", 3)):
+            if getattr(self, name) < smallest:
                 raise DotsZooError(
-                    f"topology_search.{name}: expected {least} or more, got {getattr(self, name)}"
+                    f"topology_search.{name}: expected {smallest} or more, got {getattr(self, name)}"
                 )
         for name in ("temperature_start", "temperature_end", "operation_temperature"):
             if getattr(self, name) <= 0:
@@ -82,7 +82,7 @@ def topology_search(
     first = Stage(
         name="topology warm-up",
         epochs=warm_up,
-        begin=fresh("topology", config.cells, surviving, partial(topology_choices, rule)),
+        initialise=fresh("topology", config.cells, surviving, partial(topology_choices, rule)),
         step=train_weights,
         batch_size=training.batch_size,
         images="a",
@@ -100,7 +100,7 @@ def topology_search(
         first,
         name="topology search",
         epochs=config.epochs - warm_up,
-        begin=carry_on if warm_up else first.begin,
+        initialise=continue_from if warm_up else first.initialise,
         step=one_level,
         images="all",
     )
@@ -109,24 +109,24 @@ def topology_search(
 
 def topology_choices(rule: EdgeRule, space: SearchSpace) -> dict[str, Choice]:
     """Return the choices of alpha as before, and of beta: a combination of edges at every node."""
-    betas = {f"beta.{kind}": edge_choice(space, rule) for kind in space.kinds}
+    betas = {f"beta.{cell_type}": edge_choice(space, rule) for cell_type in space.cell_types}
     return operation_choices(space) | betas
 
 
-def temperature_at(config: TopologyConfig, operation_epochs: int, moment: Moment) -> float:
+def temperature_at(config: TopologyConfig, operation_epochs: int, step_index: StepIndex) -> float:
     """Return the temperature of the topology in an epoch: T0 while the weights warm up, then Eq. 9."""
     warm_up = config.epochs // 2
     span = config.epochs - warm_up
-    epoch = min(max(0, moment.epoch - operation_epochs - warm_up), span - 1)
+    epoch = min(max(0, step_index.epoch - operation_epochs - warm_up), span - 1)
     return temperature(epoch, span, config.temperature_start, config.temperature_end)
 
 
 def settled_operations(
-    config: TopologyConfig, operation_epochs: int, search: Search, moment: Moment, steps: int
+    config: TopologyConfig, operation_epochs: int, search: Search, step_index: StepIndex, steps: int
 ) -> dict[str, Tensor]:
     """Return the mask of operations whose weight is zero throughout an epoch, by the logits' name, (E, O)."""
-    t_alpha = config.operation_temperature * temperature_at(config, operation_epochs, moment)
-    names = [f"alpha.{kind}" for kind in search.space.kinds]
+    t_alpha = config.operation_temperature * temperature_at(config, operation_epochs, step_index)
+    names = [f"alpha.{cell_type}" for cell_type in search.space.cell_types]
     return {name: resting_operations(search, name, t_alpha, steps) for name in names}
 
 
@@ -136,49 +136,53 @@ def topology_relaxation(
     """Relax by weighing edges by the combinations that contain them (Eq. 6-8), annealed (Eq. 9)."""
     space, device = search.space, next(iter(search.logits.values())).device
     membership = edge_membership(space, rule, config.average_edges, device)
-    alpha_groups = {kind: open_operations(search, kind) for kind in space.kinds}
-    beta_open = {kind: search.open[f"beta.{kind}"].to(device) for kind in space.kinds}
+    alpha_groups = {cell_type: open_operations(search, cell_type) for cell_type in space.cell_types}
+    beta_open = {
+        cell_type: search.candidate_mask[f"beta.{cell_type}"].to(device) for cell_type in space.cell_types
+    }
     active = active_edges(search, rule)
 
-    def schedules(moment: Moment) -> dict[str, float]:
-        return {"temperature": temperature_at(config, operation_epochs, moment)}
+    def schedules(step_index: StepIndex) -> dict[str, float]:
+        return {"temperature": temperature_at(config, operation_epochs, step_index)}
 
-    def weigh(logits: Logits, moment: Moment) -> Weights:
-        t_beta = schedules(moment)["temperature"]
+    def compute_weights(logits: Logits, step_index: StepIndex) -> Weights:
+        t_beta = schedules(step_index)["temperature"]
         t_alpha = config.operation_temperature * t_beta  # operations settle first (Fig. 3)
         weights: dict[str, Tensor] = {}
-        for kind in space.kinds:
-            alpha, beta = f"alpha.{kind}", f"beta.{kind}"
-            weights[alpha] = group_softmax(logits[alpha], alpha_groups[kind], t_alpha)  # (E, O)
+        for cell_type in space.cell_types:
+            alpha, beta = f"alpha.{cell_type}", f"beta.{cell_type}"
+            weights[alpha] = group_softmax(logits[alpha], alpha_groups[cell_type], t_alpha)  # (E, O)
             if rule == "edge_sigmoid":
-                weights[beta] = sigmoid_weights(logits[beta], beta_open[kind], t_beta)
+                weights[beta] = sigmoid_weights(logits[beta], beta_open[cell_type], t_beta)
             else:
-                weights[beta] = group_softmax(logits[beta], beta_open[kind][None], t_beta)  # Eq. 6
+                weights[beta] = group_softmax(logits[beta], beta_open[cell_type][None], t_beta)  # Eq. 6
         return weights
 
-    def mix(weights: Weights, moment: Moment) -> Mixture:
+    def build_mixture(weights: Weights, step_index: StepIndex) -> Mixture:
         operations = {}
-        for kind in space.kinds:
-            gamma = edge_weights(weights[f"beta.{kind}"], membership)  # (E,), Eq. 7
-            operations[kind] = gamma[:, None] * weights[f"alpha.{kind}"]  # Eq. 8
+        for cell_type in space.cell_types:
+            gamma = edge_weights(weights[f"beta.{cell_type}"], membership)  # (E,), Eq. 7
+            operations[cell_type] = gamma[:, None] * weights[f"alpha.{cell_type}"]  # Eq. 8
         return Mixture(operations, active)
 
-    return Relaxation(weigh=weigh, mix=mix, schedules=schedules)
+    return Relaxation(compute_weights=compute_weights, build_mixture=build_mixture, schedules=schedules)
 
 
 def active_edges(search: Search, rule: EdgeRule) -> dict[str, Active]:
-    """Return the open operations of the edges that are in an open combination, by kind."""
+    """Return the open operations of the edges that are in an open combination, by cell type."""
     active = {}
-    for kind, operations in active_operations(search).items():
+    for cell_type, operations in active_operations(search).items():
         kept: set[int] = set()
-        for node, row in zip(search.space.nodes, search.open[f"beta.{kind}"].tolist(), strict=True):
+        for node, row in zip(
+            search.space.nodes, search.candidate_mask[f"beta.{cell_type}"].tolist(), strict=True
+        ):
             for chosen, is_open in zip(search.space.combinations(node, rule), row, strict=False):
                 kept |= set(chosen) if is_open else set()
-        active[kind] = tuple(on if edge in kept else frozenset() for edge, on in enumerate(operations))
+        active[cell_type] = tuple(on if edge in kept else frozenset() for edge, on in enumerate(operations))
     return active
 
 
 def derive_from_topology(rule: EdgeRule, space: SearchSpace, weights: Weights) -> dict[str, CellGenotype]:
     """Derive the cells: the best combination of edges at every node, the best operation on each."""
-    betas = {kind: weights[f"beta.{kind}"] for kind in space.kinds}
+    betas = {cell_type: weights[f"beta.{cell_type}"] for cell_type in space.cell_types}
     return topology_rule(space, alphas(space, weights), betas, rule)

@@ -13,7 +13,7 @@ from dots_zoo.data.datasets import Data
 from dots_zoo.macs import count
 
 from ..stages.loop import run_of, steps_of
-from ..stages.stage import Moment, Run, Stage, Turn
+from ..stages.stage import Run, Stage, StepContext, StepIndex
 from ..supernet import Mixture, Supernet
 from ..supernet.install_kernels import can_install, check_can_install
 
@@ -88,12 +88,15 @@ class _Mixed(nn.Module):
 
 def _macs_of_a_step(first: Stage, run: Run) -> int:
     """Return the MACs of a forward pass over a whole batch in the first step of the first stage."""
-    search, moment = first.begin(run, None, Moment(run.training.seed, 0)), Moment(run.training.seed, 0)
+    search, step_index = (
+        first.initialise(run, None, StepIndex(run.training.seed, 0)),
+        StepIndex(run.training.seed, 0),
+    )
     relaxation = first.relax(search)
-    drawn = relaxation.drawn(search.logits, moment)
+    sampled_ops = relaxation.sampled_ops(search.logits, step_index)
     batch = run.data.labels[:0], run.data.labels[:0]  # no step is taken
-    turn = Turn(run, search, relaxation, moment, batch, None, drawn)
+    context = StepContext(run, search, relaxation, step_index, batch, None, sampled_ops)
     with torch.no_grad():
-        mixed = _Mixed(search.supernet, turn.mixture())
+        mixed = _Mixed(search.supernet, context.mixture())
     size = run.data.in_chans, run.data.size, run.data.size
     return count(mixed, size, first.batch_size).macs

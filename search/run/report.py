@@ -72,7 +72,7 @@ def plot_changes(cells: Sequence[CellGenotype], operations: Sequence[str], path:
     return _write(figure, path)
 
 
-def write_story(out: Path) -> Path:
+def write_search_report(out: Path) -> Path:
     """Draw the pictures that a run lacks and write report.html, with those pictures that can be drawn.
 
     out: folder of a search that has ended.
@@ -85,9 +85,9 @@ def write_story(out: Path) -> Path:
         "cell.png": partial(draw, final),
         "curves.png": partial(plot_curves, lines),
     }
-    for kind in final.cells:  # an operation has the same colour in all
-        cells = [genotype.cells[kind] for genotype in genotypes]
-        plots[f"changes.{kind}.png"] = partial(plot_changes, cells, sorted(every))
+    for cell_type in final.cells:  # an operation has the same colour in all
+        cells = [genotype.cells[cell_type] for genotype in genotypes]
+        plots[f"changes.{cell_type}.png"] = partial(plot_changes, cells, sorted(every))
     paths = {out / "plots" / name: plot for name, plot in plots.items()}
     drawn = [path for path, plot in paths.items() if attempt(str(path), partial(plot, path))]
     return write_file(out / "report.html", _page(out, final, lines, drawn).encode())

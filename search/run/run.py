@@ -25,21 +25,21 @@ from dots_zoo.genotype import Genotype, load_genotype, save_genotype, to_text
 from dots_zoo.runtime.atomic_write import write_file
 from dots_zoo.runtime.best_effort import attempt
 from dots_zoo.runtime.distributed import processes_of
-from dots_zoo.runtime.environment import surroundings
+from dots_zoo.runtime.environment import environment
 from dots_zoo.runtime.errors import DotsZooError
 from dots_zoo.runtime.run_folder import check_run_folder, make_folder
-from dots_zoo.runtime.sigterm import noted
+from dots_zoo.runtime.sigterm import sigterm_flag
 
 from ..methods.registry import Derivation, plan
 from ..space.named import named_space
 from ..space.nasbench201_table import find, read_table
 from ..space.space import SearchSpace
-from ..stages.checkpoint import Keeper
+from ..stages.checkpoint import CheckpointManager
 from ..stages.loop import run_stages
 from ..stages.stage import Epoch
 from .choose_kernels import resolve_kernels
 from .plots import plot_weights
-from .report import write_story
+from .report import write_search_report
 
 
 def search(
@@ -80,14 +80,18 @@ def search(
     }
     processes = processes_of(Accelerator(mixed_precision=config.training.precision))
     processes.first_does(partial(check_run_folder, out, "search", resume=resume))
-    with noted() as stop:
-        keeper = Keeper(out / "checkpoint", checkpoint_seconds, identity, stop, aside=out / "stages")
-        saved = keeper.saved(processes) if resume else None
+    with sigterm_flag() as stop:
+        checkpoints = CheckpointManager(
+            out / "checkpoint", checkpoint_seconds, identity, stop, stages_folder=out / "stages"
+        )
+        saved = checkpoints.load_latest(processes) if resume else None
         if not processes.agree(json.dumps([identity, saved.path.name if saved else None], sort_keys=True)):
             processes.end("search: expected the same options and the same folder in all processes")
-        epochs = run_stages(stages, config.training, data, keeper=keeper, saved=saved, progress=progress)
-        folder = _Folder(out, saved.facts["place"]["told"] if saved else 0)
-        processes.first_does(partial(folder.begin, identity))
+        epochs = run_stages(
+            stages, config.training, data, checkpoints=checkpoints, saved=saved, progress=progress
+        )
+        folder = _Folder(out, saved.facts["progress"]["logged_epochs"] if saved else 0)
+        processes.first_does(partial(folder.prepare, identity))
         result: Genotype | None = None
         for epoch in epochs:
             result = Genotype(
@@ -99,7 +103,7 @@ def search(
             result = dataclasses.replace(result, provenance={**provenance, "metrics": figures})
             processes.first_does(partial(folder.add, epoch, figures, result))
     if result is None:  # no epoch was left
-        result = load_genotype(folder.genotype(folder.told - 1))
+        result = load_genotype(folder.genotype(folder.logged_epochs - 1))
     processes.first_does(partial(folder.end, result, provenance))
     return result
 
@@ -107,25 +111,28 @@ def search(
 class _Folder:
     """The files of a run: metrics, TensorBoard and a cell for every epoch, the rest at the end.
 
-    told: Epochs of a resumed search that stay in its files.
+    logged_epochs: Epochs of a resumed search that stay in its files.
     """
 
-    def __init__(self, out: Path, told: int) -> None:
-        self.out, self.told = out, told
+    def __init__(self, out: Path, logged_epochs: int) -> None:
+        self.out, self.logged_epochs = out, logged_epochs
         self.path = out / "metrics.jsonl"
         self.lines: list[dict[str, Any]] = []
 
     def genotype(self, number: int) -> Path:
         return self.out / "genotypes" / f"{number:03d}.json"
 
-    def begin(self, settings: Mapping[str, Any]) -> None:
+    def prepare(self, settings: Mapping[str, Any]) -> None:
         make_folder(self.out)
-        written = self.path.read_text("utf-8").splitlines() if self.told and self.path.is_file() else []
-        if len(written) < self.told:
+        written = (
+            self.path.read_text("utf-8").splitlines() if self.logged_epochs and self.path.is_file() else []
+        )
+        if len(written) < self.logged_epochs:
             raise DotsZooError(
-                f"{self.path}: expected the {self.told} lines of the search so far, got {len(written)}"
+                f"{self.path}: expected the {self.logged_epochs} lines of the search so far, "
+                f"got {len(written)}"
             )
-        self.lines = [json.loads(line) for line in written[: self.told]]
+        self.lines = [json.loads(line) for line in written[: self.logged_epochs]]
         if not self.lines:
             _write_settings(self.out, settings)  # first: it says whose folder this is
         for name in ("genotypes", "plots"):
@@ -149,7 +156,7 @@ class _Folder:
         write_file(self.out / "run.json", json.dumps(_facts(provenance, self.lines), indent=2).encode())
         plots = self.out / "plots"
         attempt(f"{plots}: pictures of the weights", partial(plot_weights, self.path, plots))
-        write_story(self.out)
+        write_search_report(self.out)
 
 
 def _write_settings(out: Path, settings: Mapping[str, Any]) -> None:
@@ -163,7 +170,7 @@ def _facts(provenance: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) ->
         **provenance,
         "wall_seconds": round(sum(line["seconds"] for line in lines), 1),  # of the search and its resumptions
         "git_commit": _commit(),
-        **surroundings(("torch", "torchvision", "timm", "accelerate", "numpy", "scikit-learn")),
+        **environment(("torch", "torchvision", "timm", "accelerate", "numpy", "scikit-learn")),
     }
 
 

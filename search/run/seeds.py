@@ -84,13 +84,13 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 def agreement(found: Sequence[Genotype]) -> float:
     """Return the mean share of edges that two genotypes have in common; 1 where all are the same.
 
-    An edge is kind of cell, node, input and operation; the mean is over all ordered pairs of genotypes, each
+    An edge is cell type, node, input and operation; the mean is over all ordered pairs of genotypes, each
     share over the edges of the first.
     """
     edges = [
         {
-            (kind, edge.node, edge.input, edge.op)
-            for kind, cell in genotype.cells.items()
+            (cell_type, edge.node, edge.input, edge.op)
+            for cell_type, cell in genotype.cells.items()
             for edge in cell.edges
         }
         for genotype in found

@@ -33,15 +33,15 @@ def survivors(
 
     Args:
         space: candidates of every edge.
-        weights: kind -> (E, O), or logits, as only their order inside a group counts.
+        weights: cell type -> (E, O), or logits, as only their order inside a group counts.
         groups: of operations; None lets all operations of an edge compete.
         keep: operations that stay in a group.
     """
     cells = []
     for cell in space.cells:
-        rows = zip(cell.candidates, weights[cell.kind].tolist(), strict=True)
+        rows = zip(cell.candidates, weights[cell.cell_type].tolist(), strict=True)
         kept = tuple(_edge_survivors(names, row, groups or (names,), keep) for names, row in rows)
-        cells.append(CellSpace(cell.kind, kept))
+        cells.append(CellSpace(cell.cell_type, kept))
     return SearchSpace(space.intermediate, tuple(cells), space.family)
 
 
@@ -71,34 +71,34 @@ def cells_of(space: SearchSpace, weights: Mapping[str, Tensor]) -> dict[str, Cel
 def nasbench201_rule(space: SearchSpace, weights: Mapping[str, Tensor]) -> dict[str, CellGenotype]:
     """Return the cells that have on every edge the operation with its largest weight; `none` is one of them.
 
-    weights: kind -> (E, O).
+    weights: cell type -> (E, O).
     """
     cells = {}
-    for kind in space.kinds:
+    for cell_type in space.cell_types:
         edges = []
-        rows = zip(space.edges, space.candidates(kind), weights[kind].tolist(), strict=True)
+        rows = zip(space.edges, space.candidates(cell_type), weights[cell_type].tolist(), strict=True)
         for (node, source), operations, row in rows:
             [column] = _best_columns(operations, row, operations, 1)
             edges.append(Edge(node, source, operations[column]))
-        cells[kind] = CellGenotype(tuple(edges), (space.nodes[-1],))
+        cells[cell_type] = CellGenotype(tuple(edges), (space.nodes[-1],))
     return cells
 
 
 def darts_rule(space: SearchSpace, weights: Mapping[str, Tensor]) -> dict[str, CellGenotype]:
     """Return the cells that keep at every node the two edges with the largest weight of an operation.
 
-    `none` is not counted. weights: kind -> (E, O).
+    `none` is not counted. weights: cell type -> (E, O).
     """
     cells = {}
-    for kind in space.kinds:
-        best = _best_operations(space, kind, weights[kind])
+    for cell_type in space.cell_types:
+        best = _best_operations(space, cell_type, weights[cell_type])
         chosen: list[int] = []
         for node in space.nodes:
             ranked = sorted(
                 (edge for edge in space.incoming(node) if edge in best), key=lambda e: -best[e][0]
             )
             chosen += ranked[:2]
-        cells[kind] = _cell(space, chosen, best)
+        cells[cell_type] = _cell(space, chosen, best)
     return cells
 
 
@@ -113,29 +113,29 @@ def topology_rule(
 
     Args:
         space: candidates and edges.
-        weights: kind -> (E, O).
-        combinations: kind -> (nodes, C).
+        weights: cell type -> (E, O).
+        combinations: cell type -> (nodes, C).
         rule: meaning of the combinations.
 
     Raises:
         DotsZooError: if no combination of a node can be built.
     """
     cells = {}
-    for kind in space.kinds:
-        best = _best_operations(space, kind, weights[kind])
+    for cell_type in space.cell_types:
+        best = _best_operations(space, cell_type, weights[cell_type])
         chosen: list[int] = []
-        for node, row in zip(space.nodes, combinations[kind].tolist(), strict=True):
+        for node, row in zip(space.nodes, combinations[cell_type].tolist(), strict=True):
             weighed = zip(space.combinations(node, rule), row, strict=False)  # a shorter row is padded
             legal = [(edges, weight) for edges, weight in weighed if best.keys() >= set(edges)]
             if not legal:
                 raise DotsZooError(
-                    f"{kind} cell, node {node}: expected a combination of edges of which each has an "
+                    f"{cell_type} cell, node {node}: expected a combination of edges of which each has an "
                     "operation other than none, got no such combination"
                 )
             ranked = sorted(legal, key=lambda pair: -pair[1])
             for edges, _ in ranked[: _how_many(rule, [weight for _, weight in ranked])]:
                 chosen += edges
-        cells[kind] = _cell(space, chosen, best)
+        cells[cell_type] = _cell(space, chosen, best)
     return cells
 
 
@@ -149,16 +149,16 @@ def _how_many(rule: EdgeRule, weights: Sequence[float]) -> int:
 def random_genotype(space: SearchSpace, draws: torch.Generator) -> Genotype:
     """Draw two edges at every node and an operation on every edge, uniformly: the control of a search."""
     weights, combinations = {}, {}
-    for kind in space.kinds:
-        weights[kind] = torch.rand(operation_choice(space, kind).shape, generator=draws)
-        combinations[kind] = torch.rand(edge_choice(space, "pairs").shape, generator=draws)
+    for cell_type in space.cell_types:
+        weights[cell_type] = torch.rand(operation_choice(space, cell_type).shape, generator=draws)
+        combinations[cell_type] = torch.rand(edge_choice(space, "pairs").shape, generator=draws)
     cells = topology_rule(space, weights, combinations, "pairs")  # the largest of equal chances is uniform
     return Genotype("random", "darts", cells, {"method": "random"})
 
 
-def _best_operations(space: SearchSpace, kind: str, weights: Tensor) -> Best:
+def _best_operations(space: SearchSpace, cell_type: str, weights: Tensor) -> Best:
     best: Best = {}
-    for edge, (operations, row) in enumerate(zip(space.candidates(kind), weights.tolist(), strict=True)):
+    for edge, (operations, row) in enumerate(zip(space.candidates(cell_type), weights.tolist(), strict=True)):
         for column in _best_columns(operations, row, set(operations) - {"none"}, 1):
             best[edge] = row[column], operations[column]
     return best

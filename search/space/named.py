@@ -81,7 +81,7 @@ def darts_space(operations: tuple[str, ...] = S0, intermediate: int = 4) -> Sear
     """Return the space of the DARTS cell with the same candidate operations on every edge."""
     edges = sum(range(2, 2 + intermediate))
     return SearchSpace(
-        intermediate, tuple(CellSpace(kind, (operations,) * edges) for kind in ("normal", "reduce"))
+        intermediate, tuple(CellSpace(cell_type, (operations,) * edges) for cell_type in ("normal", "reduce"))
     )
 
 
@@ -92,7 +92,7 @@ def restricted(space: SearchSpace, allowed: frozenset[str]) -> SearchSpace:
         DotsZooError: if an edge has none of them.
     """
     cells = [
-        CellSpace(cell.kind, tuple(tuple(o for o in row if o in allowed) for row in cell.candidates))
+        CellSpace(cell.cell_type, tuple(tuple(o for o in row if o in allowed) for row in cell.candidates))
         for cell in space.cells
     ]
     return SearchSpace(space.intermediate, tuple(cells), space.family)
@@ -114,8 +114,8 @@ def groups_by_weights() -> Groups:
 
 def _s1() -> SearchSpace:
     cells = [
-        CellSpace(kind, tuple(tuple(_LETTERS[letter] for letter in edge) for edge in edges.split()))
-        for kind, edges in _S1.items()
+        CellSpace(cell_type, tuple(tuple(_LETTERS[letter] for letter in edge) for edge in edges.split()))
+        for cell_type, edges in _S1.items()
     ]
     return SearchSpace(4, tuple(cells))
 

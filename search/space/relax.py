@@ -66,17 +66,17 @@ def entropy(weights: Tensor) -> Tensor:
     return mean
 
 
-def operation_groups(space: SearchSpace, kind: str, groups: Groups, device: torch.device) -> Tensor:
+def operation_groups(space: SearchSpace, cell_type: str, groups: Groups, device: torch.device) -> Tensor:
     """Return the mask of the candidates in every group, (G, E, O).
 
     Raises:
         DotsZooError: if a candidate is not in exactly one group.
     """
-    candidates = space.candidates(kind)
+    candidates = space.candidates(cell_type)
     for name in sorted({name for operations in candidates for name in operations}):
         if sum(name in group for group in groups) != 1:
             raise DotsZooError(
-                f"groups: expected {name} of the {kind} cell in exactly one group, got {groups}; search "
+                f"groups: expected {name} of the {cell_type} cell in exactly one group, got {groups}; search "
                 "without it, or in other groups"
             )
     width = max(len(operations) for operations in candidates)

@@ -27,15 +27,15 @@ INPUTS: dict[Family, int] = {"darts": 2, "nasbench201": 1}  # nodes that stand f
 
 @dataclass(frozen=True)
 class CellSpace:
-    """The candidates of one kind of cell: `candidates[edge]` are the operations that the edge may become."""
+    """The candidates of one cell type: `candidates[edge]` are the operations that the edge may become."""
 
-    kind: str
+    cell_type: str
     candidates: tuple[tuple[str, ...], ...]
 
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """The cells that can be found: the number of intermediate nodes, and a CellSpace for every kind of cell.
+    """The cells that can be found: the number of intermediate nodes, and a CellSpace for every cell type.
 
     family: `darts` cells read two cells before them, `nasbench201` cells one.
     """
@@ -60,12 +60,12 @@ class SearchSpace:
         return tuple((node, source) for node in self.nodes for source in range(node))
 
     @property
-    def kinds(self) -> tuple[str, ...]:
-        return tuple(cell.kind for cell in self.cells)
+    def cell_types(self) -> tuple[str, ...]:
+        return tuple(cell.cell_type for cell in self.cells)
 
-    def candidates(self, kind: str) -> tuple[tuple[str, ...], ...]:
-        """Return the operations of every edge of a kind of cell."""
-        [candidates] = [cell.candidates for cell in self.cells if cell.kind == kind]
+    def candidates(self, cell_type: str) -> tuple[tuple[str, ...], ...]:
+        """Return the operations of every edge of a cell type."""
+        [candidates] = [cell.candidates for cell in self.cells if cell.cell_type == cell_type]
         return candidates
 
     def incoming(self, node: int) -> tuple[int, ...]:
@@ -83,7 +83,7 @@ class SearchSpace:
         return tuple(chosen for size in sizes for chosen in itertools.combinations(incoming, size))
 
     def _check(self, cell: CellSpace) -> None:
-        place, known = f"search space, {cell.kind} cell", primitives(self.family)
+        place, known = f"search space, {cell.cell_type} cell", primitives(self.family)
         if len(cell.candidates) != len(self.edges):
             raise DotsZooError(
                 f"{place}: expected candidates for the {len(self.edges)} edges of {self.intermediate} nodes, "
@@ -120,10 +120,10 @@ class Choice:
         return len(self.rows), max(len(labels) for labels in self.labels)
 
 
-def operation_choice(space: SearchSpace, kind: str) -> Choice:
+def operation_choice(space: SearchSpace, cell_type: str) -> Choice:
     """Return the choice of alpha: an operation on every edge."""
     rows = tuple(f"{node}<-{source}" for node, source in space.edges)
-    labels = tuple(tuple(_numbered(operations)) for operations in space.candidates(kind))
+    labels = tuple(tuple(_numbered(operations)) for operations in space.candidates(cell_type))
     return Choice(rows, labels)
 
 

@@ -12,7 +12,7 @@ from typing import Literal
 from dots_zoo.runtime.errors import DotsZooError
 
 from ..supernet import Auxiliary, Mixture
-from .stage import Moment, Relaxation, Search, Weights
+from .stage import Relaxation, Search, StepIndex, Weights
 
 
 @dataclass(frozen=True)
@@ -63,14 +63,14 @@ def with_auxiliary(
     def relax_beside(search: Search) -> Relaxation:
         plain = relax(search)
 
-        def mix(weights: Weights, moment: Moment) -> Mixture:
-            beta = auxiliary_weight(config, moment.epoch - start, epochs)
-            return replace(plain.mix(weights, moment), auxiliary=beta)
+        def build_mixture(weights: Weights, step_index: StepIndex) -> Mixture:
+            beta = auxiliary_weight(config, step_index.epoch - start, epochs)
+            return replace(plain.build_mixture(weights, step_index), auxiliary=beta)
 
-        def schedules(moment: Moment) -> dict[str, float]:
-            beta = auxiliary_weight(config, moment.epoch - start, epochs)
-            return {**plain.schedules(moment), "auxiliary_weight": beta}
+        def schedules(step_index: StepIndex) -> dict[str, float]:
+            beta = auxiliary_weight(config, step_index.epoch - start, epochs)
+            return {**plain.schedules(step_index), "auxiliary_weight": beta}
 
-        return replace(plain, mix=mix, schedules=schedules)
+        return replace(plain, build_mixture=build_mixture, schedules=schedules)
 
     return relax_beside

@@ -29,7 +29,7 @@ from .stage import Figures, Run, Search
 
 
 @dataclass(frozen=True)
-class Place:
+class Progress:
     """The position of a search: its next step is `step` of round `done` of stage `stage`.
 
     Args:
@@ -37,7 +37,7 @@ class Place:
         done: completed rounds of the stage; a round is an epoch, or a decision.
         epoch: index of the epoch over all stages.
         step: steps completed in the epoch.
-        told: Epochs given so far.
+        logged_epochs: Epochs given so far.
         seconds: time spent in the epoch so far.
     """
 
@@ -45,27 +45,27 @@ class Place:
     done: int = 0
     epoch: int = 0
     step: int = 0
-    told: int = 0
+    logged_epochs: int = 0
     seconds: float = 0.0
 
 
 @dataclass(frozen=True)
-class Standing:
+class RunState:
     """A search in progress.
 
     Args:
-        place: its position.
+        progress: its position.
         search: its state.
         seen: figures of the completed steps of the epoch.
     """
 
-    place: Place
+    progress: Progress
     search: Search
     seen: Sequence[Figures] = ()
 
 
 @dataclass
-class Keeper:
+class CheckpointManager:
     """The writer of checkpoints: after every round, and within a round after a step that is due.
 
     With several processes the first one writes, and all end when any of them has been told to.
@@ -76,20 +76,20 @@ class Keeper:
         identity: settings that a search has to share with a checkpoint to resume from it.
         stop: returns True once the process has been told to end; it does so after the step, once that is
             saved.
-        aside: folder for the search as a stage left it; these files stay.
+        stages_folder: folder for the search as a stage left it; these files stay.
         last: the latest checkpoint.
-        kept_at: time of the latest checkpoint, monotonic.
+        saved_at: time of the latest checkpoint, monotonic.
     """
 
     folder: Path
     seconds: float = 300.0
     identity: Mapping[str, Any] = field(default_factory=dict)
     stop: Callable[[], bool] = lambda: False
-    aside: Path | None = None
+    stages_folder: Path | None = None
     last: Path | None = None
-    kept_at: float = field(default_factory=time.monotonic)
+    saved_at: float = field(default_factory=time.monotonic)
 
-    def saved(self, processes: Processes = ALONE) -> Saved | None:
+    def load_latest(self, processes: Processes = ALONE) -> Saved | None:
         """Return the latest checkpoint that can be used, None if there is none; warn about damaged files.
 
         Raises:
@@ -104,73 +104,73 @@ class Keeper:
             print(f"{sentence}; going on from {self.last}")
         return state
 
-    def keep(self, standing: Standing, processes: Processes) -> None:
+    def save(self, run_state: RunState, processes: Processes) -> None:
         """Write a checkpoint.
 
         Raises:
             SystemExit: after writing, if a process has been told to end.
         """
-        processes.first_does(lambda: self._write(standing, processes.count))
-        self.kept_at = time.monotonic()
+        processes.first_does(lambda: self._write(run_state, processes.count))
+        self.saved_at = time.monotonic()
         if processes.any(self.stop()):
             raise SystemExit(STATUS)
 
-    def _write(self, standing: Standing, processes: int) -> None:
-        facts = {**facts_of(standing), "processes": processes}
-        self.last = save_state(self.folder, tensors_of(standing), facts, self.identity)
+    def _write(self, run_state: RunState, processes: int) -> None:
+        facts = {**state_facts(run_state), "processes": processes}
+        self.last = save_state(self.folder, state_tensors(run_state), facts, self.identity)
 
-    def keep_aside(self, name: str, standing: Standing, processes: Processes) -> None:
+    def save_stage(self, name: str, run_state: RunState, processes: Processes) -> None:
         """Write the search under a name of its own, which later checkpoints do not replace."""
-        if self.aside is not None:
-            processes.first_does(partial(self._write_aside, self.aside / name, standing))
+        if self.stages_folder is not None:
+            processes.first_does(partial(self._write_stage, self.stages_folder / name, run_state))
 
-    def _write_aside(self, folder: Path, standing: Standing) -> None:
+    def _write_stage(self, folder: Path, run_state: RunState) -> None:
         with suppress(OSError):  # save_state reports what is wrong
             folder.parent.mkdir(exist_ok=True)
-        save_state(folder, tensors_of(standing), facts_of(standing), self.identity)
+        save_state(folder, state_tensors(run_state), state_facts(run_state), self.identity)
 
     def is_due(self, processes: Processes) -> bool:
         """Return True if a checkpoint is due after the current step."""
-        return processes.any(self.stop() or time.monotonic() - self.kept_at >= self.seconds)
+        return processes.any(self.stop() or time.monotonic() - self.saved_at >= self.seconds)
 
 
-def tensors_of(standing: Standing) -> dict[str, Tensor]:
+def state_tensors(run_state: RunState) -> dict[str, Tensor]:
     """Return every tensor of a search in progress, by its name in a file."""
-    search = standing.search
+    search = run_state.search
     tensors = {f"supernet.{name}": tensor for name, tensor in search.supernet.state_dict().items()}
     tensors |= {f"logits.{name}": tensor for name, tensor in search.logits.items()}
-    tensors |= {f"open.{name}": tensor for name, tensor in search.open.items()}
-    tensors |= {f"memory.{name}": tensor for name, tensor in search.memory.items()}
+    tensors |= {f"candidate_mask.{name}": tensor for name, tensor in search.candidate_mask.items()}
+    tensors |= {f"method_state.{name}": tensor for name, tensor in search.method_state.items()}
     tensors |= {f"resting.{name}": tensor for name, tensor in search.resting.items()}
     tensors |= _optimiser_tensors("sgd", search.weights_optimiser, search.supernet.named_parameters())
     tensors |= _optimiser_tensors("adam", search.logits_optimiser, search.logits.items())
-    if scalars := [scalar for figures in standing.seen for scalar in figures.values()]:
+    if scalars := [scalar for figures in run_state.seen for scalar in figures.values()]:
         tensors["seen"] = torch.stack(scalars)
     return tensors
 
 
-def _optimiser_tensors(kind: str, optimiser: Optimizer, named: Any) -> dict[str, Tensor]:
+def _optimiser_tensors(optimiser_name: str, optimiser: Optimizer, named: Any) -> dict[str, Tensor]:
     return {
-        f"{kind}.{key}.{name}": tensor
+        f"{optimiser_name}.{key}.{name}": tensor
         for name, parameter in named
         for key, tensor in optimiser.state[parameter].items()
         if tensor is not None
     }
 
 
-def facts_of(standing: Standing) -> dict[str, Any]:
+def state_facts(run_state: RunState) -> dict[str, Any]:
     """Return everything that is not a tensor, as JSON values."""
-    search = standing.search
+    search = run_state.search
     return {
-        "place": asdict(standing.place),
+        "progress": asdict(run_state.progress),
         "space": asdict(search.space),
         "shape": asdict(search.supernet.shape),
         "choices": {name: asdict(choice) for name, choice in search.choices.items()},
-        "figures": [list(figures) for figures in standing.seen],
+        "figures": [list(figures) for figures in run_state.seen],
     }
 
 
-def standing_of(saved: Saved, run: Run) -> Standing:
+def restore_run_state(saved: Saved, run: Run) -> RunState:
     """Return the search that a checkpoint holds, on the run's device.
 
     Raises:
@@ -182,7 +182,7 @@ def standing_of(saved: Saved, run: Run) -> Standing:
         search = _search(facts, tensors, run)
         scalars = iter(tensors.get("seen", torch.empty(0)))
         seen = [{name: next(scalars) for name in names} for names in facts["figures"]]
-        return Standing(Place(**facts["place"]), search, seen)
+        return RunState(Progress(**facts["progress"]), search, seen)
     except (KeyError, TypeError, ValueError, RuntimeError, StopIteration) as error:
         raise DotsZooError(
             f"{saved.path}: not where a search stands, in the version of this dots_zoo ({error})"
@@ -200,23 +200,26 @@ def _search(facts: Mapping[str, Any], tensors: Mapping[str, Tensor], run: Run) -
         choices=choices,
         supernet=supernet,
         logits=logits,
-        open={name: tensors[f"open.{name}"].cpu() for name in choices},
+        candidate_mask={name: tensors[f"candidate_mask.{name}"].cpu() for name in choices},
         weights_optimiser=sgd(supernet, run.training),
         logits_optimiser=adam(logits.values(), run.training),
     )
     _restore("sgd", search.weights_optimiser, dict(supernet.named_parameters()), tensors)
     _restore("adam", search.logits_optimiser, logits, tensors)
-    memory, resting = (
+    method_state, resting = (
         {name: tensor.cpu() for name, tensor in _under(prefix, tensors).items()}
-        for prefix in ("memory.", "resting.")
+        for prefix in ("method_state.", "resting.")
     )
-    return replace(search, memory=memory, resting=resting)
+    return replace(search, method_state=method_state, resting=resting)
 
 
 def _restore(
-    kind: str, optimiser: Optimizer, named: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor]
+    optimiser_name: str,
+    optimiser: Optimizer,
+    named: Mapping[str, nn.Parameter],
+    tensors: Mapping[str, Tensor],
 ) -> None:
-    for name, tensor in _under(f"{kind}.", tensors).items():
+    for name, tensor in _under(f"{optimiser_name}.", tensors).items():
         key, _, of = name.partition(".")
         if tensor.shape == named[of].shape:  # in the parameter's memory format, so that sums round alike
             tensor = torch.empty_like(named[of]).copy_(tensor).detach()
@@ -228,7 +231,7 @@ def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _space(table: Mapping[str, Any]) -> SearchSpace:
-    cells = tuple(CellSpace(c["kind"], tuple(map(tuple, c["candidates"]))) for c in table["cells"])
+    cells = tuple(CellSpace(c["cell_type"], tuple(map(tuple, c["candidates"]))) for c in table["cells"])
     return SearchSpace(table["intermediate"], cells, table["family"])
 
 

@@ -80,10 +80,10 @@ class TrainingConfig:
     logits: LogitsConfig = field(default_factory=LogitsConfig)
 
     def __post_init__(self) -> None:
-        least("training.", channels=(self.channels, 1), batch_size=(self.batch_size, 1))
+        require_at_least("training.", channels=(self.channels, 1), batch_size=(self.batch_size, 1))
 
 
-def least(place: str, **limits: tuple[float, float]) -> None:
+def require_at_least(place: str, **limits: tuple[float, float]) -> None:
     """Raise DotsZooError if a value, given as name=(value, least), is too small."""
     for name, (value, limit) in limits.items():
         if value < limit:
@@ -92,6 +92,6 @@ def least(place: str, **limits: tuple[float, float]) -> None:
 
 def check_span(epochs: int, warm_up: int, cells: int) -> None:
     """Raise DotsZooError if an operation search of this length and depth cannot be built."""
-    least("", epochs=(epochs, 1), warm_up=(warm_up, 0), cells=(cells, 3))
+    require_at_least("", epochs=(epochs, 1), warm_up=(warm_up, 0), cells=(cells, 3))
     if warm_up >= epochs:
         raise DotsZooError(f"warm_up: expected fewer epochs than the {epochs} of the search, got {warm_up}")

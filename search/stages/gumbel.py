@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from dots_zoo.runtime.errors import DotsZooError
-from dots_zoo.runtime.to_device import sent
+from dots_zoo.runtime.to_device import to_device
 
 from ..space.relax import group_softmax
-from .stage import Moment
+from .stage import StepIndex
 
 
 def gumbel(shape: torch.Size, draws: torch.Generator) -> Tensor:
@@ -33,7 +33,7 @@ def concrete(logits: Tensor, groups: Tensor, temperature: float, draws: torch.Ge
         temperature: of the softmax.
         draws: source of the noise.
     """
-    noise = sent(gumbel(logits.shape, draws), logits.device)
+    noise = to_device(gumbel(logits.shape, draws), logits.device)
     return group_softmax(logits + noise, groups, temperature)
 
 
@@ -45,9 +45,9 @@ def linear(epoch: int, epochs: int, start: float, end: float) -> float:
     return start + (end - start) * min(1.0, epoch / max(1, epochs - 1))
 
 
-def temperatures(epochs: int, start: float, end: float) -> Callable[[Moment], dict[str, float]]:
+def temperatures(epochs: int, start: float, end: float) -> Callable[[StepIndex], dict[str, float]]:
     """Return the schedule of a temperature that falls linearly over the epochs of an operation search."""
-    return lambda moment: {"temperature": linear(moment.epoch, epochs, start, end)}
+    return lambda step_index: {"temperature": linear(step_index.epoch, epochs, start, end)}
 
 
 def check_temperatures(start: float, end: float) -> None:

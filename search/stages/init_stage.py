@@ -18,7 +18,7 @@ from ..space.space import Choice, SearchSpace
 from ..supernet import NO_PARTIAL_CHANNELS, Auxiliary, PartialChannels, Shape, Supernet
 from ..supernet.install_kernels import install_kernels
 from .config import TrainingConfig
-from .stage import Moment, Run, Search
+from .stage import Run, Search, StepIndex
 
 Choices = Callable[[SearchSpace], Mapping[str, Choice]]
 
@@ -30,7 +30,7 @@ def fresh(
     choices: Choices,
     partial: PartialChannels = NO_PARTIAL_CHANNELS,
     auxiliary: Auxiliary = "none",
-) -> Callable[[Run, Search | None, Moment], Search]:
+) -> Callable[[Run, Search | None, StepIndex], Search]:
     """Return the initialisation of a stage with a new supernet, new optimisers and logits of zero.
 
     All alternatives of a row then have equal weights.
@@ -44,7 +44,7 @@ def fresh(
         auxiliary: branch beside every edge.
     """
 
-    def begin(run: Run, before: Search | None, moment: Moment) -> Search:
+    def initialise(run: Run, before: Search | None, step_index: StepIndex) -> Search:
         training, data, device = run.training, run.data, run.accelerator.device
         cell_space = space(before)
         shape = Shape(
@@ -66,12 +66,12 @@ def fresh(
             choices=named,
             supernet=supernet,
             logits=logits,
-            open={key: one_group(choice, torch.device("cpu"))[0] for key, choice in named.items()},
+            candidate_mask={key: one_group(choice, torch.device("cpu"))[0] for key, choice in named.items()},
             weights_optimiser=sgd(supernet, training),
             logits_optimiser=adam(logits.values(), training),
         )
 
-    return begin
+    return initialise
 
 
 def build_supernet(space: SearchSpace, shape: Shape, run: Run) -> Supernet:
@@ -100,7 +100,7 @@ def adam(logits: Iterable[nn.Parameter], training: TrainingConfig) -> Adam:
     return Adam(logits, numbers.learning_rate, numbers.betas, weight_decay=numbers.weight_decay)
 
 
-def carry_on(run: Run, before: Search | None, moment: Moment) -> Search:
+def continue_from(run: Run, before: Search | None, step_index: StepIndex) -> Search:
     """Return the search as the stage before left it."""
     assert before is not None, "the first stage has nothing to carry on"
     return before
@@ -108,22 +108,22 @@ def carry_on(run: Run, before: Search | None, moment: Moment) -> Search:
 
 def decide(search: Search, name: str, row: int, column: int) -> Search:
     """Choose an alternative of a row: close all others."""
-    return _with_row(search, name, row, torch.arange(search.open[name].shape[1]) == column)
+    return _with_row(search, name, row, torch.arange(search.candidate_mask[name].shape[1]) == column)
 
 
-def close_edge(search: Search, kind: str, edge: int) -> Search:
+def close_edge(search: Search, cell_type: str, edge: int) -> Search:
     """Close an edge: its operations, and its own weight where edges have one."""
-    without_operations = _with_row(search, f"alpha.{kind}", edge, torch.tensor(False))
-    beta = f"beta.{kind}"
-    if beta not in search.open:
+    without_operations = _with_row(search, f"alpha.{cell_type}", edge, torch.tensor(False))
+    beta = f"beta.{cell_type}"
+    if beta not in search.candidate_mask:
         return without_operations
     node = search.space.edges[edge][0]
     row = search.space.nodes.index(node)
-    own = torch.arange(search.open[beta].shape[1]) == search.space.incoming(node).index(edge)
-    return _with_row(without_operations, beta, row, search.open[beta][row] & ~own)
+    own = torch.arange(search.candidate_mask[beta].shape[1]) == search.space.incoming(node).index(edge)
+    return _with_row(without_operations, beta, row, search.candidate_mask[beta][row] & ~own)
 
 
 def _with_row(search: Search, name: str, row: int, opened: Tensor) -> Search:
-    table = search.open[name].clone()
+    table = search.candidate_mask[name].clone()
     table[row] = opened
-    return replace(search, open={**search.open, name: table})
+    return replace(search, candidate_mask={**search.candidate_mask, name: table})

@@ -29,10 +29,10 @@ from dots_zoo.runtime.seeding import generator, seeded
 
 from ..space.relax import entropy
 from ..space.space import Choice
-from .checkpoint import Keeper, Place, Standing, standing_of
+from .checkpoint import CheckpointManager, Progress, RunState, restore_run_state
 from .config import TrainingConfig
 from .split import Part, split
-from .stage import Batch, Epoch, Figures, Moment, Relaxation, Run, Search, Stage, Turn
+from .stage import Batch, Epoch, Figures, Relaxation, Run, Search, Stage, StepContext, StepIndex
 from .validate import validate
 
 # Figures beside the progress bar.
@@ -44,7 +44,7 @@ def run_stages(
     training: TrainingConfig,
     data: Data,
     *,
-    keeper: Keeper | None = None,
+    checkpoints: CheckpointManager | None = None,
     saved: Saved | None = None,
     progress: bool = True,
 ) -> Iterator[Epoch]:
@@ -54,7 +54,7 @@ def run_stages(
         stages: of the search, in order.
         training: options of the training loop.
         data: images and labels.
-        keeper: writer of checkpoints.
+        checkpoints: writer of checkpoints.
         saved: checkpoint to resume from; Epochs given before it are not given again.
         progress: show a progress bar.
 
@@ -64,9 +64,9 @@ def run_stages(
     """
     run = run_of(training, data)
     steps = [stage.epochs * steps_of(stage, run) for stage in stages]
-    standing = None if saved is None else standing_of(saved, run)
+    run_state = None if saved is None else restore_run_state(saved, run)
     hidden = not (progress and run.processes.first)
-    return _epochs(stages, run, standing, keeper, tqdm(total=sum(steps), disable=hidden, unit="step"))
+    return _epochs(stages, run, run_state, checkpoints, tqdm(total=sum(steps), disable=hidden, unit="step"))
 
 
 def run_of(training: TrainingConfig, data: Data) -> Run:
@@ -82,48 +82,56 @@ def run_of(training: TrainingConfig, data: Data) -> Run:
 
 
 def _epochs(
-    stages: Sequence[Stage], run: Run, standing: Standing | None, keeper: Keeper | None, bar: tqdm
+    stages: Sequence[Stage],
+    run: Run,
+    run_state: RunState | None,
+    checkpoints: CheckpointManager | None,
+    bar: tqdm,
 ) -> Iterator[Epoch]:
-    place = Place() if standing is None else standing.place
-    search, seed = None if standing is None else standing.search, run.training.seed
+    progress = Progress() if run_state is None else run_state.progress
+    search, seed = None if run_state is None else run_state.search, run.training.seed
     with bar:
-        bar.update(_steps_before(stages, run, place))
-        for index, stage in enumerate(stages[place.stage :], place.stage):
+        bar.update(_steps_before(stages, run, progress))
+        for index, stage in enumerate(stages[progress.stage :], progress.stage):
             bar.set_description(stage.name)
             began = time.perf_counter()
-            if search is None or index > place.stage:
-                search = stage.begin(run, search, Moment(seed, place.epoch))
-                place = Place(stage=index, epoch=place.epoch, told=place.told)
-            for done in range(place.done, max(1, stage.epochs)):
-                if not place.step:  # resting operations are chosen once for an epoch
+            if search is None or index > progress.stage:
+                search = stage.initialise(run, search, StepIndex(seed, progress.epoch))
+                progress = Progress(stage=index, epoch=progress.epoch, logged_epochs=progress.logged_epochs)
+            for done in range(progress.done, max(1, stage.epochs)):
+                if not progress.step:  # resting operations are chosen once for an epoch
                     steps = steps_of(stage, run) if stage.epochs else 0
-                    masks = stage.rest(search, Moment(seed, place.epoch), steps) if stage.rest else {}
+                    masks = stage.rest(search, StepIndex(seed, progress.epoch), steps) if stage.rest else {}
                     search = replace(search, resting=masks)
                 relaxation = stage.relax(search)
                 if not stage.epochs:  # a decision
                     figures = {"seconds": time.perf_counter() - began}
                 else:
-                    standing_now = Standing(place, search, standing.seen if standing and place.step else ())
-                    figures = train_epoch(stage, run, standing_now, relaxation, keeper, bar)
-                report = describe(stage, run, search, relaxation, place.epoch, figures)
+                    epoch_state = RunState(
+                        progress, search, run_state.seen if run_state and progress.step else ()
+                    )
+                    figures = train_epoch(stage, run, epoch_state, relaxation, checkpoints, bar)
+                report = describe(stage, run, search, relaxation, progress.epoch, figures)
                 shown = {k: f"{v:.3f}" for k, v in report.figures.items() if k.startswith(SHOWN)}
-                bar.set_postfix({"epoch": place.epoch, **shown})
+                bar.set_postfix({"epoch": progress.epoch, **shown})
                 yield report
                 if stage.epochs:
-                    search = stage.after(search, Moment(seed, place.epoch), figures)
-                epoch = place.epoch + bool(stage.epochs)
-                place = Place(stage=index, done=done + 1, epoch=epoch, told=place.told + 1)
-                if keeper is not None:
-                    keeper.keep(Standing(place, search), run.processes)
-            if stage.kept and keeper is not None:
-                keeper.keep_aside(stage.kept, Standing(place, search), run.processes)
+                    search = stage.after(search, StepIndex(seed, progress.epoch), figures)
+                epoch = progress.epoch + bool(stage.epochs)
+                progress = Progress(
+                    stage=index, done=done + 1, epoch=epoch, logged_epochs=progress.logged_epochs + 1
+                )
+                if checkpoints is not None:
+                    checkpoints.save(RunState(progress, search), run.processes)
+            if stage.saved_as and checkpoints is not None:
+                checkpoints.save_stage(stage.saved_as, RunState(progress, search), run.processes)
 
 
-def _steps_before(stages: Sequence[Stage], run: Run, place: Place) -> int:
+def _steps_before(stages: Sequence[Stage], run: Run, progress: Progress) -> int:
     """Return the number of steps that precede `place`."""
-    before = sum(stage.epochs * steps_of(stage, run) for stage in stages[: place.stage])
-    now = stages[place.stage]
-    return before + (place.done * steps_of(now, run) + place.step if now.epochs else 0)
+    before = sum(stage.epochs * steps_of(stage, run) for stage in stages[: progress.stage])
+    now = stages[progress.stage]
+    return before + (progress.done * steps_of(now, run) + progress.step if now.epochs else 0)
 
 
 def steps_of(stage: Stage, run: Run) -> int:
@@ -147,36 +155,43 @@ def steps_of(stage: Stage, run: Run) -> int:
 
 
 def train_epoch(
-    stage: Stage, run: Run, standing: Standing, relaxation: Relaxation, keeper: Keeper | None, bar: tqdm
+    stage: Stage,
+    run: Run,
+    run_state: RunState,
+    relaxation: Relaxation,
+    checkpoints: CheckpointManager | None,
+    bar: tqdm,
 ) -> dict[str, float]:
     """Train from a step to the end of its epoch and return the figures of the epoch.
 
     The device is read only after the last step, for a checkpoint that is due, and before a step whose
     relaxation has to know what it draws.
     """
-    place, search, seen = standing.place, standing.search, list(standing.seen)
-    began, seed, epoch = time.perf_counter() - place.seconds, run.training.seed, place.epoch
+    progress, search, seen = run_state.progress, run_state.search, list(run_state.seen)
+    began, seed, epoch = time.perf_counter() - progress.seconds, run.training.seed, progress.epoch
     rate = stage.learning_rate(epoch)
     for group in search.weights_optimiser.param_groups:
         group["lr"] = rate
-    first, part = batches(stage, stage.images, run, epoch, place.step), stage.architecture_images
-    second = batches(stage, part, run, epoch, place.step) if part else repeat(None)
+    first, part = batches(stage, stage.images, run, epoch, progress.step), stage.architecture_images
+    second = batches(stage, part, run, epoch, progress.step) if part else repeat(None)
     last = steps_of(stage, run) - 1
-    for step, (batch, architecture_batch) in enumerate(zip(first, second, strict=False), place.step):
-        moment = Moment(seed, epoch, step)
-        drawn = relaxation.drawn(search.logits, moment)
-        turn = Turn(run, search, relaxation, moment, batch, architecture_batch, drawn)
+    for step, (batch, architecture_batch) in enumerate(zip(first, second, strict=False), progress.step):
+        step_index = StepIndex(seed, epoch, step)
+        sampled_ops = relaxation.sampled_ops(search.logits, step_index)
+        context = StepContext(run, search, relaxation, step_index, batch, architecture_batch, sampled_ops)
         with seeded(run.accelerator.device, seed, run.processes.own("step"), epoch, step):
-            seen.append(stage.step(turn))
+            seen.append(stage.step(context))
         bar.update()
-        if keeper is not None and step < last and keeper.is_due(run.processes):
-            read_figures(stage, run, epoch, seen, keeper)  # raises before a state that is not finite is saved
+        if checkpoints is not None and step < last and checkpoints.is_due(run.processes):
+            read_figures(
+                stage, run, epoch, seen, checkpoints
+            )  # raises before a state that is not finite is saved
             seconds = time.perf_counter() - began
-            here = replace(place, step=step + 1, seconds=seconds)
-            keeper.keep(Standing(here, search, seen), run.processes)
-    figures = read_figures(stage, run, epoch, seen, keeper)
+            here = replace(progress, step=step + 1, seconds=seconds)
+            checkpoints.save(RunState(here, search, seen), run.processes)
+    figures = read_figures(stage, run, epoch, seen, checkpoints)
     if stage.validate:
-        figures |= validate(run, search, relaxation, Moment(seed, epoch), stage.batch_size)
+        figures |= validate(run, search, relaxation, StepIndex(seed, epoch), stage.batch_size)
     return figures | {"learning_rate": rate, "seconds": time.perf_counter() - began}
 
 
@@ -184,9 +199,9 @@ def describe(
     stage: Stage, run: Run, search: Search, relaxation: Relaxation, epoch: int, figures: Mapping[str, float]
 ) -> Epoch:
     """Return the Epoch that the logits stand for, after an epoch or a decision."""
-    moment = Moment(run.training.seed, epoch)
+    step_index = StepIndex(run.training.seed, epoch)
     with torch.no_grad():
-        weights = relaxation.weigh(search.logits, moment)
+        weights = relaxation.compute_weights(search.logits, step_index)
     cell_figures = {f"entropy.{name}": entropy(table).item() for name, table in weights.items()}
     cells = stage.derive(search.space, weights)
     operations = [OPS[edge.op] for cell in cells.values() for edge in cell.edges]
@@ -195,7 +210,7 @@ def describe(
     return Epoch(
         stage=stage.name,
         epoch=epoch,
-        figures={**figures, **relaxation.schedules(moment), **cell_figures},
+        figures={**figures, **relaxation.schedules(step_index), **cell_figures},
         weights={name: labelled(search.choices[name], table) for name, table in weights.items()},
         cells=cells,
     )
@@ -208,16 +223,16 @@ def batches(stage: Stage, part: Part, run: Run, epoch: int, start: int = 0) -> I
     """
     steps, seed, processes = steps_of(stage, run), run.training.seed, run.processes
     order = shuffled(
-        run.parts[part], steps * stage.batch_size, Moment(seed, epoch).generator(f"order {part}")
+        run.parts[part], steps * stage.batch_size, StepIndex(seed, epoch).generator(f"order {part}")
     )
     shares = order.to(run.accelerator.device).view(steps, processes.count, -1)[:, processes.rank]
     for step, chosen in enumerate(shares[start:], start):
-        draws = Moment(seed, epoch, step).generator(processes.own(f"augment {part}"))
+        draws = StepIndex(seed, epoch, step).generator(processes.own(f"augment {part}"))
         yield run.data.train_batch(chosen, run.training.augmentation, draws), run.data.labels[chosen]
 
 
 def read_figures(
-    stage: Stage, run: Run, epoch: int, seen: Sequence[Figures], keeper: Keeper | None
+    stage: Stage, run: Run, epoch: int, seen: Sequence[Figures], checkpoints: CheckpointManager | None
 ) -> dict[str, float]:
     """Return the mean of every figure over the steps of an epoch that gave it; read the device once.
 
@@ -230,7 +245,7 @@ def read_figures(
     by_name: dict[str, list[float]] = {}
     for (step, name), value in zip(places, values, strict=True):
         if not math.isfinite(value):
-            kept = f"; the last checkpoint is {keeper.last}" if keeper and keeper.last else ""
+            kept = f"; the last checkpoint is {checkpoints.last}" if checkpoints and checkpoints.last else ""
             run.processes.end(
                 f"search, stage {stage.name!r}, epoch {epoch}, step {step}: expected a finite {name}, "
                 f"got {value}; lower the learning rates of training.weights or training.logits{kept}"

@@ -12,7 +12,7 @@ from typing import Protocol
 from torch import Tensor
 
 from dots_zoo.genotype import CellGenotype
-from dots_zoo.runtime.to_device import sent
+from dots_zoo.runtime.to_device import to_device
 
 from ..space.discretise import cells_of, survivors
 from ..space.relax import cosine, group_softmax
@@ -27,56 +27,58 @@ from ..supernet import (
     check_shape,
 )
 from .config import TrainingConfig
-from .init_stage import carry_on, fresh
-from .stage import Figures, Logits, Moment, Relaxation, Search, Stage, Turn, Weights
+from .init_stage import continue_from, fresh
+from .stage import Figures, Logits, Relaxation, Search, Stage, StepContext, StepIndex, Weights
 from .steps import train_weights
 
-Step = Callable[[Turn], Figures]
+Step = Callable[[StepContext], Figures]
 
 
 def operation_choices(space: SearchSpace) -> dict[str, Choice]:
-    """Return the choices of alpha: an operation on every edge of every kind of cell."""
-    return {f"alpha.{kind}": operation_choice(space, kind) for kind in space.kinds}
+    """Return the choices of alpha: an operation on every edge of every cell type."""
+    return {f"alpha.{cell_type}": operation_choice(space, cell_type) for cell_type in space.cell_types}
 
 
-def open_operations(search: Search, kind: str) -> Tensor:
+def open_operations(search: Search, cell_type: str) -> Tensor:
     """Return the candidates that may still be chosen, as one group on the logits' device, (1, E, O)."""
-    name = f"alpha.{kind}"
-    return sent(search.open[name][None], search.logits[name].device)
+    name = f"alpha.{cell_type}"
+    return to_device(search.candidate_mask[name][None], search.logits[name].device)
 
 
 def active_operations(search: Search) -> dict[str, Active]:
     """Return the candidates that the supernet computes: those that may still be chosen and do not rest."""
-    computed = dict(search.open)
+    computed = dict(search.candidate_mask)
     for name, resting in search.resting.items():
         computed[name] = computed[name] & ~resting
-    return {kind: active_where(computed[f"alpha.{kind}"]) for kind in search.space.kinds}
+    return {cell_type: active_where(computed[f"alpha.{cell_type}"]) for cell_type in search.space.cell_types}
 
 
 def softmax_relaxation(search: Search) -> Relaxation:
     """Relax by one softmax over the open operations of every edge (Eq. 2 of DARTS)."""
-    return grouped_relaxation(search, {kind: open_operations(search, kind) for kind in search.space.kinds})
+    return grouped_relaxation(
+        search, {cell_type: open_operations(search, cell_type) for cell_type in search.space.cell_types}
+    )
 
 
 def grouped_relaxation(search: Search, groups: Mapping[str, Tensor]) -> Relaxation:
     """Relax by a softmax in every group of an edge's operations; the edge is the sum of its groups.
 
-    groups: kind of cell -> (G, E, O).
+    groups: cell type -> (G, E, O).
     """
     active = active_operations(search)
 
-    def weigh(logits: Logits, moment: Moment) -> Weights:
+    def compute_weights(logits: Logits, step_index: StepIndex) -> Weights:
         return {f"alpha.{k}": group_softmax(logits[f"alpha.{k}"], groups[k]) for k in groups}
 
-    def mix(weights: Weights, moment: Moment) -> Mixture:
+    def build_mixture(weights: Weights, step_index: StepIndex) -> Mixture:
         return Mixture({k: weights[f"alpha.{k}"] for k in groups}, active)
 
-    return Relaxation(weigh=weigh, mix=mix)
+    return Relaxation(compute_weights=compute_weights, build_mixture=build_mixture)
 
 
 def alphas(space: SearchSpace, weights: Weights) -> dict[str, Tensor]:
-    """Return the weights of the operations by kind of cell, (E, O)."""
-    return {kind: weights[f"alpha.{kind}"] for kind in space.kinds}
+    """Return the weights of the operations by cell type, (E, O)."""
+    return {cell_type: weights[f"alpha.{cell_type}"] for cell_type in space.cell_types}
 
 
 def derive_from_operations(space: SearchSpace, weights: Weights) -> dict[str, CellGenotype]:
@@ -90,11 +92,11 @@ def best_operations(keep: int, search: Search) -> SearchSpace:
 
 
 def open_logits(search: Search) -> dict[str, Tensor]:
-    """Return the logits of the operations by kind of cell, (E, O), -inf where an operation is closed."""
+    """Return the logits of the operations by cell type, (E, O), -inf where an operation is closed."""
     masked = {}
-    for kind in search.space.kinds:
-        logits = search.logits[f"alpha.{kind}"].detach()
-        masked[kind] = logits.masked_fill(~open_operations(search, kind)[0], float("-inf"))
+    for cell_type in search.space.cell_types:
+        logits = search.logits[f"alpha.{cell_type}"].detach()
+        masked[cell_type] = logits.masked_fill(~open_operations(search, cell_type)[0], float("-inf"))
     return masked
 
 
@@ -156,7 +158,7 @@ def operation_search(
     first = Stage(
         name=f"{name} warm-up",
         epochs=span.warm_up,
-        begin=fresh(name, span.cells, lambda before: space, choices, partial_channels, auxiliary),
+        initialise=fresh(name, span.cells, lambda before: space, choices, partial_channels, auxiliary),
         step=warm_up_step,
         batch_size=training.batch_size,
         images="all" if one_level else "a",
@@ -170,7 +172,7 @@ def operation_search(
         first,
         name=f"{name} search",
         epochs=span.epochs - span.warm_up,
-        begin=carry_on if span.warm_up else first.begin,
+        initialise=continue_from if span.warm_up else first.initialise,
         step=step,
         architecture_images=None if one_level else "b",
     )

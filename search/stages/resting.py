@@ -43,7 +43,7 @@ def resting_operations(search: Search, name: str, temperature: float, steps: int
         temperature: of their softmax in the epoch.
         steps: of the epoch.
     """
-    logits, candidates = search.logits[name], search.open[name]  # (R, C)
+    logits, candidates = search.logits[name], search.candidate_mask[name]  # (R, C)
     start = logits.detach().double().cpu()
     moved = start.clone().requires_grad_()
     adam = _adam_of(search, logits, moved)
@@ -91,4 +91,4 @@ def unmoved(search: Search, still: Mapping[str, Tensor]) -> Iterator[None]:
 def _moving(search: Search, name: str) -> list[Tensor]:
     """Return the tensors that Adam moves: the logits, and their moments once it has them."""
     state = search.logits_optimiser.state[search.logits[name]]
-    return [search.logits[name].detach(), *(state[moment] for moment in MOMENTS if moment in state)]
+    return [search.logits[name].detach(), *(state[key] for key in MOMENTS if key in state)]

@@ -32,7 +32,7 @@ Figures = dict[str, Tensor]  # name -> scalar; stays on the device until the epo
 
 
 @dataclass(frozen=True)
-class Moment:
+class StepIndex:
     """The index of a step: epoch (over all stages) and step from 0; all processes draw alike by it."""
 
     seed: int
@@ -44,9 +44,8 @@ class Moment:
         return generator(self.seed, purpose, self.epoch, self.step)
 
 
-Drawn = Mapping[
-    Moment, Mapping[str, Active]
-]  # index of a forward pass -> kind of cell -> computed candidates
+# index of a forward pass -> cell type -> computed candidates
+SampledOps = Mapping[StepIndex, Mapping[str, Active]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,27 +53,30 @@ class Relaxation:
     """The relaxation of the logits of a search: logits -> weights -> mixture, at a step.
 
     Args:
-        weigh: logits -> the weights that decisions and the log use.
-        mix: weights -> the mixture of the supernet.
-        sample: logits -> the weights of a training step, where they differ from those of `weigh`.
-        draw: logits -> the candidates that the forward passes of a step compute, where these depend on values
-            of the weights; it reads them back from the device.
+        compute_weights: logits -> the weights that decisions and the log use.
+        build_mixture: weights -> the mixture of the supernet.
+        sample_weights: logits -> the weights of a training step, where they differ from those of
+            `compute_weights`.
+        sample_ops: logits -> the candidates that the forward passes of a step compute, where these depend on
+            values of the weights; it reads them back from the device.
         schedules: name -> value of everything that is annealed, for the log.
     """
 
-    weigh: Callable[[Logits, Moment], Weights]
-    mix: Callable[[Weights, Moment], Mixture]
-    sample: Callable[[Logits, Moment], Weights] | None = None
-    draw: Callable[[Logits, Moment], Drawn] | None = None
-    schedules: Callable[[Moment], Mapping[str, float]] = lambda moment: {}
+    compute_weights: Callable[[Logits, StepIndex], Weights]
+    build_mixture: Callable[[Weights, StepIndex], Mixture]
+    sample_weights: Callable[[Logits, StepIndex], Weights] | None = None
+    sample_ops: Callable[[Logits, StepIndex], SampledOps] | None = None
+    schedules: Callable[[StepIndex], Mapping[str, float]] = lambda step_index: {}
 
-    def mixture(self, logits: Logits, moment: Moment) -> Mixture:
+    def mixture(self, logits: Logits, step_index: StepIndex) -> Mixture:
         """Return the mixture of a training step."""
-        return self.mix((self.sample or self.weigh)(logits, moment), moment)
+        return self.build_mixture(
+            (self.sample_weights or self.compute_weights)(logits, step_index), step_index
+        )
 
-    def drawn(self, logits: Logits, moment: Moment) -> Drawn:
+    def sampled_ops(self, logits: Logits, step_index: StepIndex) -> SampledOps:
         """Return the candidates that a training step will compute; the step itself reads nothing back."""
-        return {} if self.draw is None else self.draw(logits, moment)
+        return {} if self.sample_ops is None else self.sample_ops(logits, step_index)
 
 
 @dataclass(frozen=True)
@@ -97,11 +99,11 @@ class Search:
         choices: name of the logits -> what they decide.
         supernet: of all candidates.
         logits: by name, (rows, longest row).
-        open: name of the logits -> bool (rows, longest row) on the CPU, the alternatives that may still be
-            chosen. A row with one is decided, an edge without any is closed.
+        candidate_mask: name of the logits -> bool (rows, longest row) on the CPU, the alternatives that may
+            still be chosen. A row with one is decided, an edge without any is closed.
         weights_optimiser: SGD of the supernet's weights.
         logits_optimiser: Adam of the logits.
-        memory: tensors that a method keeps from epoch to epoch.
+        method_state: tensors that a method keeps from epoch to epoch.
         resting: name of the logits -> bool (rows, longest row) on the CPU, the open alternatives that are not
             computed in this epoch (`resting.py`).
     """
@@ -110,42 +112,46 @@ class Search:
     choices: Mapping[str, Choice]
     supernet: Supernet
     logits: dict[str, nn.Parameter]
-    open: Mapping[str, Tensor]
+    candidate_mask: Mapping[str, Tensor]
     weights_optimiser: Optimizer
     logits_optimiser: Optimizer
-    memory: Mapping[str, Tensor] = field(default_factory=dict)
+    method_state: Mapping[str, Tensor] = field(default_factory=dict)
     resting: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Turn:
+class StepContext:
     """The context of one training step.
 
     Args:
         run: the constants of the run.
         search: the state that the step changes.
         relaxation: of the logits.
-        moment: index of the step.
+        step_index: index of the step.
         batch: images and labels for the weights.
         architecture_batch: images and labels for the logits, where the stage has a part for them.
-        drawn: result of `relaxation.drawn` before the step.
+        sampled_ops: result of `relaxation.sampled_ops` before the step.
     """
 
     run: Run
     search: Search
     relaxation: Relaxation
-    moment: Moment
+    step_index: StepIndex
     batch: Batch
     architecture_batch: Batch | None
-    drawn: Drawn = field(default_factory=dict)
+    sampled_ops: SampledOps = field(default_factory=dict)
 
     def mixture(self) -> Mixture:
         """Return the mixture of the supernet at this step."""
-        mixture = self.relaxation.mixture(self.search.logits, self.moment)
-        return mixture if self.relaxation.draw is None else replace(mixture, active=self.drawn[self.moment])
+        mixture = self.relaxation.mixture(self.search.logits, self.step_index)
+        return (
+            mixture
+            if self.relaxation.sample_ops is None
+            else replace(mixture, active=self.sampled_ops[self.step_index])
+        )
 
 
-def unchanged(search: Search, moment: Moment, figures: Mapping[str, float]) -> Search:
+def unchanged(search: Search, step_index: StepIndex, figures: Mapping[str, float]) -> Search:
     """Return the search as it is."""
     return search
 
@@ -157,8 +163,8 @@ class Stage:
     Args:
         name: in the log.
         epochs: length; 0 for a decision.
-        begin: search of the stage before -> the one of this stage: a `fresh` one, the same one (`carry_on`),
-            or one with a decision taken.
+        initialise: search of the stage before -> the one of this stage: a `fresh` one, the same one
+            (`continue_from`), or one with a decision taken.
         step: one training step.
         batch_size: images in a step, over all processes.
         images: part of the training images that makes an epoch.
@@ -169,23 +175,23 @@ class Stage:
         rest: alternatives that rest in an epoch of so many steps, chosen before it; None for no resting.
         validate: measure the accuracy on the validation split after every epoch.
         after: update of the search after an epoch, from its figures.
-        kept: name under which the search is saved at the end of this stage, where others follow.
+        saved_as: name under which the search is saved at the end of this stage, where others follow.
     """
 
     name: str
     epochs: int
-    begin: Callable[[Run, Search | None, Moment], Search]
-    step: Callable[[Turn], Figures]
+    initialise: Callable[[Run, Search | None, StepIndex], Search]
+    step: Callable[[StepContext], Figures]
     batch_size: int
     images: Part
     architecture_images: Part | None = None
     relax: Callable[[Search], Relaxation]
     derive: Callable[[SearchSpace, Weights], Mapping[str, CellGenotype]]
     learning_rate: Callable[[int], float]
-    rest: Callable[[Search, Moment, int], Mapping[str, Tensor]] | None = None
+    rest: Callable[[Search, StepIndex, int], Mapping[str, Tensor]] | None = None
     validate: bool = False
-    after: Callable[[Search, Moment, Mapping[str, float]], Search] = unchanged
-    kept: str = ""
+    after: Callable[[Search, StepIndex, Mapping[str, float]], Search] = unchanged
+    saved_as: str = ""
 
 
 @dataclass(frozen=True)
@@ -197,7 +203,7 @@ class Epoch:
         epoch: index over all stages.
         figures: name -> scalar.
         weights: name of the logits -> row -> label -> weight.
-        cells: kind of cell -> cell.
+        cells: cell type -> cell.
     """
 
     stage: str

@@ -12,69 +12,69 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dots_zoo.runtime.to_device import sent
+from dots_zoo.runtime.to_device import to_device
 
 from ..supernet import Mixture
 from .resting import unmoved
-from .stage import Batch, Figures, Turn
+from .stage import Batch, Figures, StepContext
 
 
-def train_weights(turn: Turn) -> Figures:
+def train_weights(context: StepContext) -> Figures:
     """Train the weights alone; no gradient reaches the logits."""
     with torch.no_grad():
-        mixture = turn.mixture()
-    return train_weights_under(turn, mixture)
+        mixture = context.mixture()
+    return train_weights_under(context, mixture)
 
 
-def train_weights_under(turn: Turn, mixture: Mixture) -> Figures:
+def train_weights_under(context: StepContext, mixture: Mixture) -> Figures:
     """Train the weights alone, under a given mixture."""
-    loss, accuracy = backward(turn, *classify(turn, turn.batch, mixture))
-    update_weights(turn)
+    loss, accuracy = backward(context, *classify(context, context.batch, mixture))
+    update_weights(context)
     return {"loss": loss, "accuracy": accuracy}
 
 
-def bilevel(turn: Turn) -> Figures:
+def bilevel(context: StepContext) -> Figures:
     """Train the logits on the second batch, then the weights on the first (Eq. 4, first order)."""
-    return train_logits(turn) | train_weights(turn)
+    return train_logits(context) | train_weights(context)
 
 
-def train_logits(turn: Turn) -> Figures:
+def train_logits(context: StepContext) -> Figures:
     """Train the logits alone, on the second batch; no gradient of a weight is computed."""
-    assert turn.architecture_batch is not None, "a step that trains logits apart needs architecture_images"
-    with constant(turn.search.supernet):
-        loss, accuracy = backward(turn, *classify(turn, turn.architecture_batch, turn.mixture()))
-    update_logits(turn)
+    assert context.architecture_batch is not None, "a step that trains logits apart needs architecture_images"
+    with constant(context.search.supernet):
+        loss, accuracy = backward(context, *classify(context, context.architecture_batch, context.mixture()))
+    update_logits(context)
     return {"architecture_loss": loss, "architecture_accuracy": accuracy}
 
 
-def one_level(turn: Turn) -> Figures:
+def one_level(context: StepContext) -> Figures:
     """Train weights and logits by one gradient of one batch (Eq. 10)."""
-    loss, accuracy = backward(turn, *classify(turn, turn.batch, turn.mixture()))
-    update_weights(turn)
-    update_logits(turn)
+    loss, accuracy = backward(context, *classify(context, context.batch, context.mixture()))
+    update_weights(context)
+    update_logits(context)
     return {"loss": loss, "accuracy": accuracy}
 
 
-def classify(turn: Turn, batch: Batch, mixture: Mixture) -> tuple[Tensor, Tensor]:
+def classify(context: StepContext, batch: Batch, mixture: Mixture) -> tuple[Tensor, Tensor]:
     """Return mean cross-entropy and accuracy of a batch, as scalars."""
     images, labels = batch
-    with turn.run.accelerator.autocast():
-        logits = turn.search.supernet(images, mixture)
+    with context.run.accelerator.autocast():
+        logits = context.search.supernet(images, mixture)
     precise = logits.to(torch.promote_types(logits.dtype, torch.float32))
     loss = F.cross_entropy(precise, labels)
     accuracy = (logits.argmax(dim=1) == labels).float().mean()
     return loss, accuracy
 
 
-def backward(turn: Turn, loss: Tensor, accuracy: Tensor) -> tuple[Tensor, Tensor]:
+def backward(context: StepContext, loss: Tensor, accuracy: Tensor) -> tuple[Tensor, Tensor]:
     """Accumulate the gradients of a loss; return loss and accuracy, detached.
 
     With several processes, all of them and the running statistics are averaged over the processes; which
     operations take part, and so which tensors have gradients, is drawn alike in all of them.
     """
     if loss.requires_grad:  # False where a sampled cell has only `none`
-        turn.run.accelerator.backward(loss)
-    processes, search = turn.run.processes, turn.search
+        context.run.accelerator.backward(loss)
+    processes, search = context.run.processes, context.search
     if processes.count == 1:
         return loss.detach(), accuracy
     inputs = [*search.supernet.parameters(), *search.logits.values()]
@@ -98,19 +98,19 @@ def constant(network: nn.Module) -> Iterator[None]:
             weight.requires_grad_()
 
 
-def update_weights(turn: Turn) -> None:
+def update_weights(context: StepContext) -> None:
     """Take one clipped SGD step."""
-    search = turn.search
+    search = context.search
     weights = [w for group in search.weights_optimiser.param_groups for w in group["params"]]
-    turn.run.accelerator.clip_grad_norm_(weights, turn.run.training.weights.clip)
+    context.run.accelerator.clip_grad_norm_(weights, context.run.training.weights.clip)
     search.weights_optimiser.step()
     search.weights_optimiser.zero_grad()
 
 
-def update_logits(turn: Turn) -> None:
+def update_logits(context: StepContext) -> None:
     """Take one Adam step of all logits that do not rest."""
-    search = turn.search
-    still = {name: sent(mask, search.logits[name].device) for name, mask in search.resting.items()}
+    search = context.search
+    still = {name: to_device(mask, search.logits[name].device) for name, mask in search.resting.items()}
     with unmoved(search, still):
         search.logits_optimiser.step()
     search.logits_optimiser.zero_grad()

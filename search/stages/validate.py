@@ -14,21 +14,21 @@ import torch.nn.functional as F
 from dots_zoo.runtime.seeding import seeded
 
 from ..supernet import Mixture, Supernet, still_statistics
-from .stage import Moment, Relaxation, Run, Search
+from .stage import Relaxation, Run, Search, StepIndex
 
 
 def validate(
-    run: Run, search: Search, relaxation: Relaxation, moment: Moment, batch_size: int
+    run: Run, search: Search, relaxation: Relaxation, step_index: StepIndex, batch_size: int
 ) -> dict[str, float]:
     """Return `validation_loss` and `validation_accuracy` of the supernet under its logits."""
     with torch.no_grad():
-        mixture = relaxation.mix(relaxation.weigh(search.logits, moment), moment)
-    loss, accuracy = measure(run, search.supernet, mixture, batch_size, moment)
+        mixture = relaxation.build_mixture(relaxation.compute_weights(search.logits, step_index), step_index)
+    loss, accuracy = measure(run, search.supernet, mixture, batch_size, step_index)
     return {"validation_loss": loss, "validation_accuracy": accuracy}
 
 
 def measure(
-    run: Run, supernet: Supernet, mixture: Mixture, batch_size: int, moment: Moment
+    run: Run, supernet: Supernet, mixture: Mixture, batch_size: int, step_index: StepIndex
 ) -> tuple[float, float]:
     """Return mean cross-entropy and accuracy over the whole validation split, without augmentation.
 
@@ -38,7 +38,7 @@ def measure(
     only up to rounding.
     """
     device = run.accelerator.device
-    chosen, draws = run.parts["b"].to(device), seeded(device, moment.seed, "measure", moment.epoch)
+    chosen, draws = run.parts["b"].to(device), seeded(device, step_index.seed, "measure", step_index.epoch)
     totals = []
     with torch.no_grad(), batch_statistics(supernet), draws:
         for part in chosen.tensor_split(max(1, round(len(chosen) / batch_size))):

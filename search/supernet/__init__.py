@@ -11,7 +11,7 @@ from .bn_statistics import still_statistics
 from .cell import NO_PARTIAL_CHANNELS, Nodes, PartialChannels, SearchCell, SearchCell201
 from .mixed_op import Auxiliary, MixedOp
 from .mixture import Active, CellMixture, Mixture, active_where, everything
-from .supernet import Memory, Shape, Stem, Supernet, cell_kinds, check_shape, without_kernels
+from .supernet import Memory, Shape, Stem, Supernet, cell_type_sequence, check_shape, without_kernels
 
 __all__ = [
     "NO_PARTIAL_CHANNELS",
@@ -29,7 +29,7 @@ __all__ = [
     "Stem",
     "Supernet",
     "active_where",
-    "cell_kinds",
+    "cell_type_sequence",
     "check_shape",
     "everything",
     "still_statistics",

@@ -66,13 +66,13 @@ class NodeShape:
 class Nodes(nn.Module):
     """The nodes of a cell, a MixedOp for every edge between them, and the poolings that edges share."""
 
-    def __init__(self, space: SearchSpace, kind: str, shape: NodeShape) -> None:
+    def __init__(self, space: SearchSpace, cell_type: str, shape: NodeShape) -> None:
         super().__init__()
-        self.partial, self.inputs, self.kind = shape.partial, INPUTS[space.family], kind
+        self.partial, self.inputs, self.cell_type = shape.partial, INPUTS[space.family], cell_type
         channels = shape.channels // shape.partial.share
         self.edges = nn.ModuleList()
         leaving: dict[int, set[str]] = {}  # node -> the operations that read it; nodes come up in order
-        for (_, source), names in zip(space.edges, space.candidates(kind), strict=True):
+        for (_, source), names in zip(space.edges, space.candidates(cell_type), strict=True):
             leaving.setdefault(source, set()).update(names)
             self.edges.append(MixedOp(names, channels, self.stride(source), shape.auxiliary, shape.lean))
         self.pools = nn.ModuleList(
@@ -87,7 +87,7 @@ class Nodes(nn.Module):
 
     def stride(self, source: int) -> int:
         """Return the stride of the edges that leave a node."""
-        return 2 if self.kind == "reduce" and source < self.inputs else 1
+        return 2 if self.cell_type == "reduce" and source < self.inputs else 1
 
     def forward(self, states: list[Tensor], mixture: CellMixture) -> list[Tensor]:
         """Return the cell's inputs and its nodes, each (N, C, H', W'); states: its inputs."""
@@ -139,7 +139,7 @@ class SearchCell(nn.Module):
     kernels: Callable[["SearchCell", Tensor, Tensor, CellMixture], Tensor] | None = None
 
     def __init__(
-        self, space: SearchSpace, kind: str, in_chs: tuple[int, int], node: NodeShape, reduce_first: bool
+        self, space: SearchSpace, cell_type: str, in_chs: tuple[int, int], node: NodeShape, reduce_first: bool
     ) -> None:
         """Build the cell.
 
@@ -158,7 +158,7 @@ class SearchCell(nn.Module):
         )
         second = relu_conv_bn(in_chs[1], node.channels, 1, 1, affine=False)
         self.preprocess = nn.ModuleList([first, second])
-        self.nodes = Nodes(space, kind, node)
+        self.nodes = Nodes(space, cell_type, node)
 
     def forward(self, before: Tensor, last: Tensor, mixture: CellMixture) -> Tensor:
         """Return the output (N, nodes * C, H', W') from those of cells k-2 and k-1."""

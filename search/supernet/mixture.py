@@ -17,7 +17,7 @@ Active = tuple[frozenset[int], ...]  # edge -> the columns of its candidates tha
 
 @dataclass(frozen=True)
 class CellMixture:
-    """The part of a Mixture that belongs to one kind of cell.
+    """The part of a Mixture that belongs to one cell type.
 
     Args:
         operations: weights of every candidate of every edge, (E, O).
@@ -46,7 +46,7 @@ class CellMixture:
 
 @dataclass(frozen=True)
 class Mixture:
-    """The weights of a supernet: the fields of CellMixture, the first three by kind of cell."""
+    """The weights of a supernet: the fields of CellMixture, the first three by cell type."""
 
     operations: Mapping[str, Tensor]
     active: Mapping[str, Active]
@@ -54,10 +54,12 @@ class Mixture:
     auxiliary: float = 0.0
     skip_dropout: float = 0.0
 
-    def of_cell(self, kind: str) -> CellMixture:
-        """Return the part of one kind of cell."""
-        edges = None if self.edges is None else self.edges[kind]
-        return CellMixture(self.operations[kind], self.active[kind], edges, self.auxiliary, self.skip_dropout)
+    def of_cell(self, cell_type: str) -> CellMixture:
+        """Return the part of one cell type."""
+        edges = None if self.edges is None else self.edges[cell_type]
+        return CellMixture(
+            self.operations[cell_type], self.active[cell_type], edges, self.auxiliary, self.skip_dropout
+        )
 
 
 def active_where(mask: Tensor) -> Active:
@@ -65,6 +67,6 @@ def active_where(mask: Tensor) -> Active:
     return tuple(frozenset(column for column, on in enumerate(row) if on) for row in mask.tolist())
 
 
-def everything(space: SearchSpace, kind: str) -> Active:
+def everything(space: SearchSpace, cell_type: str) -> Active:
     """Return all candidates of all edges as active."""
-    return tuple(frozenset(range(len(names))) for names in space.candidates(kind))
+    return tuple(frozenset(range(len(names))) for names in space.candidates(cell_type))

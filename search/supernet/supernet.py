@@ -50,7 +50,7 @@ class Shape:
     memory: Memory = "fast"
 
 
-def cell_kinds(cells: int) -> tuple[str, ...]:
+def cell_type_sequence(cells: int) -> tuple[str, ...]:
     """Return the kind of every cell in order: reduction cells stand at one and at two thirds of the depth."""
     return tuple("reduce" if cell in (cells // 3, 2 * cells // 3) else "normal" for cell in range(cells))
 
@@ -92,17 +92,17 @@ class Supernet(nn.Module):
         check_shape(space, shape.cells, shape.channels, shape.stem, shape.partial)
         self.shape = shape
         build = _darts if space.family == "darts" else _nasbench201
-        self.kinds, self.stem, cells, self.norm, width = build(space, shape)
+        self.cell_types, self.stem, cells, self.norm, width = build(space, shape)
         self.cells = nn.ModuleList(cells)
         self.classifier = nn.Linear(width, shape.classes)
 
     def forward(self, images: Tensor, mixture: Mixture) -> Tensor:
         """Return logits (N, classes)."""
-        mixtures = {kind: mixture.of_cell(kind) for kind in mixture.operations}
+        mixtures = {cell_type: mixture.of_cell(cell_type) for cell_type in mixture.operations}
         before, last = self._stem(images)
-        for kind, cell in zip(self.kinds, self.cells, strict=True):
-            if kind:
-                before, last = last, self._search_cell(cell, before, last, mixtures[kind])
+        for cell_type, cell in zip(self.cell_types, self.cells, strict=True):
+            if cell_type:
+                before, last = last, self._search_cell(cell, before, last, mixtures[cell_type])
             else:  # a residual block of NAS-Bench-201
                 before, last = last, cell(before, last)
         logits: Tensor = self.classifier(self.norm(last).mean(dim=(2, 3)))
@@ -152,27 +152,27 @@ def _darts(space: SearchSpace, shape: Shape) -> Parts:
         stem = nn.ModuleList([nn.Sequential(*first), nn.Sequential(nn.ReLU(), *_conv_bn(width, width, 2))])
     cells: list[nn.Module] = []
     in_chs, reduce_first = (width, width), shape.stem == "imagenet"
-    kinds = cell_kinds(shape.cells)
-    for kind in kinds:
-        channels *= 2 if kind == "reduce" else 1
-        cells.append(SearchCell(space, kind, in_chs, _node_shape(shape, channels), reduce_first))
-        in_chs, reduce_first = (in_chs[1], space.intermediate * channels), kind == "reduce"
-    return kinds, stem, cells, nn.Identity(), in_chs[1]
+    cell_types = cell_type_sequence(shape.cells)
+    for cell_type in cell_types:
+        channels *= 2 if cell_type == "reduce" else 1
+        cells.append(SearchCell(space, cell_type, in_chs, _node_shape(shape, channels), reduce_first))
+        in_chs, reduce_first = (in_chs[1], space.intermediate * channels), cell_type == "reduce"
+    return cell_types, stem, cells, nn.Identity(), in_chs[1]
 
 
 def _nasbench201(space: SearchSpace, shape: Shape) -> Parts:
     """Return three stages of equal length with a residual block, of kind "", between them."""
-    kinds: list[str] = []
+    cell_types: list[str] = []
     cells: list[nn.Module] = []
     for stage in range(3):
         width = shape.channels * 2**stage
         if stage:
-            kinds.append("")
+            cell_types.append("")
             cells.append(ResidualReduction(width // 2))
-        kinds += ["cell"] * (shape.cells // 3)
+        cell_types += ["cell"] * (shape.cells // 3)
         cells += [SearchCell201(space, _node_shape(shape, width)) for _ in range(shape.cells // 3)]
     norm = nn.Sequential(nn.BatchNorm2d(width), nn.ReLU())
-    return tuple(kinds), nn.ModuleList([_conv_bn(shape.in_chans, shape.channels, 1)]), cells, norm, width
+    return tuple(cell_types), nn.ModuleList([_conv_bn(shape.in_chans, shape.channels, 1)]), cells, norm, width
 
 
 def _conv_bn(in_chs: int, out_chs: int, stride: int) -> nn.Sequential:

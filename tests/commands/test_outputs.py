@@ -51,14 +51,14 @@ def test_the_python_functions_refuse_it_too(tmp_path: Path) -> None:
     from dots_zoo.export.convert.to_onnx import export_onnx
     from dots_zoo.genotype import load_genotype, save_genotype
     from dots_zoo.runtime.errors import DotsZooError
-    from dots_zoo.train.half_weights import ship
+    from dots_zoo.train.half_weights import export_weights
 
     out = tmp_path / "pipe"
     os.mkfifo(out)
     for write in (
         lambda: export_onnx(nn.Identity(), out),
         lambda: save_genotype(load_genotype("darts_v1"), out),
-        lambda: ship(tmp_path / "missing", out),
+        lambda: export_weights(tmp_path / "missing", out),
     ):
         with pytest.raises(DotsZooError, match="pipe: cannot be written: .*; this is a named pipe"):
             write()

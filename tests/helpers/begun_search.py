@@ -7,7 +7,7 @@ from dots_zoo.runtime.seeding import generator
 from dots_zoo.search.methods import darts_pt
 from dots_zoo.search.methods.registry import Derivation, plan
 from dots_zoo.search.stages.split import split
-from dots_zoo.search.stages.stage import Moment, Run
+from dots_zoo.search.stages.stage import Run, StepIndex
 from helpers.toy_search import toy_config, toy_data
 
 
@@ -16,7 +16,7 @@ def begun(method, space, derivation=None, **changes):
     config, data = toy_config(method, **changes), toy_data(32)
     run = Run(config.training, data, split(data.labels, None, generator(0, "halves")), Accelerator())
     stages = plan(method, config, derivation or Derivation(), space)
-    search = stages[0].begin(run, None, Moment(0, 0))
+    search = stages[0].initialise(run, None, StepIndex(0, 0))
     draws = torch.Generator().manual_seed(0)
     for logits in search.logits.values():
         logits.data.copy_(torch.randn(logits.shape, generator=draws))
@@ -29,7 +29,7 @@ def judged(monkeypatch, worth, kind="normal", accuracy=None):
     """
     seen = []
 
-    def measure(run, supernet, mixture, batch_size, moment):
+    def measure(run, supernet, mixture, batch_size, step_index):
         seen.append(mixture)
         value = worth(mixture) if callable(worth) else (mixture.operations[kind] * worth).sum().item()
         return -value, value if accuracy is None else accuracy

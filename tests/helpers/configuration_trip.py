@@ -61,15 +61,15 @@ def first_step_stops() -> Iterator[None]:
     """Inside: the loop raises where it would take its first step."""
 
     class Stopping:
-        def __init__(self, turn: Any, *rest: Any) -> None:
+        def __init__(self, context: Any, *rest: Any) -> None:
             raise FirstStep
 
-    kept = loop.Turn
-    loop.Turn = Stopping  # type: ignore[misc, assignment]
+    kept = loop.StepContext
+    loop.StepContext = Stopping  # type: ignore[misc, assignment]
     try:
         yield
     finally:
-        loop.Turn = kept  # type: ignore[misc]
+        loop.StepContext = kept  # type: ignore[misc]
 
 
 def configurations() -> tuple[type[Any], ...]:

@@ -16,7 +16,7 @@ def with_choices(operations: tuple[str, ...], edges: int) -> tuple[tuple[str, ..
 
 DARTS = SearchSpace(2, tuple(CellSpace(kind, with_choices(PLANTED, 5)) for kind in ("normal", "reduce")))
 SKIP_OR_CONV = ("skip_connect", PLANTED[1])
-SKIPS = SearchSpace(2, tuple(CellSpace(kind, with_choices(SKIP_OR_CONV, 5)) for kind in DARTS.kinds))
+SKIPS = SearchSpace(2, tuple(CellSpace(kind, with_choices(SKIP_OR_CONV, 5)) for kind in DARTS.cell_types))
 NASBENCH201 = SearchSpace(3, (CellSpace("cell", with_choices(("none", "nor_conv_1x1"), 6)),), "nasbench201")
 
 # Every method with epochs of two steps; variants where they change what is legal or what a step is.

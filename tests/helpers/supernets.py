@@ -40,7 +40,7 @@ def shape(channels=4, cells=5, classes=5, in_chans=3, **changes):
 
 def weights_for(space, dtype):
     draws = torch.Generator().manual_seed(3)
-    shapes = {kind: (len(space.edges), max(map(len, space.candidates(kind)))) for kind in space.kinds}
+    shapes = {kind: (len(space.edges), max(map(len, space.candidates(kind)))) for kind in space.cell_types}
     return {
         kind: torch.rand(shape, generator=draws, dtype=dtype).requires_grad_()
         for kind, shape in shapes.items()
@@ -48,7 +48,7 @@ def weights_for(space, dtype):
 
 
 def mixture_for(space, dtype=torch.float32, **changes):
-    return Mixture(weights_for(space, dtype), {k: everything(space, k) for k in space.kinds}, **changes)
+    return Mixture(weights_for(space, dtype), {k: everything(space, k) for k in space.cell_types}, **changes)
 
 
 def near(one, other):

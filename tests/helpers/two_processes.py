@@ -27,11 +27,11 @@ from dots_zoo.data.augment import Augmentation
 from dots_zoo.network import CellNet
 from dots_zoo.runtime.distributed import processes_of
 from dots_zoo.runtime.errors import DotsZooError
-from dots_zoo.runtime.sigterm import noted
+from dots_zoo.runtime.sigterm import sigterm_flag
 from dots_zoo.search.methods.registry import Derivation, plan
-from dots_zoo.search.stages.checkpoint import Keeper, Place, Standing, tensors_of
+from dots_zoo.search.stages.checkpoint import CheckpointManager, Progress, RunState, state_tensors
 from dots_zoo.search.stages.loop import run_stages
-from dots_zoo.search.stages.stage import Figures, Search, Stage, Turn
+from dots_zoo.search.stages.stage import Figures, Search, Stage, StepContext
 from dots_zoo.train.loop import fit
 from dots_zoo.train.model import ModelOptions
 from dots_zoo.train.run import train
@@ -90,7 +90,7 @@ def watched(stages: Sequence[Stage], found: dict[str, Tensor]) -> list[Stage]:
     def after(stage: Stage, search: Search, *rest: Any) -> Search:
         search = stage.after(search, *rest)
         found.clear()
-        now = tensors_of(Standing(Place(), search))
+        now = state_tensors(RunState(Progress(), search))
         found.update({k: v.detach().clone(memory_format=torch.contiguous_format) for k, v in now.items()})
         return search
 
@@ -114,18 +114,20 @@ def noisy(name: str, selection: str, stop: tuple[int, int] | None, rank: int, fo
     training = replace(config.training, augmentation=Augmentation(crop_padding=2), batch_size=4)
     stages = plan(name.split()[0], replace(config, training=training), derivation("none", selection), DARTS)
 
-    def step(stage: Stage, turn: Turn) -> Figures:
-        taken.append(turn)
+    def step(stage: Stage, context: StepContext) -> Figures:
+        taken.append(context)
         if stop and rank == 1 and len(taken) == stop[1]:
             os.kill(os.getpid(), stop[0])
-        return stage.step(turn)
+        return stage.step(context)
 
     stages = tuple(replace(stage, step=partial(step, stage)) for stage in stages)
     processes = processes_of(Accelerator(mixed_precision="no"))
-    with noted() as told:
-        keeper = Keeper(folder / "checkpoint", 0.0, {"name": name}, told)
-        saved = keeper.saved(processes)
-        epochs = list(run_stages(stages, training, toy_data(16), keeper=keeper, saved=saved, progress=False))
+    with sigterm_flag() as told:
+        checkpoints = CheckpointManager(folder / "checkpoint", 0.0, {"name": name}, told)
+        saved = checkpoints.load_latest(processes)
+        epochs = list(
+            run_stages(stages, training, toy_data(16), checkpoints=checkpoints, saved=saved, progress=False)
+        )
     cells = [{kind: str(cell) for kind, cell in epoch.cells.items()} for epoch in epochs]
     (folder / f"cells{rank}.json").write_text(json.dumps(cells))
 
@@ -135,9 +137,9 @@ def draws(rank: int, folder: Path) -> None:
     stages, training = quiet_stages("dropnas")
     training, seen = replace(training, augmentation=Augmentation(crop_padding=2)), []
 
-    def step(turn: Turn) -> Figures:
-        alike = torch.rand((), generator=turn.moment.generator("any")).item()
-        seen.append([torch.rand(()).item(), alike, turn.batch[0].sum().item()])
+    def step(context: StepContext) -> Figures:
+        alike = torch.rand((), generator=context.step_index.generator("any")).item()
+        seen.append([torch.rand(()).item(), alike, context.batch[0].sum().item()])
         return {"loss": torch.zeros(())}
 
     data = toy_data(64)
@@ -152,8 +154,8 @@ def wild(rank: int, folder: Path) -> None:
     weights = replace(config.training.weights, learning_rate=1e30)
     training = replace(config.training, weights=weights, batch_size=4)
     stages = plan("darts", replace(config, epochs=3, training=training), Derivation(), DARTS)
-    keeper = Keeper(folder / "checkpoint", 0.0)
-    list(run_stages(stages, training, toy_data(32), keeper=keeper, progress=False))
+    checkpoints = CheckpointManager(folder / "checkpoint", 0.0)
+    list(run_stages(stages, training, toy_data(32), checkpoints=checkpoints, progress=False))
 
 
 def unshared(rank: int, folder: Path) -> None:
@@ -166,7 +168,15 @@ def full(rank: int, folder: Path) -> None:
     """A checkpoint that the first cannot write: a file stands where its folder should."""
     (folder / "checkpoint").write_text("")
     stages, training = quiet_stages("dropnas")
-    list(run_stages(stages, training, toy_data(64), keeper=Keeper(folder / "checkpoint"), progress=False))
+    list(
+        run_stages(
+            stages,
+            training,
+            toy_data(64),
+            checkpoints=CheckpointManager(folder / "checkpoint"),
+            progress=False,
+        )
+    )
 
 
 def apart(rank: int, folder: Path) -> None:

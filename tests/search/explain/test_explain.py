@@ -17,11 +17,11 @@ from dots_zoo.genotype import load_genotype
 from dots_zoo.runtime.checkpoint_files import load_state
 from dots_zoo.runtime.errors import DotsZooError
 from dots_zoo.search.explain.command import ANALYSES, build_parser
-from dots_zoo.search.explain.finished_search import read_finished
+from dots_zoo.search.explain.completed_run import read_completed_run
 from dots_zoo.search.methods.registry import plan
 from dots_zoo.search.space.named import darts_space
 from dots_zoo.search.space.space import SearchSpace
-from dots_zoo.search.stages.checkpoint import Keeper
+from dots_zoo.search.stages.checkpoint import CheckpointManager
 from dots_zoo.search.stages.loop import run_stages
 from helpers.toy_search import search_toy, toy_config, toy_data, toy_derivation, toy_training
 
@@ -80,9 +80,11 @@ def test_figures_without_a_picture(
 
 def operation_alpha(run: Path) -> torch.Tensor:
     """The logits of the normal cell, from the file itself."""
-    identity = {"method": "darts", **read_finished(run).settings}
+    identity = {"method": "darts", **read_completed_run(run).settings}
     saved = load_state(run / "stages" / "operation", identity)
-    assert saved is not None and saved.facts["place"]["stage"] == 0 and saved.facts["place"]["done"] == 2
+    assert (
+        saved is not None and saved.facts["progress"]["stage"] == 0 and saved.facts["progress"]["done"] == 2
+    )
     return saved.tensors["logits.alpha.normal"]
 
 
@@ -128,7 +130,7 @@ def test_tau(explained, run: Path) -> None:  # type: ignore[no-untyped-def]
     found = explained("tau", "--node", "3", "--training.epochs", "1")
     assert found["by"] == "beta"
     assert [row["combination"] for row in found["combinations"]] == ["0+1", "0+2", "1+2"]
-    saved = load_state(run / "checkpoint", {"method": "darts", **read_finished(run).settings})
+    saved = load_state(run / "checkpoint", {"method": "darts", **read_completed_run(run).settings})
     assert saved is not None
     expected = saved.tensors["logits.beta.normal"][1, :3].tolist()
     assert [row["importance"] for row in found["combinations"]] == pytest.approx(expected)
@@ -164,7 +166,7 @@ def test_alone(explained, run: Path) -> None:  # type: ignore[no-untyped-def]
         (["features", "--edge.operations", "[noise]"], "edge 2<-0: expected operations among skip_connect"),
         (["tau", "--by", "alpha", "--node", "2"], "node 2: expected two combinations of edges or more"),
         (["tau", "--node", "9"], "node: expected one of 2, 3, 4, 5, got 9"),
-        (["alone", "--edge.kind", "cell"], "kind: expected one of normal, reduce, got 'cell'"),
+        (["alone", "--edge.cell_type", "cell"], "cell_type: expected one of normal, reduce, got 'cell'"),
     ],
 )
 def test_what_has_no_meaning_is_refused_and_nothing_is_written(
@@ -212,29 +214,29 @@ def test_the_folder_is_looked_at_first_and_left_alone(
 
 def test_a_folder_that_is_not_a_finished_search_is_refused(run: Path, tmp_path: Path) -> None:
     with pytest.raises(DotsZooError, match="expected the folder of a search that has ended, got one without"):
-        read_finished(tmp_path / "none")
+        read_completed_run(tmp_path / "none")
     part = tmp_path / "part"
     shutil.copytree(run, part)
     (part / "genotype.json").unlink()
     with pytest.raises(DotsZooError, match="expected genotype.json; the search has not ended: go on with"):
-        read_finished(part)
+        read_completed_run(part)
     shutil.copy(run / "genotype.json", part)
     shutil.rmtree(part / "stages")
     with pytest.raises(
         DotsZooError, match="expected the search as its operation search left it, got nothing"
     ):
-        read_finished(part).look("operation")
-    assert read_finished(part).look("topology").search.choices.keys() >= {"beta.normal"}
+        read_completed_run(part).snapshot("operation")
+    assert read_completed_run(part).snapshot("topology").search.choices.keys() >= {"beta.normal"}
     settings = (part / "config.yaml").read_text()
     (part / "config.yaml").write_text(settings.replace("seed: 0", "seed: 1"))
     with pytest.raises(DotsZooError, match="made with training.seed 0, expected 1"):
-        read_finished(part).look("topology")
+        read_completed_run(part).snapshot("topology")
     (part / "config.yaml").write_text(settings.replace("space: S3", "spice: S3"))
     with pytest.raises(DotsZooError, match="expected a method of dots_zoo, a space by name and a data set"):
-        read_finished(part)
+        read_completed_run(part)
     (part / "seeds.json").write_text("{}")
     with pytest.raises(DotsZooError, match="holds searches of several seeds: pass one of its folders"):
-        read_finished(part)
+        read_completed_run(part)
 
 
 @pytest.mark.parametrize(
@@ -265,13 +267,18 @@ def walk(folder: Path, stop_at: int | None = None) -> None:
     config = toy_config("darts", epochs=2, warm_up=1, training=toy_training(batch_size=16))
     space: SearchSpace = darts_space(("skip_connect", "sep_conv_3x3"), 2)
     stages = plan("darts", config, toy_derivation("pairs", selection="perturbation_magnitude"), space)
-    assert [stage.kept for stage in stages if stage.kept] == ["operation", "topology"]
-    keeper = Keeper(folder / "checkpoint", 1e9, {"x": 1}, aside=folder / "stages")
-    keeper.stop = lambda: (
-        stop_at is not None and keeper.last is not None and int(keeper.last.name[:8]) >= stop_at
+    assert [stage.saved_as for stage in stages if stage.saved_as] == ["operation", "topology"]
+    checkpoints = CheckpointManager(folder / "checkpoint", 1e9, {"x": 1}, stages_folder=folder / "stages")
+    checkpoints.stop = lambda: (
+        stop_at is not None and checkpoints.last is not None and int(checkpoints.last.name[:8]) >= stop_at
     )
     epochs = run_stages(
-        stages, config.training, toy_data(32), keeper=keeper, saved=keeper.saved(), progress=False
+        stages,
+        config.training,
+        toy_data(32),
+        checkpoints=checkpoints,
+        saved=checkpoints.load_latest(),
+        progress=False,
     )
     with contextlib.suppress(SystemExit):
         list(epochs)
@@ -288,13 +295,13 @@ def test_what_a_stage_left_is_kept_also_by_a_search_that_stops_there(tmp_path: P
     for name in ("operation", "topology"):
         one, other = (load_state(folder / "stages" / name, {"x": 1}) for folder in (whole, stopped))
         assert one is not None and other is not None
-        assert one.tensors.keys() == other.tensors.keys() and one.facts["place"]["stage"] in (1, 3)
+        assert one.tensors.keys() == other.tensors.keys() and one.facts["progress"]["stage"] in (1, 3)
         assert all(torch.equal(other.tensors[key], tensor) for key, tensor in one.tensors.items())
 
 
 def test_without_another_stage_nothing_is_kept_aside() -> None:
     stages = plan("darts", toy_config("darts"), toy_derivation(), darts_space())
-    assert {stage.kept for stage in stages} == {""}
+    assert {stage.saved_as for stage in stages} == {""}
     assert len(search_toy("darts", epochs=1, warm_up=0)) == 1  # without a keeper
 
 

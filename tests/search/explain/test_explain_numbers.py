@@ -10,10 +10,10 @@ from tqdm import tqdm
 
 from dots_zoo.genotype import CellGenotype, Edge, Genotype
 from dots_zoo.runtime.errors import DotsZooError
+from dots_zoo.search.explain.completed_run import StageSnapshot
 from dots_zoo.search.explain.discretise import DiscretiseConfig, discretised, tuning
-from dots_zoo.search.explain.edge_option import EdgeConfig, place_of
+from dots_zoo.search.explain.edge_option import EdgeConfig, select_edge
 from dots_zoo.search.explain.features import FeaturesConfig, clustered, maps_of
-from dots_zoo.search.explain.finished_search import Look
 from dots_zoo.search.explain.hessian import HessianConfig, power_iteration, spectrum
 from dots_zoo.search.explain.landscape import LandscapeConfig, directions, landscape
 from dots_zoo.search.explain.shuffle import ShuffleConfig, exchangeable, exchanged, searched_cells, shuffled
@@ -22,7 +22,7 @@ from dots_zoo.search.explain.stand_alone import with_edges, with_operation
 from dots_zoo.search.explain.tau import combinations_of, ranked
 from dots_zoo.search.space.named import darts_space, named_space
 from dots_zoo.search.space.space import CellSpace, SearchSpace
-from dots_zoo.search.stages.stage import Moment
+from dots_zoo.search.stages.stage import StepIndex
 from dots_zoo.search.stages.validate import validate
 from dots_zoo.search.supernet import (
     Mixture,
@@ -52,20 +52,20 @@ def look_at(space, **changes):
     """A search that has begun, seen as if its stage had ended; 16 images a batch and half."""
     training = toy_training(batch_size=16, **changes)
     run, stages, search = begun("darts", space, warm_up=0, training=training)
-    return Look(run, stages[-1], search, Moment(0, 0))
+    return StageSnapshot(run, stages[-1], search, StepIndex(0, 0))
 
 
-def half_b(look):
-    chosen = look.run.parts["b"]
-    return look.run.data.plain_batch(chosen).double(), look.run.data.labels[chosen]
+def half_b(snapshot):
+    chosen = snapshot.run.parts["b"]
+    return snapshot.run.data.plain_batch(chosen).double(), snapshot.run.data.labels[chosen]
 
 
 def test_the_spectrum_is_that_of_the_dense_hessian():
-    look = look_at(darts_space(("skip_connect", "sep_conv_3x3"), 1))
-    supernet, (images, labels) = copy.deepcopy(look.search.supernet).double(), half_b(look)
-    kinds = look.search.space.kinds
-    active = {kind: everything(look.search.space, kind) for kind in kinds}
-    point = torch.cat([look.search.logits[f"alpha.{kind}"].detach().double().flatten() for kind in kinds])
+    snapshot = look_at(darts_space(("skip_connect", "sep_conv_3x3"), 1))
+    supernet, (images, labels) = copy.deepcopy(snapshot.search.supernet).double(), half_b(snapshot)
+    kinds = snapshot.search.space.cell_types
+    active = {kind: everything(snapshot.search.space, kind) for kind in kinds}
+    point = torch.cat([snapshot.search.logits[f"alpha.{kind}"].detach().double().flatten() for kind in kinds])
 
     def loss(alpha):
         tables = [part.view(2, 2).softmax(1) for part in alpha.split(4)]
@@ -73,7 +73,7 @@ def test_the_spectrum_is_that_of_the_dense_hessian():
         return F.cross_entropy(supernet(images, mixture), labels)
 
     values = torch.linalg.eigvalsh(torch.autograd.functional.hessian(loss, point)).tolist()
-    found = spectrum(look, HessianConfig(iterations=300, tolerance=1e-6))
+    found = spectrum(snapshot, HessianConfig(iterations=300, tolerance=1e-6))
     assert found["largest"] == pytest.approx(values[-1], rel=1e-6)
     assert found["smallest"] == found["dominant"] == pytest.approx(values[0], rel=1e-6)
     assert values[0] < 0 < values[-1] < -values[0]  # the one that is largest in magnitude is negative
@@ -100,10 +100,10 @@ def test_without_kernels_a_supernet_computes_the_same(space, changes):
     draws = torch.Generator().manual_seed(0)
     tables = {
         kind: torch.rand(len(space.edges), len(space.candidates(kind)[0]), generator=draws).double()
-        for kind in space.kinds
+        for kind in space.cell_types
     }
-    edges = {kind: torch.rand(len(space.edges), generator=draws).double() for kind in space.kinds}
-    active = {kind: everything(space, kind) for kind in space.kinds}
+    edges = {kind: torch.rand(len(space.edges), generator=draws).double() for kind in space.cell_types}
+    active = {kind: everything(space, kind) for kind in space.cell_types}
     mixture = Mixture(tables, active, edges=edges, auxiliary=0.7)
     images = torch.randn(3, 1, 32, 32, generator=draws).double()
     same = without_kernels(supernet)
@@ -126,21 +126,21 @@ def test_the_dominant_eigenvalue_has_its_sign_and_the_other_end_is_found_from_th
 
 
 def test_the_middle_of_a_landscape_is_the_search_and_its_axes_are_orthogonal():
-    look = look_at(QUIET)
-    look.search.open["alpha.normal"][0, 1] = False
-    found = landscape(look, LandscapeConfig(points=3, radius=0.5))
-    here = validate(look.run, look.search, look.relaxation, look.moment, 16)
+    snapshot = look_at(QUIET)
+    snapshot.search.candidate_mask["alpha.normal"][0, 1] = False
+    found = landscape(snapshot, LandscapeConfig(points=3, radius=0.5))
+    here = validate(snapshot.run, snapshot.search, snapshot.relaxation, snapshot.step_index, 16)
     assert found["centre"] == found["loss"][1][1] == here["validation_loss"]
     assert found["accuracy"][1][1] == here["validation_accuracy"] and found["x"] == [-0.5, 0.0, 0.5]
-    one, other = directions(look, 0)
+    one, other = directions(snapshot, 0)
     flat = [torch.cat([part.flatten() for part in found.values()]).double() for found in (one, other)]
     assert one["alpha.normal"][0, 1] == other["alpha.normal"][0, 1] == 0  # closed
     for direction in flat:  # 2 kinds x 5 edges x 2 operations, one of them closed
         assert direction.square().sum().item() == pytest.approx(19, rel=1e-5)
     assert torch.dot(*flat).item() == pytest.approx(0, abs=1e-4)
     for name in one:
-        look.search.logits[name].data += 0.5 * one[name] - 0.5 * other[name]
-    there = validate(look.run, look.search, look.relaxation, look.moment, 16)
+        snapshot.search.logits[name].data += 0.5 * one[name] - 0.5 * other[name]
+    there = validate(snapshot.run, snapshot.search, snapshot.relaxation, snapshot.step_index, 16)
     assert found["loss"][0][2] == pytest.approx(there["validation_loss"], rel=1e-5)  # row y, column x
     assert found["lowest"] < found["highest"]
 
@@ -163,7 +163,9 @@ def test_every_candidate_can_be_differentiated_twice():
     supernet = Supernet(EVERYTHING, Shape(channels=16, cells=3, classes=5, in_chans=1)).double()
     install_kernels(supernet)
     twice, images = without_kernels(supernet), torch.randn(3, 1, 16, 16).double()
-    shape = {kind: (len(EVERYTHING.edges), len(EVERYTHING.candidates(kind)[0])) for kind in EVERYTHING.kinds}
+    shape = {
+        kind: (len(EVERYTHING.edges), len(EVERYTHING.candidates(kind)[0])) for kind in EVERYTHING.cell_types
+    }
     point, way = ([torch.rand(size).double() for size in shape.values()] for _ in range(2))
     active = {kind: everything(EVERYTHING, kind) for kind in shape}
 
@@ -201,9 +203,9 @@ def test_the_gap_is_skip_less_the_mean_convolution_of_edges_that_have_both():
 
 
 def test_exchanged_edges_compute_what_a_supernet_does_with_their_modules_exchanged():
-    look = look_at(QUIET)
-    (images, _), mixture = half_b(look), look.mixture()
-    supernet = look.search.supernet.double()
+    snapshot = look_at(QUIET)
+    (images, _), mixture = half_b(snapshot), snapshot.mixture()
+    supernet = snapshot.search.supernet.double()
     double = Mixture({k: table.double() for k, table in mixture.operations.items()}, mixture.active)
     reference, before = copy.deepcopy(supernet), supernet(images, double)
     _, first = searched_cells(supernet)[0]
@@ -219,31 +221,31 @@ def test_exchanged_edges_compute_what_a_supernet_does_with_their_modules_exchang
 
 
 def test_edges_are_exchanged_where_stride_and_candidates_agree():
-    look = look_at(QUIET)
+    snapshot = look_at(QUIET)
     of_inputs = {(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)}
-    assert set(exchangeable(look, "reduce")) == of_inputs  # 3<-2 keeps the resolution
-    assert len(exchangeable(look, "normal")) == 10
-    found = shuffled(look, ShuffleConfig(draws=2))
-    here = validate(look.run, look.search, look.relaxation, look.moment, 16)
+    assert set(exchangeable(snapshot, "reduce")) == of_inputs  # 3<-2 keeps the resolution
+    assert len(exchangeable(snapshot, "normal")) == 10
+    found = shuffled(snapshot, ShuffleConfig(draws=2))
+    here = validate(snapshot.run, snapshot.search, snapshot.relaxation, snapshot.step_index, 16)
     assert found["before"] == {"loss": here["validation_loss"], "accuracy": here["validation_accuracy"]}
     assert found["cells"] == ["normal", "reduce", "reduce"]
     assert found["draws"][0]["pairs"] != found["draws"][1]["pairs"]
     assert {row["loss"] for row in found["draws"]}.isdisjoint({found["before"]["loss"]})
-    assert found == shuffled(look, ShuffleConfig(draws=2))
+    assert found == shuffled(snapshot, ShuffleConfig(draws=2))
     with pytest.raises(DotsZooError, match="normal cell: expected two edges with the same operations and"):
         exchangeable(look_at(ONE_WAY), "normal")
 
 
 def test_the_maps_are_those_of_the_operations_alone():
-    look = look_at(darts_space(("none", "skip_connect", "sep_conv_3x3", "avg_pool_3x3"), 2))
-    place = place_of(look.search, EdgeConfig(node=3, input=2))
-    maps = maps_of(look, place, FeaturesConfig(images=16))
+    snapshot = look_at(darts_space(("none", "skip_connect", "sep_conv_3x3", "avg_pool_3x3"), 2))
+    selected = select_edge(snapshot.search, EdgeConfig(node=3, input=2))
+    maps = maps_of(snapshot, selected, FeaturesConfig(images=16))
     assert list(maps) == ["skip_connect", "sep_conv_3x3", "avg_pool_3x3"]  # none has no maps
-    supernet, (images, _) = copy.deepcopy(look.search.supernet).double(), half_b(look)
+    supernet, (images, _) = copy.deepcopy(snapshot.search.supernet).double(), half_b(snapshot)
     seen = []
     edge = supernet.cells[0].nodes.edges[4]
     edge.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0].x))
-    supernet(images, look.mixture())
+    supernet(images, snapshot.mixture())
     pooled = F.avg_pool2d(seen[0], 3, 1, padding=1, count_include_pad=False)
     normalised = F.batch_norm(pooled, None, None, training=True)
     outputs = seen[0], edge.operations["2"](seen[0]), normalised
@@ -269,33 +271,33 @@ def test_operations_that_give_like_maps_are_one_cluster():
 
 
 def test_the_strongest_operation_is_found_where_alpha_prefers_another():
-    look = look_at(ONE_WAY)
-    look.search.logits["alpha.reduce"].data = torch.tensor([[0.0, 0.0], [1.0, 0.0]])  # noise
-    before = {name: value.clone() for name, value in look.search.supernet.state_dict().items()}
+    snapshot = look_at(ONE_WAY)
+    snapshot.search.logits["alpha.reduce"].data = torch.tensor([[0.0, 0.0], [1.0, 0.0]])  # noise
+    before = {name: value.clone() for name, value in snapshot.search.supernet.state_dict().items()}
     config = DiscretiseConfig(EdgeConfig("reduce", 2, 1), epochs=25, learning_rate=1.0)
-    place = place_of(look.search, config.edge)
-    found = discretised(tuning(look, config), place, config, tqdm(disable=True))
+    selected = select_edge(snapshot.search, config.edge)
+    found = discretised(tuning(snapshot, config), selected, config, tqdm(disable=True))
     assert found["largest_alpha"] == "noise" and found["strongest"] == "sep_conv_3x3"
     noise, convolution = found["operations"]
     assert noise["alpha"] == pytest.approx(0.7310586) and noise["logit"] == 1.0  # 1 / (1 + exp(-1))
     assert convolution["accuracy"] >= 0.75 > 0.5 >= noise["accuracy"]
     assert convolution["accuracy"] > convolution["at_once"]["accuracy"]
     assert found["tau"] == found["correlation"] == pytest.approx(-1.0)
-    after = look.search.supernet.state_dict()
+    after = snapshot.search.supernet.state_dict()
     assert all(torch.equal(after[name], value) for name, value in before.items())
-    assert look.search.open["alpha.reduce"][1].all()
+    assert snapshot.search.candidate_mask["alpha.reduce"][1].all()
 
 
 def test_without_tuning_an_edge_has_one_operation_at_weight_one():
-    look = look_at(QUIET)
+    snapshot = look_at(QUIET)
     config = DiscretiseConfig(EdgeConfig(node=3, input=1), epochs=0)
-    place = place_of(look.search, config.edge)
-    found = discretised(tuning(look, config), place, config, tqdm(disable=True))
-    mixture = look.mixture()
+    selected = select_edge(snapshot.search, config.edge)
+    found = discretised(tuning(snapshot, config), selected, config, tqdm(disable=True))
+    mixture = snapshot.mixture()
     for column, row in enumerate(found["operations"]):
         table = mixture.operations["normal"].clone()
         table[3] = F.one_hot(torch.tensor(column), 2)
-        expected = look.measure(replace(mixture, operations={**mixture.operations, "normal": table}))
+        expected = snapshot.measure(replace(mixture, operations={**mixture.operations, "normal": table}))
         assert (row["loss"], row["accuracy"]) == pytest.approx(expected, rel=1e-5)
         assert row["at_once"] == {"loss": row["loss"], "accuracy": row["accuracy"]}
 
@@ -308,20 +310,20 @@ def test_kendall_s_tau_of_rankings_by_hand():
 
 
 def test_a_pair_is_as_important_as_the_largest_weights_of_its_edges():
-    look = look_at(darts_space(("none", "skip_connect", "sep_conv_3x3"), 2))
+    snapshot = look_at(darts_space(("none", "skip_connect", "sep_conv_3x3"), 2))
     alpha = torch.zeros(5, 3)
     alpha[2:] = torch.tensor([[9.0, 1.0, 0.0], [0.0, 0.0, 2.0], [0.0, 3.0, 0.0]])  # 3<-0, 3<-1, 3<-2
-    look.search.logits["alpha.normal"].data = alpha
-    found = combinations_of(look, "normal", 3, "pairs", "alpha")
+    snapshot.search.logits["alpha.normal"].data = alpha
+    found = combinations_of(snapshot, "normal", 3, "pairs", "alpha")
     best = [row.softmax(0)[1:].max().item() for row in alpha[2:]]  # none aside
     assert [c.name for c in found] == ["0+1", "0+2", "1+2"]
     expected = [best[0] + best[1], best[0] + best[2], best[1] + best[2]]
     assert [c.importance for c in found] == pytest.approx(expected)
     assert found[1].edges == (Edge(3, 0, "skip_connect"), Edge(3, 2, "skip_connect"))
     with pytest.raises(DotsZooError, match="node: expected one of 2, 3, got 5"):
-        combinations_of(look, "normal", 5, "pairs", "alpha")
+        combinations_of(snapshot, "normal", 5, "pairs", "alpha")
     with pytest.raises(DotsZooError, match="normal cell, node 2: expected two combinations of edges or more"):
-        combinations_of(look, "normal", 2, "pairs", "alpha")
+        combinations_of(snapshot, "normal", 2, "pairs", "alpha")
 
 
 def test_beta_ranks_by_its_logits_and_any_number_of_edges():
@@ -329,9 +331,9 @@ def test_beta_ranks_by_its_logits_and_any_number_of_edges():
     derivation = toy_derivation("any")
     run, stages, search = begun("darts", QUIET, derivation, warm_up=0, training=training)
     topology = next(stage for stage in stages if stage.name == "topology warm-up")
-    search = topology.begin(run, search, Moment(0, 4))
+    search = topology.initialise(run, search, StepIndex(0, 4))
     search.logits["beta.normal"].data[1] = torch.arange(7.0)
-    found = combinations_of(Look(run, topology, search, Moment(0, 4)), "normal", 3, "any", "beta")
+    found = combinations_of(StageSnapshot(run, topology, search, StepIndex(0, 4)), "normal", 3, "any", "beta")
     assert [c.name for c in found] == ["0", "1", "2", "0+1", "0+2", "1+2", "0+1+2"]
     assert [c.importance for c in found] == list(range(7))
 
@@ -356,7 +358,7 @@ def test_cells_with_other_edges_and_operations():
     ("config", "message"),
     [
         (EdgeConfig(node=7), "edge 7<-0: expected one of 2<-0, 2<-1, 3<-0, 3<-1, 3<-2"),
-        (EdgeConfig("cell"), "kind: expected one of normal, reduce, got 'cell'"),
+        (EdgeConfig("cell"), "cell_type: expected one of normal, reduce, got 'cell'"),
         (
             EdgeConfig(operations=("skip_connect", "dil_conv_3x3")),
             "normal cell, edge 2<-0: expected operations among skip_connect, sep_conv_3x3, got dil_conv_3x3",
@@ -369,4 +371,4 @@ def test_cells_with_other_edges_and_operations():
 )
 def test_what_an_edge_does_not_have(config, message):
     with pytest.raises(DotsZooError, match=message):
-        place_of(look_at(QUIET).search, config)
+        select_edge(look_at(QUIET).search, config)

@@ -14,7 +14,7 @@ from dots_zoo.search.space.named import darts_space
 from dots_zoo.search.space.space import CellSpace, SearchSpace
 from dots_zoo.search.stages.config import WeightsConfig
 from dots_zoo.search.stages.split import split
-from dots_zoo.search.stages.stage import Moment, Run, Turn
+from dots_zoo.search.stages.stage import Run, StepContext, StepIndex
 from dots_zoo.search.stages.steps import bilevel, train_logits
 from helpers.matrix import SEEDS
 from helpers.toy_search import PLANTED, search_toy, toy_config, toy_data, toy_derivation, toy_training
@@ -36,46 +36,48 @@ def test_the_paper_searches_for_50_epochs_and_takes_the_logits_with_adam():
 
 
 @pytest.fixture
-def turn():
+def context():
     """In float64, with a momentum of its own and logits that prefer something."""
     heavy = WeightsConfig(weight_decay=0.1)  # heavy enough to be seen in the second order
     training, data = toy_training(channels=2, weights=heavy), toy_data(32)
     parts = split(data.labels, None, generator(0, "halves"))
     run = Run(training, data, parts, Accelerator())
     [stage] = plan("darts", toy_config("darts", training=training, warm_up=0), Derivation(), SMALL)
-    search = stage.begin(run, None, Moment(0, 0))
+    search = stage.initialise(run, None, StepIndex(0, 0))
     search.supernet.double()
     draws = torch.Generator().manual_seed(0)
     for logits in search.logits.values():
         logits.data = torch.randn(logits.shape, generator=draws).double()
     images = [torch.randn(8, 1, 8, 8, generator=draws).double() for _ in range(2)]
     labels = torch.arange(8) % 4
-    found = Turn(run, search, stage.relax(search), Moment(0, 0), (images[0], labels), (images[1], labels))
+    found = StepContext(
+        run, search, stage.relax(search), StepIndex(0, 0), (images[0], labels), (images[1], labels)
+    )
     for parameter in search.supernet.parameters():
         momentum = torch.randn(parameter.shape, generator=draws).double() * 0.1
         search.weights_optimiser.state[parameter]["momentum_buffer"] = momentum
     return found
 
 
-def brute_force(turn, rate):
+def brute_force(context, rate):
     """d L_val(w - rate * (momentum + gradient + decay), alpha) / d alpha, by central differences."""
-    search, training = turn.search, turn.run.training.weights
+    search, training = context.search, context.run.training.weights
     names, weights = zip(*search.supernet.named_parameters(), strict=True)
     supernet = copy.deepcopy(search.supernet)  # its running statistics may move
 
     def loss(values, batch):
         table = dict(zip(names, values, strict=True))
-        out = torch.func.functional_call(supernet, table, (batch[0], turn.mixture()))
+        out = torch.func.functional_call(supernet, table, (batch[0], context.mixture()))
         return F.cross_entropy(out, batch[1])
 
     def loss_ahead():
-        gradient = torch.autograd.grad(loss(weights, turn.batch), weights)
+        gradient = torch.autograd.grad(loss(weights, context.batch), weights)
         ahead = [
             w - rate * (training.momentum * search.weights_optimiser.state[w]["momentum_buffer"] + g
                         + training.weight_decay * w)
             for w, g in zip(weights, gradient, strict=True)
         ]  # fmt: skip
-        return loss(ahead, turn.architecture_batch).item()
+        return loss(ahead, context.architecture_batch).item()
 
     found = []
     for logits in search.logits.values():
@@ -91,32 +93,34 @@ def brute_force(turn, rate):
     return found
 
 
-def taken(turn):
+def taken(context):
     """The gradient along which the step moves the logits, once by all of it."""
-    logits = turn.search.logits
+    logits = context.search.logits
     before = [table.detach().clone() for table in logits.values()]
     plain = torch.optim.SGD(logits.values(), 1.0)
-    train_logits_ahead(replace(turn, search=replace(turn.search, logits_optimiser=plain)))
+    train_logits_ahead(replace(context, search=replace(context.search, logits_optimiser=plain)))
     return [old - table.detach() for old, table in zip(before, logits.values(), strict=True)]
 
 
-def test_the_second_order_gradient_is_that_through_the_unrolled_step(turn, monkeypatch):
+def test_the_second_order_gradient_is_that_through_the_unrolled_step(context, monkeypatch):
     rate = 0.3  # large enough for the second order to matter
-    turn.search.weights_optimiser.param_groups[0]["lr"] = rate
+    context.search.weights_optimiser.param_groups[0]["lr"] = rate
     monkeypatch.setattr(darts, "EPSILON", 1e-7)  # the finite difference is as good as its epsilon is small
-    expected, first_order = brute_force(turn, rate), brute_force(turn, 0.0)
-    for ours, truth, plain in zip(taken(turn), expected, first_order, strict=True):
+    expected, first_order = brute_force(context, rate), brute_force(context, 0.0)
+    for ours, truth, plain in zip(taken(context), expected, first_order, strict=True):
         torch.testing.assert_close(ours, truth, rtol=1e-3, atol=1e-5)
         assert (plain - truth).norm() > 0.1 * truth.norm()
 
 
-def test_the_second_order_leaves_weights_and_running_statistics_bit_by_bit(turn):
-    before = {name: value.clone() for name, value in turn.search.supernet.state_dict().items()}
-    train_logits_ahead(turn)
-    assert all(torch.equal(value, before[name]) for name, value in turn.search.supernet.state_dict().items())
-    assert all(parameter.grad is None for parameter in turn.search.supernet.parameters())
-    train_logits(turn)
-    moved = turn.search.supernet.state_dict()
+def test_the_second_order_leaves_weights_and_running_statistics_bit_by_bit(context):
+    before = {name: value.clone() for name, value in context.search.supernet.state_dict().items()}
+    train_logits_ahead(context)
+    assert all(
+        torch.equal(value, before[name]) for name, value in context.search.supernet.state_dict().items()
+    )
+    assert all(parameter.grad is None for parameter in context.search.supernet.parameters())
+    train_logits(context)
+    moved = context.search.supernet.state_dict()
     assert any(not torch.equal(value, before[name]) for name, value in moved.items())  # statistics alone
 
 

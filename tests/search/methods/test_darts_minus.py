@@ -9,7 +9,7 @@ from dots_zoo.search.methods.registry import Derivation, plan
 from dots_zoo.search.space.named import darts_space, named_space
 from dots_zoo.search.stages.auxiliary_skip import AuxiliaryConfig
 from dots_zoo.search.stages.loop import run_stages
-from dots_zoo.search.stages.stage import Moment
+from dots_zoo.search.stages.stage import StepIndex
 from dots_zoo.search.stages.steps import bilevel
 from helpers.begun_search import begun
 from helpers.matrix import SEEDS
@@ -32,7 +32,7 @@ def test_the_branch_is_beside_every_edge_and_fades():
         _, stages, search = begun("darts_minus", TINY_SPACE, auxiliary=AuxiliaryConfig(branch))
         edges = [edge for cell in search.supernet.cells for edge in cell.nodes.edges]
         assert all((edge.auxiliary is not None) == (branch == "skip") for edge in edges)
-        assert stages[0].relax(search).mixture(search.logits, Moment(0, 0)).auxiliary == beta
+        assert stages[0].relax(search).mixture(search.logits, StepIndex(0, 0)).auxiliary == beta
 
 
 def test_the_logits_of_the_best_epoch_are_kept_and_of_equal_epochs_the_last():
@@ -40,10 +40,10 @@ def test_the_logits_of_the_best_epoch_are_kept_and_of_equal_epochs_the_last():
     for epoch, accuracy in enumerate([0.5, 0.7, 0.7, 0.6]):
         for logits in search.logits.values():
             logits.data.fill_(epoch)
-        search = keep_best(search, Moment(0, epoch), {"validation_accuracy": accuracy})
-    assert search.memory["best.accuracy"] == 0.7
-    assert all((search.memory[f"best.{name}"] == 2).all() for name in search.logits)
-    found = darts_minus.return_to_best(None, search, Moment(0, 4))
+        search = keep_best(search, StepIndex(0, epoch), {"validation_accuracy": accuracy})
+    assert search.method_state["best.accuracy"] == 0.7
+    assert all((search.method_state[f"best.{name}"] == 2).all() for name in search.logits)
+    found = darts_minus.return_to_best(None, search, StepIndex(0, 4))
     assert all((logits == 2).all() for logits in found.logits.values())
 
 
@@ -53,9 +53,9 @@ def test_the_cell_and_all_that_follows_start_from_the_best_epoch():
     stages = plan("darts_minus", config, toy_derivation("pairs"), TINY_SPACE)
     assert [stage.name for stage in stages][:2] == ["operation search", "best epoch"]
 
-    def after(search, moment, figures):
-        accuracy = [0.1, 0.9, 0.2, 0.3][moment.epoch]
-        return stages[0].after(search, moment, {**figures, "validation_accuracy": accuracy})
+    def after(search, step_index, figures):
+        accuracy = [0.1, 0.9, 0.2, 0.3][step_index.epoch]
+        return stages[0].after(search, step_index, {**figures, "validation_accuracy": accuracy})
 
     judged = replace(stages[0], after=after), stages[1]
     epochs = list(run_stages(judged, config.training, toy_data(), progress=False))
@@ -76,6 +76,6 @@ def test_nas_bench_201_can_be_searched():
 
 def test_a_decision_needs_no_gradient():
     _, _, search = begun("darts_minus", TINY_SPACE)
-    search = keep_best(search, Moment(0, 0), {"validation_accuracy": 0.5})
-    assert not any(kept.requires_grad for kept in search.memory.values())
-    assert all(isinstance(kept, torch.Tensor) for kept in search.memory.values())
+    search = keep_best(search, StepIndex(0, 0), {"validation_accuracy": 0.5})
+    assert not any(kept.requires_grad for kept in search.method_state.values())
+    assert all(isinstance(kept, torch.Tensor) for kept in search.method_state.values())

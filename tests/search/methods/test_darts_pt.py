@@ -15,7 +15,7 @@ from dots_zoo.search.methods.darts_pt import (
 from dots_zoo.search.methods.registry import Derivation, plan
 from dots_zoo.search.space.named import darts_space, named_space
 from dots_zoo.search.space.space import CellSpace, SearchSpace
-from dots_zoo.search.stages.stage import Moment
+from dots_zoo.search.stages.stage import StepIndex
 from dots_zoo.search.stages.steps import bilevel, train_weights
 from dots_zoo.search.stages.validate import validate
 from helpers.begun_search import begun, judged
@@ -24,7 +24,7 @@ from helpers.toy_search import PLANTED, search_toy, toy_config, toy_data, toy_de
 
 UNIFORM = darts_space(PLANTED, 2)
 THREE = darts_space(("none", "skip_connect", "sep_conv_3x3"), 2)
-NOW = Moment(0, 0)
+NOW = StepIndex(0, 0)
 
 
 def perturbed(topology="none", selection="perturbation", **numbers):
@@ -36,7 +36,7 @@ def run_decisions(run, stages, search):
     found = []
     for stage in stages:
         if stage.name.startswith("perturbation"):
-            search = stage.begin(run, search, NOW)
+            search = stage.initialise(run, search, NOW)
             found.append(search)
     return found
 
@@ -95,21 +95,21 @@ def test_the_operation_that_is_missed_most_wins_whatever_it_weighs_and_none_is_n
     worth = torch.tensor([[9.0, 0.1, 5.0]] * 5)  # none is worth more than all
     judged(monkeypatch, worth)
     first, *_, last = run_decisions(run, stages, search)
-    assert int((first.open["alpha.normal"].sum(dim=1) == 1).sum()) == 1  # one edge a stage
-    assert int((first.open["alpha.reduce"].sum(dim=1) == 1).sum()) == 1
+    assert int((first.candidate_mask["alpha.normal"].sum(dim=1) == 1).sum()) == 1  # one edge a stage
+    assert int((first.candidate_mask["alpha.reduce"].sum(dim=1) == 1).sum()) == 1
     operations = [edge.op for edge in last_cells(stages, last)["normal"].edges]
     assert operations == ["sep_conv_3x3"] * 4
 
 
 def last_cells(stages, search):
-    return stages[-1].derive(search.space, stages[-1].relax(search).weigh(search.logits, NOW))
+    return stages[-1].derive(search.space, stages[-1].relax(search).compute_weights(search.logits, NOW))
 
 
 def test_equal_accuracies_are_told_apart_by_the_loss(monkeypatch):
     run, stages, search = begun("darts", UNIFORM, perturbed(), warm_up=0)
     worth = torch.tensor([[0.0, 1.0]] * 5)
     judged(monkeypatch, worth, accuracy=0.5)
-    row = run_decisions(run, stages, search)[-1].open["alpha.normal"]
+    row = run_decisions(run, stages, search)[-1].candidate_mask["alpha.normal"]
     assert not row[:, 0].any()
 
 
@@ -121,9 +121,9 @@ def test_edges_come_in_a_random_order_that_the_seed_decides(monkeypatch):
         run, stages, search = begun("darts", space, perturbed(), warm_up=0)
         found, order = search, []
         for number, stage in enumerate(stages[1:15]):
-            before = found.open["alpha.normal"]
-            found = stage.begin(run, found, Moment(seed, number))
-            order += (found.open["alpha.normal"] != before).any(dim=1).nonzero().flatten().tolist()
+            before = found.candidate_mask["alpha.normal"]
+            found = stage.initialise(run, found, StepIndex(seed, number))
+            order += (found.candidate_mask["alpha.normal"] != before).any(dim=1).nonzero().flatten().tolist()
         orders.append(order)
     assert orders[0] == orders[1] != orders[2]
     assert sorted(orders[0]) == list(range(14)) != orders[0]
@@ -139,7 +139,7 @@ def test_of_a_node_those_edges_go_first_that_are_missed_least(monkeypatch):
         (3, 0),
         (3, 2),
     ]
-    weights = stages[-1].relax(last).weigh(last.logits, NOW)["alpha.normal"].detach()
+    weights = stages[-1].relax(last).compute_weights(last.logits, NOW)["alpha.normal"].detach()
     expected = torch.tensor([[0.0, 1.0]] * 5)
     expected[3] = 0.0
     torch.testing.assert_close(weights, expected)  # decided rows are one, closed ones zero
@@ -170,7 +170,7 @@ def test_the_control_takes_the_largest_weights_whatever_they_are_worth(monkeypat
     cell = last_cells(stages, found[-1])["normal"]
     assert [edge.op for edge in cell.edges] == ["sep_conv_3x3", "noise", "sep_conv_3x3", "sep_conv_3x3"]
     assert [edge.input for edge in cell.edges] == [0, 1, 0, 2]  # 3<-1 was weakest before it was decided
-    torch.testing.assert_close(found[-1].memory["strength.normal"], strong.softmax(dim=1).amax(dim=1))
+    torch.testing.assert_close(found[-1].method_state["strength.normal"], strong.softmax(dim=1).amax(dim=1))
 
 
 def test_the_strength_of_an_edge_is_that_at_its_decision():
@@ -178,19 +178,19 @@ def test_the_strength_of_an_edge_is_that_at_its_decision():
     run, stages, search = begun("darts", UNIFORM, derivation, warm_up=0)
     for number, stage in enumerate(stages[1:6], 1):
         search.logits["alpha.normal"].data.fill_(0.0)[:, 1] = float(number)
-        before = search.open["alpha.normal"]
-        search = stage.begin(run, search, Moment(0, number))
-        [row] = (search.open["alpha.normal"] != before).any(dim=1).nonzero().flatten().tolist()
+        before = search.candidate_mask["alpha.normal"]
+        search = stage.initialise(run, search, StepIndex(0, number))
+        [row] = (search.candidate_mask["alpha.normal"] != before).any(dim=1).nonzero().flatten().tolist()
         expected = torch.tensor(float(number)).sigmoid()
-        torch.testing.assert_close(search.memory["strength.normal"][row], expected)
+        torch.testing.assert_close(search.method_state["strength.normal"][row], expected)
 
 
 def test_sgd_starts_anew_once_and_adam_goes_on():
     run, stages, search = begun("darts", UNIFORM, perturbed(), warm_up=0)
-    first = stages[1].begin(run, search, NOW)
+    first = stages[1].initialise(run, search, NOW)
     assert first.weights_optimiser is not search.weights_optimiser
     assert first.logits_optimiser is search.logits_optimiser and first.supernet is search.supernet
-    assert stages[2].begin(run, first, NOW).weights_optimiser is first.weights_optimiser
+    assert stages[2].initialise(run, first, NOW).weights_optimiser is first.weights_optimiser
 
 
 def test_an_edge_with_nothing_else_keeps_its_operation_and_is_never_asked():
@@ -198,8 +198,8 @@ def test_an_edge_with_nothing_else_keeps_its_operation_and_is_never_asked():
     space = SearchSpace(2, tuple(CellSpace(kind, rows) for kind in ("normal", "reduce")))
     run, stages, search = begun("darts", space, perturbed(), warm_up=0)
     assert [stage.name for stage in stages[1:]] == ["perturbation 1 of 1"]
-    found = stages[1].begin(run, search, NOW)
-    assert found.open["alpha.normal"].tolist()[:2] == [[False, True], [True, False]]
+    found = stages[1].initialise(run, search, NOW)
+    assert found.candidate_mask["alpha.normal"].tolist()[:2] == [[False, True], [True, False]]
     assert choosable(found, "alpha.normal", 2, None) == []
     assert [(e.node, e.input) for e in last_cells(stages, found)["normal"].edges] == [
         (2, 0),
@@ -214,14 +214,16 @@ def test_behind_a_topology_search_combinations_of_edges_are_alternatives(monkeyp
     derivation = perturbed(rule, "perturbation")
     run, stages, search = begun("darts", UNIFORM, replace(derivation, keep=2), warm_up=0)
     topology = [stage for stage in stages if stage.name.startswith("topology")]
-    search = topology[0].begin(run, search, NOW)
+    search = topology[0].initialise(run, search, NOW)
     rows = zip((1.0, 1.0, 3.0, 1.0, 2.0), search.space.candidates("normal"), strict=True)
     judged(monkeypatch, torch.tensor([[own * (name != "noise") for name in names] for own, names in rows]))
     found = run_decisions(run, stages, search)
     assert len(found) == 5 + (1 if rule == "pairs" else 2)
-    assert not found[4].open["beta.normal"].equal(found[-1].open["beta.normal"])  # rows of alpha first
-    assert (found[4].open["alpha.normal"].sum(dim=1) == 1).all()
-    assert (found[-1].open["beta.normal"].sum(dim=1) == 1).all()
+    assert (
+        not found[4].candidate_mask["beta.normal"].equal(found[-1].candidate_mask["beta.normal"])
+    )  # rows of alpha first
+    assert (found[4].candidate_mask["alpha.normal"].sum(dim=1) == 1).all()
+    assert (found[-1].candidate_mask["beta.normal"].sum(dim=1) == 1).all()
     edges = [
         (edge.input, edge.op) for edge in last_cells(stages, found[-1])["normal"].edges if edge.node == 3
     ]
@@ -242,13 +244,13 @@ def test_an_edge_of_partial_channels_goes_with_its_own_weight(monkeypatch):
     run, stages, search = begun("pc_darts", UNIFORM, perturbed(), warm_up=0)
     last = run_decisions_until_node(run, stages, search)
     seen = judged(monkeypatch, lambda mixture: 0.0)
-    stages[-1].begin(run, last, NOW)
+    stages[-1].initialise(run, last, NOW)
     assert [int((mixture.edges["normal"] == 0).sum()) for mixture in seen[:3]] == [1, 1, 1]
 
 
 def run_decisions_until_node(run, stages, search):
     for stage in stages[1:-1]:
-        search = stage.begin(run, search, NOW)
+        search = stage.initialise(run, search, NOW)
     return search
 
 

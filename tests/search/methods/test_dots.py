@@ -7,7 +7,7 @@ from dots_zoo.search.methods.registry import Derivation, plan
 from dots_zoo.search.methods.topology import TopologyConfig
 from dots_zoo.search.space.named import darts_space, groups_by_weights, named_space
 from dots_zoo.search.space.space import operation_choice
-from dots_zoo.search.stages.stage import Moment
+from dots_zoo.search.stages.stage import StepIndex
 from dots_zoo.search.stages.steps import bilevel, one_level, train_weights
 from helpers.matrix import SEEDS
 from helpers.toy_search import PLANTED_SPACE, finds_the_planted, search_toy, toy_config, toy_training
@@ -21,9 +21,11 @@ class Searched:
 
     def __init__(self, space, alpha):
         self.space, self.resting = space, {}
-        self.logits = {f"alpha.{kind}": alpha.clone() for kind in space.kinds}
-        choices = {f"alpha.{kind}": operation_choice(space, kind) for kind in space.kinds}
-        self.open = {name: torch.ones(choice.shape, dtype=torch.bool) for name, choice in choices.items()}
+        self.logits = {f"alpha.{kind}": alpha.clone() for kind in space.cell_types}
+        choices = {f"alpha.{kind}": operation_choice(space, kind) for kind in space.cell_types}
+        self.candidate_mask = {
+            name: torch.ones(choice.shape, dtype=torch.bool) for name, choice in choices.items()
+        }
 
 
 def test_the_paper_searches_for_30_and_40_epochs_and_each_starts_with_weights_only():
@@ -40,11 +42,13 @@ def test_the_operations_of_an_edge_compete_in_their_groups():
     space = darts_space(("none", "skip_connect", "sep_conv_3x3", "dil_conv_3x3"), 1)
     searched = Searched(space, torch.tensor([[3.0, 1.0, 4.0, 1.0], [0.0, 0.0, 0.0, 0.0]]).log1p())
     relaxation = group_relaxation(groups_by_weights(), searched)
-    weights = relaxation.weigh(searched.logits, Moment(0, 0))
+    weights = relaxation.compute_weights(searched.logits, StepIndex(0, 0))
     expected = torch.tensor([[4 / 6, 2 / 6, 5 / 7, 2 / 7], [0.5, 0.5, 0.5, 0.5]])
     torch.testing.assert_close(weights["alpha.normal"], expected)
-    torch.testing.assert_close(relaxation.mix(weights, Moment(0, 0)).operations["reduce"], expected)
-    one = group_relaxation(None, searched).weigh(searched.logits, Moment(0, 0))
+    torch.testing.assert_close(
+        relaxation.build_mixture(weights, StepIndex(0, 0)).operations["reduce"], expected
+    )
+    one = group_relaxation(None, searched).compute_weights(searched.logits, StepIndex(0, 0))
     torch.testing.assert_close(one["alpha.normal"][0], torch.tensor([4 / 13, 2 / 13, 5 / 13, 2 / 13]))
 
 
@@ -70,7 +74,7 @@ def test_the_survivors_of_table_4b(groups, keep, survivors):
 
 def test_a_closed_operation_does_not_survive():
     searched = Searched(SPACE, torch.zeros(14, 8))
-    searched.open["alpha.normal"][0, [0, 4]] = False
+    searched.candidate_mask["alpha.normal"][0, [0, 4]] = False
     found = surviving(DotsConfig(), 1, searched)
     assert found.candidates("normal")[:2] == (("max_pool_3x3", "sep_conv_5x5"), ("none", "sep_conv_3x3"))
 
@@ -92,7 +96,7 @@ def test_the_search_finds_the_planted_operation_and_the_planted_edges(topology, 
     cells = epochs[-1].cells
     assert all(edge.op == "sep_conv_3x3" for cell in cells.values() for edge in cell.edges)
     assert topology == "any" or finds_the_planted(cells)
-    for kind in PLANTED_SPACE.kinds:
+    for kind in PLANTED_SPACE.cell_types:
         assert list(epochs[-1].weights[f"alpha.{kind}"]["2<-0"]) == ["sep_conv_3x3"]  # noise did not survive
         name = f"entropy.beta.{kind}"
         assert epochs[-1].figures[name] < 0.01 < 0.5 < epochs[4].figures[name]

@@ -10,8 +10,8 @@ from dots_zoo.search.space.named import S0, darts_space, named_space
 from dots_zoo.search.space.space import CellSpace, SearchSpace
 from dots_zoo.search.stages.config import LogitsConfig
 from dots_zoo.search.stages.init_stage import decide
-from dots_zoo.search.stages.stage import Moment
-from helpers.first_turn import computed, first_turn, values
+from dots_zoo.search.stages.stage import StepIndex
+from helpers.first_step import computed, first_step, values
 from helpers.matrix import SEEDS
 from helpers.toy_search import PLANTED, search_toy, toy_derivation, toy_training
 
@@ -59,16 +59,16 @@ def test_a_group_never_loses_all_of_its_operations():
 
 
 def test_operations_are_grouped_by_whether_they_have_weights():
-    turn = first_turn("dropnas", darts_space(S0, 2), r_p=0.0, r_np=0.9).turn
-    kept = draw(DropnasConfig(r_p=0.0, r_np=0.9), turn)["alpha.normal"]
+    context = first_step("dropnas", darts_space(S0, 2), r_p=0.0, r_np=0.9).context
+    kept = draw(DropnasConfig(r_p=0.0, r_np=0.9), context)["alpha.normal"]
     assert kept[:, 4:].all() and (kept[:, :4].sum(dim=-1) == 1).any() and not kept[:, :4].all()
-    kept = draw(DropnasConfig(r_p=0.9, r_np=0.0), turn)["alpha.normal"]
+    kept = draw(DropnasConfig(r_p=0.9, r_np=0.0), context)["alpha.normal"]
     assert kept[:, :4].all() and not kept[:, 4:].all()
 
 
 def test_without_grouping_all_operations_of_an_edge_are_one_group():
-    turn = first_turn("dropnas", darts_space(S0, 4)).turn
-    kept = draw(DropnasConfig(r_p=0.9, r_np=0.9, grouping=False), turn)["alpha.normal"]
+    context = first_step("dropnas", darts_space(S0, 4)).context
+    kept = draw(DropnasConfig(r_p=0.9, r_np=0.9, grouping=False), context)["alpha.normal"]
     assert (kept.sum(dim=-1) >= 1).all() and (kept.sum(dim=-1) == 1).any()  # in groups it would be two
     with pytest.raises(DotsZooError, match="expected the same rate without grouping, got 0.1 and 0.2"):
         DropnasConfig(r_p=0.1, r_np=0.2, grouping=False)
@@ -80,12 +80,12 @@ def test_a_rate_is_a_chance():
 
 
 def test_a_step_draws_again_and_the_same_moment_draws_the_same():
-    turn = first_turn("dropnas", darts_space(S0, 2), **HIGH).turn
+    context = first_step("dropnas", darts_space(S0, 2), **HIGH).context
     config = DropnasConfig(**HIGH)
 
     def drawn(epoch, step):
-        moment = Moment(0, epoch, step)
-        return draw(config, type(turn)(**{**vars(turn), "moment": moment}))
+        step_index = StepIndex(0, epoch, step)
+        return draw(config, type(context)(**{**vars(context), "step_index": step_index}))
 
     first, again, other = drawn(0, 0), drawn(0, 0), drawn(0, 1)
     assert all(torch.equal(first[name], again[name]) for name in first)
@@ -95,33 +95,33 @@ def test_a_step_draws_again_and_the_same_moment_draws_the_same():
 
 def test_what_is_closed_is_not_drawn_and_does_not_count_in_its_group():
     """With one open operation left in its group, an edge keeps it always."""
-    turn = first_turn("dropnas", GROUPED, r_p=0.9, r_np=0.9).turn
-    closed = decide(turn.search, "alpha.normal", 0, 2)  # the edge is a sep_conv_3x3
+    context = first_step("dropnas", GROUPED, r_p=0.9, r_np=0.9).context
+    closed = decide(context.search, "alpha.normal", 0, 2)  # the edge is a sep_conv_3x3
     for seed in range(20):
-        moment = Moment(seed, 0, 0)
-        changed = type(turn)(**{**vars(turn), "search": closed, "moment": moment})
+        step_index = StepIndex(seed, 0, 0)
+        changed = type(context)(**{**vars(context), "search": closed, "step_index": step_index})
         kept = draw(DropnasConfig(r_p=0.9, r_np=0.9), changed)["alpha.normal"]
         assert kept[0].tolist() == [False, False, True, False]
         assert kept[1].tolist() == [True, True, False, False]  # the shorter row: one in each group
 
 
 def test_dropped_outputs_are_zero_and_the_others_keep_their_softmax():
-    turn = first_turn("dropnas", GROUPED).turn
-    turn.search.logits["alpha.normal"].data.copy_(torch.tensor([[1.0, 2.0, 3.0, 4.0], [1, 3, 9, 9]]).log())
-    kept = {name: torch.zeros(2, 4, dtype=torch.bool) for name in turn.search.logits}
+    context = first_step("dropnas", GROUPED).context
+    context.search.logits["alpha.normal"].data.copy_(torch.tensor([[1.0, 2.0, 3.0, 4.0], [1, 3, 9, 9]]).log())
+    kept = {name: torch.zeros(2, 4, dtype=torch.bool) for name in context.search.logits}
     kept["alpha.normal"] = torch.tensor([[True, False, False, True], [True, True, False, False]])
-    mixture = dropped(DropnasConfig(), turn, kept)
+    mixture = dropped(DropnasConfig(), context, kept)
     assert mixture.active["normal"] == (frozenset({0, 3}), frozenset({0, 1}))
     torch.testing.assert_close(mixture.operations["normal"][0], torch.tensor([0.1, 0.2, 0.3, 0.4]))
-    divided = dropped(DropnasConfig(renormalise=True), turn, kept).operations["normal"]
+    divided = dropped(DropnasConfig(renormalise=True), context, kept).operations["normal"]
     torch.testing.assert_close(divided, torch.tensor([[0.2, 0, 0, 0.8], [0.25, 0.75, 0, 0]]))
 
 
 def test_a_dropped_operation_is_not_computed_and_an_epoch_computes_each_of_them_somewhere():
-    found = first_turn("dropnas", GROUPED, **HIGH)
-    kept = draw(DropnasConfig(**HIGH), found.turn)
-    seen = computed(found.turn, found.step)
-    kinds = found.turn.search.supernet.kinds
+    found = first_step("dropnas", GROUPED, **HIGH)
+    kept = draw(DropnasConfig(**HIGH), found.context)
+    seen = computed(found.context, found.step)
+    kinds = found.context.search.supernet.cell_types
     wanted = {
         (cell, edge, column)
         for cell, kind in enumerate(kinds)
@@ -132,10 +132,10 @@ def test_a_dropped_operation_is_not_computed_and_an_epoch_computes_each_of_them_
     assert set(seen) == wanted and 0 < len(wanted) < 6 * len(kinds)
 
 
-def weights_of(turn, kept, wanted):
+def weights_of(context, kept, wanted):
     """The weights of the operations that are kept, or of those that are dropped."""
     found = []
-    for kind, cell in zip(turn.search.supernet.kinds, turn.search.supernet.cells, strict=True):
+    for kind, cell in zip(context.search.supernet.cell_types, context.search.supernet.cells, strict=True):
         for edge, mixed_op in enumerate(cell.nodes.edges):
             for column, operation in mixed_op.operations.items():
                 if bool(kept[f"alpha.{kind}"][edge, int(column)]) == wanted:
@@ -145,18 +145,18 @@ def weights_of(turn, kept, wanted):
 
 def second_step(**changes):
     """A turn behind a step that kept everything, so that there is momentum, and what it will drop."""
-    found = first_turn("dropnas", GROUPED, **{**HIGH, **changes})
-    everything = first_turn("dropnas", GROUPED, r_p=0.0, r_np=0.0).stage.step
-    everything(found.turn)
-    return found, draw(DropnasConfig(**HIGH), found.turn)
+    found = first_step("dropnas", GROUPED, **{**HIGH, **changes})
+    everything = first_step("dropnas", GROUPED, r_p=0.0, r_np=0.0).stage.step
+    everything(found.context)
+    return found, draw(DropnasConfig(**HIGH), found.context)
 
 
 @pytest.mark.parametrize("partial_decay", [True, False])
 def test_partial_decay_leaves_dropped_weights_and_their_momentum_as_they_are(partial_decay):
     found, kept = second_step(partial_decay=partial_decay)
-    state = found.turn.search.weights_optimiser.state
+    state = found.context.search.weights_optimiser.state
     for wanted in (True, False):
-        weights = weights_of(found.turn, kept, wanted)
+        weights = weights_of(found.context, kept, wanted)
         before = [(w.detach().clone(), state[w]["momentum_buffer"].clone()) for w in weights]
         if wanted:
             kept_before = weights, before
@@ -173,12 +173,12 @@ def test_partial_decay_leaves_dropped_weights_and_their_momentum_as_they_are(par
 @pytest.mark.parametrize("partial_decay", [True, False])
 def test_partial_decay_leaves_dropped_logits_and_their_moments_as_they_are(partial_decay):
     found, kept = second_step(partial_decay=partial_decay, alpha_adjust=False)
-    search = found.turn.search
+    search = found.context.search
     before = {name: (x.detach().clone(), dict(adam(search, name))) for name, x in search.logits.items()}
     found.step()
     for name, logits in search.logits.items():
         old, moments = before[name]
-        now, member = adam(search, name), search.open[name]
+        now, member = adam(search, name), search.candidate_mask[name]
         gone, on = ~kept[name] & member, kept[name]
         assert gone.any()
         assert not (logits[on] == old[on]).any()
@@ -194,12 +194,14 @@ def adam(search, name):
 
 
 def test_the_first_step_of_adam_gives_dropped_logits_no_moments():
-    found = first_turn("dropnas", GROUPED, **HIGH)
-    kept = draw(DropnasConfig(**HIGH), found.turn)
+    found = first_step("dropnas", GROUPED, **HIGH)
+    kept = draw(DropnasConfig(**HIGH), found.context)
     found.step()
     for name, on in kept.items():
-        moments = adam(found.turn.search, name)
-        assert all((moment[~on] == 0).all() and (moment[on] != 0).all() for moment in moments.values())
+        moments = adam(found.context.search, name)
+        assert all(
+            (step_index[~on] == 0).all() and (step_index[on] != 0).all() for step_index in moments.values()
+        )
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.5])
@@ -207,10 +209,10 @@ def test_without_partial_decay_a_dropped_logit_moves_by_decay_alone(decay):
     """The softmax passes a gradient to it, which the paper says it does not receive."""
     adam = LogitsConfig(learning_rate=0.1, betas=(0.0, 0.0), weight_decay=decay)
     changes = {"partial_decay": False, "alpha_adjust": False, "training": toy_training(logits=adam)}
-    found = first_turn("dropnas", GROUPED, **HIGH, **changes)
-    kept = draw(DropnasConfig(**HIGH), found.turn)["alpha.normal"]
-    logits = found.turn.search.logits["alpha.normal"]
-    gone, before = ~kept & found.turn.search.open["alpha.normal"], logits.detach().clone()
+    found = first_step("dropnas", GROUPED, **HIGH, **changes)
+    kept = draw(DropnasConfig(**HIGH), found.context)["alpha.normal"]
+    logits = found.context.search.logits["alpha.normal"]
+    gone, before = ~kept & found.context.search.candidate_mask["alpha.normal"], logits.detach().clone()
     found.step()
     expected = before[gone] - 0.1 * (decay * before[gone]).sign()  # Adam without memory: the sign
     torch.testing.assert_close(logits[gone], expected)
@@ -230,30 +232,34 @@ def test_alpha_adjust_is_equation_3():
 @pytest.mark.parametrize("alpha_adjust", [True, False])
 def test_alpha_adjust_keeps_the_weight_of_a_dropped_operation(alpha_adjust):
     found, kept = second_step(alpha_adjust=alpha_adjust)
-    turn = found.turn
-    before = turn.relaxation.weigh(turn.search.logits, turn.moment)["alpha.normal"].detach()
+    context = found.context
+    before = context.relaxation.compute_weights(context.search.logits, context.step_index)[
+        "alpha.normal"
+    ].detach()
     found.step()
-    after = turn.relaxation.weigh(turn.search.logits, turn.moment)["alpha.normal"].detach()
-    gone = ~kept["alpha.normal"] & turn.search.open["alpha.normal"]
+    after = context.relaxation.compute_weights(context.search.logits, context.step_index)[
+        "alpha.normal"
+    ].detach()
+    gone = ~kept["alpha.normal"] & context.search.candidate_mask["alpha.normal"]
     moved = (after[gone] - before[gone]).abs().max()
     assert moved < 1e-6 if alpha_adjust else moved > 1e-3
     assert ((after - before).abs().max() > 1e-3).item()
 
 
 def test_a_warm_up_drops_and_moves_no_logit():
-    found = first_turn("dropnas", GROUPED, stage=0, warm_up=2, **HIGH)
-    before = values(found.turn)
-    kept = draw(DropnasConfig(**HIGH), found.turn)
-    seen = {(edge, column) for cell, edge, column in computed(found.turn, found.step) if cell == 0}
+    found = first_step("dropnas", GROUPED, stage=0, warm_up=2, **HIGH)
+    before = values(found.context)
+    kept = draw(DropnasConfig(**HIGH), found.context)
+    seen = {(edge, column) for cell, edge, column in computed(found.context, found.step) if cell == 0}
     assert seen == {tuple(place) for place in kept["alpha.normal"].nonzero().tolist()}
-    after = values(found.turn)
-    assert all(torch.equal(before[name], after[name]) for name in found.turn.search.logits)
+    after = values(found.context)
+    assert all(torch.equal(before[name], after[name]) for name in found.context.search.logits)
     assert any(not torch.equal(before[name], after[name]) for name in before)
 
 
 @pytest.mark.parametrize("space", ["S0", "S1", "S4", "1-skip", "3-skip", "S6"])
 def test_every_space_is_searched(space):
-    found = first_turn("dropnas", named_space(space), epochs=1, warm_up=0, **HIGH)
+    found = first_step("dropnas", named_space(space), epochs=1, warm_up=0, **HIGH)
     assert torch.isfinite(found.step()["loss"])
 
 
@@ -261,7 +267,7 @@ def test_a_space_without_weights_of_its_own_is_searched():
     """Where `none` alone is kept in a kind of cell, its logits have no gradient."""
     space = darts_space(("none", "skip_connect"), 1)
     for seed in range(8):
-        found = first_turn("dropnas", space, seed=seed, r_p=0.9, r_np=0.9)
+        found = first_step("dropnas", space, seed=seed, r_p=0.9, r_np=0.9)
         assert torch.isfinite(found.step()["loss"])
 
 

@@ -6,7 +6,7 @@ from dots_zoo.search.methods.darts_pt import PerturbationConfig
 from dots_zoo.search.methods.fixed_alpha import FixedAlphaConfig
 from dots_zoo.search.methods.registry import Derivation, plan
 from dots_zoo.search.space.named import darts_space, named_space
-from helpers.first_turn import first_turn, values
+from helpers.first_step import first_step, values
 from helpers.matrix import SEEDS
 from helpers.toy_search import PLANTED, search_toy
 
@@ -20,12 +20,12 @@ def test_the_weights_train_on_half_a_as_long_as_in_darts():
 
 
 def test_a_step_moves_weights_and_no_logit():
-    found = first_turn("fixed_alpha", UNIFORM)
-    before = values(found.turn)
+    found = first_step("fixed_alpha", UNIFORM)
+    before = values(found.context)
     assert set(found.step()) == {"loss", "accuracy"}
-    after = values(found.turn)
+    after = values(found.context)
     still = {name for name in before if torch.equal(before[name], after[name])}
-    assert set(found.turn.search.logits) <= still and len(still) < len(before) / 2
+    assert set(found.context.search.logits) <= still and len(still) < len(before) / 2
 
 
 def test_all_operations_weigh_the_same_to_the_end():
@@ -53,5 +53,5 @@ def test_a_supernet_has_to_be_trained():
 
 @pytest.mark.parametrize("space", ["S1", "S6"])
 def test_every_space_is_trained(space):
-    found = first_turn("fixed_alpha", named_space(space), epochs=1)
+    found = first_step("fixed_alpha", named_space(space), epochs=1)
     assert torch.isfinite(found.step()["loss"])

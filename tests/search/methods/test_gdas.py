@@ -11,10 +11,10 @@ from dots_zoo.search.space.named import darts_space, named_space
 from dots_zoo.search.space.space import CellSpace, SearchSpace
 from dots_zoo.search.stages.gumbel import concrete, gumbel, linear
 from dots_zoo.search.stages.init_stage import close_edge, decide
-from dots_zoo.search.stages.stage import Moment
+from dots_zoo.search.stages.stage import StepIndex
 from dots_zoo.search.stages.steps import train_logits, train_weights
 from dots_zoo.search.supernet import active_where
-from helpers.first_turn import computed, drawn_again, first_turn, values
+from helpers.first_step import computed, first_step, resampled, values
 from helpers.matrix import SEEDS
 from helpers.toy_search import PLANTED, search_toy, toy_derivation
 
@@ -67,22 +67,24 @@ def test_a_closed_row_draws_nothing():
 def test_the_temperature_falls_linearly_and_stays():
     assert [linear(epoch, 4, 10.0, 1.0) for epoch in (0, 1, 2, 3, 9)] == [10.0, 7.0, 4.0, 1.0, 1.0]
     assert linear(0, 1, 10.0, 1.0) == 10.0
-    turn = first_turn("gdas", SMALL).turn
-    relaxation = sampled_relaxation(GdasConfig(epochs=4), turn.search)
-    assert relaxation.schedules(Moment(0, 2)) == {"temperature": 4.0}
+    context = first_step("gdas", SMALL).context
+    relaxation = sampled_relaxation(GdasConfig(epochs=4), context.search)
+    assert relaxation.schedules(StepIndex(0, 2)) == {"temperature": 4.0}
 
 
 def test_the_temperature_scales_the_gradient_and_not_the_draw():
-    turn = first_turn("gdas", SMALL).turn
-    alpha, found = turn.search.logits["alpha.normal"], {}
+    context = first_step("gdas", SMALL).context
+    alpha, found = context.search.logits["alpha.normal"], {}
     for heat in (10.0, 1.0):
         config = GdasConfig(temperature_start=heat, temperature_end=heat)
-        weights = sampled_relaxation(config, turn.search).sample(turn.search.logits, turn.moment)
+        weights = sampled_relaxation(config, context.search).sample_weights(
+            context.search.logits, context.step_index
+        )
         drawn = weights["alpha.normal"]
         [gradient] = torch.autograd.grad((drawn * drawn.detach()).sum(), alpha)
         found[heat] = drawn.detach(), gradient
     assert torch.equal(found[10.0][0], found[1.0][0])
-    noise = gumbel(alpha.shape, turn.moment.generator("gumbel alpha.normal"))
+    noise = gumbel(alpha.shape, context.step_index.generator("gumbel alpha.normal"))
     for heat, (drawn, gradient) in found.items():
         p = ((alpha.detach() + noise) / heat).softmax(dim=-1)
         assert torch.equal(drawn, F.one_hot(p.argmax(dim=-1), 4).float())
@@ -96,35 +98,35 @@ def test_a_temperature_is_more_than_zero():
 
 
 def test_a_forward_pass_computes_the_drawn_operation_and_no_other():
-    turn = first_turn("gdas", SMALL).turn
-    mixture = turn.mixture()
+    context = first_step("gdas", SMALL).context
+    mixture = context.mixture()
     for kind in ("normal", "reduce"):
         drawn = mixture.operations[kind]
         assert drawn.sum(dim=-1).tolist() == [1.0, 1.0] and drawn.amax(dim=-1).tolist() == [1.0, 1.0]
         assert [set(on) for on in mixture.active[kind]] == [{c} for c in drawn.argmax(dim=-1).tolist()]
     with torch.no_grad():
-        seen = computed(turn, lambda: turn.search.supernet(turn.batch[0], mixture))
-    cells = enumerate(turn.search.supernet.kinds)
+        seen = computed(context, lambda: context.search.supernet(context.batch[0], mixture))
+    cells = enumerate(context.search.supernet.cell_types)
     wanted = [(c, edge, *on) for c, kind in cells for edge, on in enumerate(mixture.active[kind])]
     assert seen == [place for place in wanted if place[2] != 0]  # `none` is not built
 
 
 def test_a_decided_edge_draws_its_operation():
-    found = first_turn("gdas", SMALL)
-    search = decide(found.turn.search, "alpha.reduce", 1, 2)
+    found = first_step("gdas", SMALL)
+    search = decide(found.context.search, "alpha.reduce", 1, 2)
     relaxation = found.stage.relax(search)
     for step in range(20):
-        for drawn in relaxation.drawn(search.logits, Moment(0, 0, step)).values():
+        for drawn in relaxation.sampled_ops(search.logits, StepIndex(0, 0, step)).values():
             assert drawn["reduce"][1] == {2}
 
 
 def test_what_is_read_before_a_step_is_what_both_its_halves_draw():
     """The weights' half before the logits have moved, and the logits' half; a closed edge draws nothing."""
-    search = close_edge(first_turn("gdas", SMALL).turn.search, "normal", 0)
+    search = close_edge(first_step("gdas", SMALL).context.search, "normal", 0)
     relaxation = sampled_relaxation(GdasConfig(), search)
-    for moment in (Moment(0, 0, step) for step in range(20)):
-        drawn = relaxation.drawn(search.logits, moment)
-        assert list(drawn) == [moment, of_logits(moment)]
+    for step_index in (StepIndex(0, 0, step) for step in range(20)):
+        drawn = relaxation.sampled_ops(search.logits, step_index)
+        assert list(drawn) == [step_index, of_logits(step_index)]
         for half, found in drawn.items():
             sampled = relaxation.mixture(search.logits, half).operations
             assert found == {kind: active_where(table != 0) for kind, table in sampled.items()}
@@ -132,38 +134,38 @@ def test_what_is_read_before_a_step_is_what_both_its_halves_draw():
 
 
 def test_without_what_was_drawn_no_step_is_taken():
-    turn = dataclasses.replace(first_turn("gdas", SMALL).turn, drawn={})
+    context = dataclasses.replace(first_step("gdas", SMALL).context, sampled_ops={})
     with pytest.raises(KeyError):
-        turn.mixture()
+        context.mixture()
 
 
 def test_the_weights_descend_first_and_the_logits_see_them_moved():
     """Algorithm 1: `train_weights`, then the gradient of the logits with the weights that it has left."""
-    whole, apart = first_turn("gdas", SMALL), first_turn("gdas", SMALL)
-    before, turn = values(apart.turn), apart.turn
+    whole, apart = first_step("gdas", SMALL), first_step("gdas", SMALL)
+    before, context = values(apart.context), apart.context
     figures = whole.step()
-    expected = train_weights(turn)
-    assert not torch.equal(before["classifier.weight"], values(turn)["classifier.weight"])
-    assert all(torch.equal(before[name], values(turn)[name]) for name in turn.search.logits)
-    expected |= train_logits(dataclasses.replace(turn, moment=of_logits(turn.moment)))
-    found = values(whole.turn)
-    assert all(torch.equal(found[name], tensor) for name, tensor in values(turn).items())
+    expected = train_weights(context)
+    assert not torch.equal(before["classifier.weight"], values(context)["classifier.weight"])
+    assert all(torch.equal(before[name], values(context)[name]) for name in context.search.logits)
+    expected |= train_logits(dataclasses.replace(context, step_index=of_logits(context.step_index)))
+    found = values(whole.context)
+    assert all(torch.equal(found[name], tensor) for name, tensor in values(context).items())
     assert figures == expected
 
 
 def test_log_and_validation_take_the_plain_softmax():
-    turn = first_turn("gdas", SMALL).turn
-    alpha = turn.search.logits["alpha.normal"]
-    weights = turn.relaxation.weigh(turn.search.logits, turn.moment)
+    context = first_step("gdas", SMALL).context
+    alpha = context.search.logits["alpha.normal"]
+    weights = context.relaxation.compute_weights(context.search.logits, context.step_index)
     torch.testing.assert_close(weights["alpha.normal"], alpha.softmax(dim=-1))
-    mixture = turn.relaxation.mix(weights, turn.moment)
+    mixture = context.relaxation.build_mixture(weights, context.step_index)
     assert all(on == frozenset(range(4)) for on in mixture.active["normal"])
     assert active_where(torch.tensor([[True, False], [False, False]])) == (frozenset({0}), frozenset())
 
 
 def mixtures_of_a_step(found):
     """Those of the weights' and of the logits' half."""
-    seen, supernet = [], found.turn.search.supernet
+    seen, supernet = [], found.context.search.supernet
     hook = supernet.register_forward_pre_hook(lambda module, given: seen.append(given[1]))
     found.step()
     hook.remove()
@@ -171,12 +173,12 @@ def mixtures_of_a_step(found):
 
 
 def test_the_two_halves_of_a_step_draw_apart_and_every_step_draws_again():
-    found = first_turn("gdas")
+    found = first_step("gdas")
     halves = []
     for step in range(10):
-        moment = dataclasses.replace(found.turn.moment, step=step)
-        now = dataclasses.replace(found, turn=dataclasses.replace(found.turn, moment=moment))
-        found.turn.search.logits["alpha.normal"].data.zero_()
+        step_index = dataclasses.replace(found.context.step_index, step=step)
+        now = dataclasses.replace(found, context=dataclasses.replace(found.context, step_index=step_index))
+        found.context.search.logits["alpha.normal"].data.zero_()
         halves.append(mixtures_of_a_step(now))
     assert all(len(pair) == 2 for pair in halves)
     assert sum(torch.equal(first, second) for first, second in halves) < 5
@@ -184,28 +186,28 @@ def test_the_two_halves_of_a_step_draw_apart_and_every_step_draws_again():
 
 
 def test_the_logits_step_moves_what_was_not_drawn_as_well():
-    turn = first_turn("gdas", SMALL).turn
-    turn.search.logits["alpha.normal"].data[:, 0] = -9  # not `none`, which adds nothing
-    loss = turn.search.supernet(turn.batch[0], drawn_again(turn).mixture()).square().sum()
-    [gradient] = torch.autograd.grad(loss, [turn.search.logits["alpha.normal"]])
+    context = first_step("gdas", SMALL).context
+    context.search.logits["alpha.normal"].data[:, 0] = -9  # not `none`, which adds nothing
+    loss = context.search.supernet(context.batch[0], resampled(context).mixture()).square().sum()
+    [gradient] = torch.autograd.grad(loss, [context.search.logits["alpha.normal"]])
     assert (gradient[:, 1:] != 0).all()
 
 
 @pytest.mark.parametrize("space", ["S0", "S1", "S4", "3-skip", "S6"])
 def test_every_space_is_searched(space):
-    found = first_turn("gdas", named_space(space), epochs=1, warm_up=0)
+    found = first_step("gdas", named_space(space), epochs=1, warm_up=0)
     figures = found.step()
     assert torch.isfinite(figures["loss"]) and torch.isfinite(figures["architecture_loss"])
 
 
 def test_a_step_in_which_nothing_but_none_is_drawn_is_taken():
     space = darts_space(("none", "sep_conv_3x3"), 1)
-    found = first_turn("gdas", space)
-    for logits in found.turn.search.logits.values():
+    found = first_step("gdas", space)
+    for logits in found.context.search.logits.values():
         logits.data[:, 0] = 1000.0
-    before = [x.detach().clone() for x in found.turn.search.logits.values()]
+    before = [x.detach().clone() for x in found.context.search.logits.values()]
     assert torch.isfinite(found.step()["loss"])
-    assert all(torch.equal(x, y) for x, y in zip(before, found.turn.search.logits.values(), strict=True))
+    assert all(torch.equal(x, y) for x, y in zip(before, found.context.search.logits.values(), strict=True))
 
 
 @pytest.mark.parametrize("seed", SEEDS)

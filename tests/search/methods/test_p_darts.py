@@ -17,13 +17,13 @@ from dots_zoo.search.space.named import darts_space, named_space
 from dots_zoo.search.space.space import CellSpace, SearchSpace
 from dots_zoo.search.stages.auxiliary_skip import AuxiliaryConfig
 from dots_zoo.search.stages.operation_search import best_operations, softmax_relaxation
-from dots_zoo.search.stages.stage import Moment
+from dots_zoo.search.stages.stage import StepIndex
 from dots_zoo.search.stages.steps import bilevel, train_weights
 from helpers.begun_search import begun
 from helpers.matrix import SEEDS
 from helpers.toy_search import PLANTED, search_toy, toy_config, toy_data, toy_derivation
 
-NOW = Moment(0, 0)
+NOW = StepIndex(0, 0)
 TWO = ("skip_connect", "sep_conv_3x3")
 SKIPS = darts_space(TWO, 2)
 SMALL = {"depths": (3, 3, 3), "warm_up": 0}
@@ -53,7 +53,7 @@ def test_supernets_grow_deeper_over_the_best_operations_of_every_edge():
         for names, row in rows:
             ranked = sorted(zip(row, names, strict=True), reverse=True)
             expected.append({name for _, name in ranked[:width]})
-        before, search = search, stages[index].begin(run, search, NOW)
+        before, search = search, stages[index].initialise(run, search, NOW)
         assert len(search.supernet.cells) == depth and search.supernet is not before.supernet
         assert [set(names) for names in search.space.candidates("normal")] == expected
         for logits in search.logits.values():
@@ -64,7 +64,7 @@ def test_supernets_grow_deeper_over_the_best_operations_of_every_edge():
 def test_a_small_space_keeps_what_it_has():
     run, stages, search = begun("p_darts", SKIPS, **SMALL)
     for stage in stages[1:]:
-        search = stage.begin(run, search, NOW)
+        search = stage.initialise(run, search, NOW)
     assert all(set(names) == set(TWO) for names in search.space.candidates("normal"))
 
 
@@ -80,9 +80,9 @@ def test_dropout_falls_in_every_search_and_stands_behind_skip_connections():
     relaxation = stages[0].relax(search)
     assert relaxation.mixture(search.logits, NOW).skip_dropout == 0.5
     assert relaxation.schedules(NOW)["skip_dropout"] == 0.5
-    assert stages[1].relax(search).mixture(search.logits, Moment(0, 4)).skip_dropout == 0.4
+    assert stages[1].relax(search).mixture(search.logits, StepIndex(0, 4)).skip_dropout == 0.4
     run, stages, search = begun("p_darts", SKIPS, **SMALL, **WITHOUT)
-    assert stages[2].relax(search).mixture(search.logits, Moment(0, 8)).skip_dropout == 0.0
+    assert stages[2].relax(search).mixture(search.logits, StepIndex(0, 8)).skip_dropout == 0.0
 
 
 SKIPPING = torch.tensor([[0.6, 0.4], [0.7, 0.3], [0.8, 0.2], [0.55, 0.45], [0.3, 0.35]])
@@ -158,11 +158,11 @@ def test_the_plan_narrows_before_a_topology_search_and_before_a_selection():
         selection = "magnitude" if topology == "pairs" else "perturbation_magnitude"
         derivation = toy_derivation(topology, selection=selection, keep=2 if topology == "pairs" else 1)
         run, stages, search = begun("p_darts", SKIPS, derivation, skip_limit=1, **SMALL)
-        found = stages[3].begin(run, search, NOW)  # the first stage behind the searches
+        found = stages[3].initialise(run, search, NOW)  # the first stage behind the searches
         if topology == "pairs":
             assert sum("skip_connect" in names for names in found.space.candidates("normal")) == 1
         else:
-            assert int(found.open["alpha.normal"][:, 0].sum()) <= 1
+            assert int(found.candidate_mask["alpha.normal"][:, 0].sum()) <= 1
 
 
 def test_skip_connections_of_the_derived_cell_come_first_then_the_strongest():
@@ -170,9 +170,11 @@ def test_skip_connections_of_the_derived_cell_come_first_then_the_strongest():
     weights = torch.tensor([[0.45, 0.55], [0.6, 0.4], [0.3, 0.7], [0.3, 0.7], [0.4, 0.6]])
     for logits in search.logits.values():
         logits.data.copy_(weights.log())
-    opened = restrict_candidates(toy_config("p_darts", **SMALL), search).open["alpha.normal"][:, 0]
+    opened = restrict_candidates(toy_config("p_darts", **SMALL), search).candidate_mask["alpha.normal"][:, 0]
     assert opened.tolist() == [True, True, False, False, False]  # 2<-1 is in the cell, 0.45 is the strongest
-    one = restrict_candidates(toy_config("p_darts", skip_limit=1, **SMALL), search).open["alpha.normal"][:, 0]
+    one = restrict_candidates(toy_config("p_darts", skip_limit=1, **SMALL), search).candidate_mask[
+        "alpha.normal"
+    ][:, 0]
     assert one.tolist() == [False, True, False, False, False]
 
 
@@ -189,8 +191,10 @@ def test_p_darts_minus_has_a_branch_that_fades_in_every_search():
 def test_without_priors_and_branch_it_weighs_and_derives_as_darts_does():
     run, stages, search = begun("p_darts", SKIPS, **SMALL, **WITHOUT)
     relaxation, plain = stages[-1].relax(search), softmax_relaxation(search)
-    weights = plain.weigh(search.logits, NOW)
-    assert all(torch.equal(relaxation.weigh(search.logits, NOW)[name], weights[name]) for name in weights)
+    weights = plain.compute_weights(search.logits, NOW)
+    assert all(
+        torch.equal(relaxation.compute_weights(search.logits, NOW)[name], weights[name]) for name in weights
+    )
     mixture = relaxation.mixture(search.logits, NOW)
     assert (mixture.skip_dropout, mixture.auxiliary) == (0.0, 0.0)
 

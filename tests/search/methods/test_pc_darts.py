@@ -11,9 +11,9 @@ from dots_zoo.search.methods.topology import TopologyConfig
 from dots_zoo.search.space.named import darts_space, named_space
 from dots_zoo.search.stages.auxiliary_skip import AuxiliaryConfig
 from dots_zoo.search.stages.init_stage import close_edge
-from dots_zoo.search.stages.stage import Moment
+from dots_zoo.search.stages.stage import StepIndex
 from dots_zoo.search.stages.steps import bilevel, train_weights
-from helpers.first_turn import first_turn, values
+from helpers.first_step import first_step, values
 from helpers.matrix import SEEDS
 from helpers.toy_search import PLANTED, search_toy, toy_derivation
 
@@ -33,12 +33,12 @@ def test_the_paper_warms_up_for_15_of_50_epochs():
 
 
 def test_edges_are_normalised_at_their_node_and_multiply_their_operations():
-    turn = first_turn("pc_darts", TWO, share=2).turn
+    context = first_step("pc_darts", TWO, share=2).context
     beta = torch.tensor([[1.0, 3.0, 5.0], [1.0, 2.0, 5.0]]).log()  # node 2 has two edges
     alpha = torch.tensor([[1.0, 3.0], [1.0, 1.0], [4.0, 1.0], [1.0, 1.0], [0.5, 4.5]]).log()
-    turn.search.logits["beta.normal"].data.copy_(beta)
-    turn.search.logits["alpha.normal"].data.copy_(alpha)
-    mixture = turn.mixture()
+    context.search.logits["beta.normal"].data.copy_(beta)
+    context.search.logits["alpha.normal"].data.copy_(alpha)
+    mixture = context.mixture()
     gamma = torch.tensor([0.25, 0.75, 0.125, 0.25, 0.625])
     torch.testing.assert_close(mixture.edges["normal"], gamma)
     softmax = torch.tensor([[0.25, 0.75], [0.5, 0.5], [0.8, 0.2], [0.5, 0.5], [0.1, 0.9]])
@@ -49,14 +49,16 @@ def test_the_cell_is_derived_by_the_products():
     """Operations alone would keep edges 3<-0 and 3<-1 of node 3, edges alone 3<-1 and 3<-2."""
     alpha = torch.tensor([[0.5, 0.5], [0.5, 0.5], [0.1, 0.9], [0.2, 0.8], [0.6, 0.4]])
     beta = torch.tensor([[0.5, 0.5, 0.0], [0.4, 0.1, 0.5]])
-    weights = {f"{name}.{kind}": w for kind in TWO.kinds for name, w in (("alpha", alpha), ("beta", beta))}
+    weights = {
+        f"{name}.{kind}": w for kind in TWO.cell_types for name, w in (("alpha", alpha), ("beta", beta))
+    }
     edges = derive_from_products(TWO, weights)["normal"].edges[2:]
     assert [(edge.input, edge.op) for edge in edges] == [(0, "sep_conv_3x3"), (2, "skip_connect")]
 
 
 @pytest.mark.parametrize("share", [1, 2, 4])
 def test_one_in_k_channels_goes_through_the_operations(share):
-    supernet = first_turn("pc_darts", TWO, share=share).turn.search.supernet
+    supernet = first_step("pc_darts", TWO, share=share).context.search.supernet
     sep_conv = supernet.cells[0].nodes.edges[0].operations["1"]
     assert sep_conv[-2].in_channels == 4 // share
 
@@ -65,11 +67,11 @@ def test_the_shuffle_is_an_option():
     """It moves channels only: the same weights give the same maps in another order."""
     outs = []
     for shuffle in (True, False):
-        turn = first_turn("pc_darts", TWO, share=2, shuffle=shuffle).turn
-        cell, seen = turn.search.supernet.cells[0], []
+        context = first_step("pc_darts", TWO, share=2, shuffle=shuffle).context
+        cell, seen = context.search.supernet.cells[0], []
         cell.register_forward_hook(lambda module, given, out, seen=seen: seen.append(out))
         with torch.no_grad():
-            turn.search.supernet(turn.batch[0], turn.mixture())
+            context.search.supernet(context.batch[0], context.mixture())
         outs.append(seen[0][:, :4])  # node 2
     shuffled, plain = outs
     assert not torch.equal(shuffled, plain)
@@ -78,58 +80,61 @@ def test_the_shuffle_is_an_option():
 
 def test_gamma_weighs_what_passes_by_as_well():
     """Node 2 reads one input alone, once its other edge weighs nothing."""
-    turn = first_turn("pc_darts", TWO, share=2, shuffle=False).turn
-    cell, seen = turn.search.supernet.cells[0], []
-    turn.search.logits["beta.normal"].data[0] = torch.tensor([200.0, 0.0, 0.0])
+    context = first_step("pc_darts", TWO, share=2, shuffle=False).context
+    cell, seen = context.search.supernet.cells[0], []
+    context.search.logits["beta.normal"].data[0] = torch.tensor([200.0, 0.0, 0.0])
     cell.preprocess[0].register_forward_hook(lambda module, given, out: seen.append(out))
     cell.nodes.register_forward_hook(lambda module, given, out: seen.append(out[2]))
     with torch.no_grad():
-        turn.search.supernet(turn.batch[0], turn.mixture())
+        context.search.supernet(context.batch[0], context.mixture())
     torch.testing.assert_close(seen[1][:, 2:], seen[0][:, 2:])
 
 
 def test_a_step_trains_both_kinds_of_logits_and_a_warm_up_neither():
-    found = first_turn("pc_darts", TWO, share=2)
+    found = first_step("pc_darts", TWO, share=2)
     names = ["alpha.normal", "alpha.reduce", "beta.normal", "beta.reduce"]
-    assert list(found.turn.search.logits) == names
-    before = values(found.turn)
-    train_weights(found.turn)
-    assert all(torch.equal(found.turn.search.logits[name], before[name]) for name in names)
+    assert list(found.context.search.logits) == names
+    before = values(found.context)
+    train_weights(found.context)
+    assert all(torch.equal(found.context.search.logits[name], before[name]) for name in names)
     found.step()
-    assert not any(torch.equal(found.turn.search.logits[name], before[name]) for name in names)
+    assert not any(torch.equal(found.context.search.logits[name], before[name]) for name in names)
 
 
 def test_a_closed_edge_leaves_its_weight_to_the_others_of_its_node():
-    found = first_turn("pc_darts", TWO, share=2)
-    search = close_edge(found.turn.search, "normal", 3)
-    mixture = found.stage.relax(search).mixture(search.logits, Moment(0, 0))
+    found = first_step("pc_darts", TWO, share=2)
+    search = close_edge(found.context.search, "normal", 3)
+    mixture = found.stage.relax(search).mixture(search.logits, StepIndex(0, 0))
     beta = search.logits["beta.normal"][1, [0, 2]].softmax(dim=0)
     torch.testing.assert_close(
         mixture.edges["normal"][2:], torch.stack([beta[0], torch.tensor(0.0), beta[1]])
     )
-    turn = dataclasses.replace(found.turn, search=search, relaxation=found.stage.relax(search))
-    assert torch.isfinite(bilevel(turn)["loss"])
+    context = dataclasses.replace(found.context, search=search, relaxation=found.stage.relax(search))
+    assert torch.isfinite(bilevel(context)["loss"])
 
 
 def test_pc_darts_minus_has_a_branch_that_decays_to_nothing():
-    found = first_turn("pc_darts", TWO, share=2, shuffle=False, auxiliary=MINUS)
+    found = first_step("pc_darts", TWO, share=2, shuffle=False, auxiliary=MINUS)
     weights = [
-        found.turn.relaxation.mixture(found.turn.search.logits, Moment(0, e)).auxiliary for e in (0, 3)
+        found.context.relaxation.mixture(found.context.search.logits, StepIndex(0, e)).auxiliary
+        for e in (0, 3)
     ]
     assert weights == [1.0, 0.0]
-    images = found.turn.batch[0]
+    images = found.context.batch[0]
     with torch.no_grad():
-        whole = found.turn.search.supernet(images, found.turn.mixture())
-        without = found.turn.search.supernet(images, dataclasses.replace(found.turn.mixture(), auxiliary=0.0))
+        whole = found.context.search.supernet(images, found.context.mixture())
+        without = found.context.search.supernet(
+            images, dataclasses.replace(found.context.mixture(), auxiliary=0.0)
+        )
     assert not torch.allclose(whole, without, atol=1e-3)
-    plain = first_turn("pc_darts", TWO, share=2).turn
+    plain = first_step("pc_darts", TWO, share=2).context
     assert plain.mixture().auxiliary == 0.0
     assert plain.search.supernet.cells[0].nodes.edges[0].auxiliary is None
 
 
 def test_channels_have_to_be_divisible():
     with pytest.raises(DotsZooError, match="divisible by the share of partial channels, 3, got 4"):
-        first_turn("pc_darts", TWO, share=3)
+        first_step("pc_darts", TWO, share=3)
     with pytest.raises(DotsZooError, match="share: expected 1 or more, got 0"):
         PcDartsConfig(share=0)
 
@@ -137,10 +142,10 @@ def test_channels_have_to_be_divisible():
 @pytest.mark.parametrize("auxiliary", [AuxiliaryConfig(branch="none"), MINUS])
 @pytest.mark.parametrize("space", ["S1", "S4", "3-skip", "S6"])
 def test_every_space_is_searched(space, auxiliary):
-    found = first_turn("pc_darts", named_space(space), epochs=1, warm_up=0, share=2, auxiliary=auxiliary)
+    found = first_step("pc_darts", named_space(space), epochs=1, warm_up=0, share=2, auxiliary=auxiliary)
     assert torch.isfinite(found.step()["loss"])
-    weights = found.turn.relaxation.weigh(found.turn.search.logits, found.turn.moment)
-    cells = found.stage.derive(found.turn.search.space, weights)
+    weights = found.context.relaxation.compute_weights(found.context.search.logits, found.context.step_index)
+    cells = found.stage.derive(found.context.search.space, weights)
     assert {len(cell.edges) for cell in cells.values()} == ({6} if space == "S6" else {8})
 
 

@@ -9,8 +9,8 @@ from dots_zoo.search.methods.registry import Derivation, plan
 from dots_zoo.search.methods.topology import TopologyConfig
 from dots_zoo.search.space.discretise import cells_of
 from dots_zoo.search.space.named import S0, darts_space, named_space
-from dots_zoo.search.stages.stage import Moment
-from helpers.first_turn import first_turn, values
+from dots_zoo.search.stages.stage import StepIndex
+from helpers.first_step import first_step, values
 from helpers.toy_search import PLANTED, search_toy, toy_derivation, toy_training
 
 UNIFORM = darts_space(PLANTED, 2)
@@ -42,14 +42,14 @@ def test_the_seed_alone_decides():
 
 def test_every_pair_of_edges_and_every_operation_is_as_likely_as_any_other():
     [stage] = plan("random_search", RandomSearchConfig(cells=3, training=toy_training()), Derivation(), SPACE)
-    turn = first_turn("random_search", SPACE, epochs=0).turn
+    context = first_step("random_search", SPACE, epochs=0).context
     pairs, operations = Counter(), Counter()
     for seed in range(600):
         logits = {
-            name: torch.randn(x.shape, generator=Moment(seed, 0).generator(f"random {name}"))
-            for name, x in turn.search.logits.items()
+            name: torch.randn(x.shape, generator=StepIndex(seed, 0).generator(f"random {name}"))
+            for name, x in context.search.logits.items()
         }
-        weights = turn.relaxation.weigh(logits, Moment(0, 0))
+        weights = context.relaxation.compute_weights(logits, StepIndex(0, 0))
         edges = stage.derive(SPACE, weights)["normal"].edges
         pairs[tuple(edge.input for edge in edges if edge.node == 3)] += 1
         operations.update(edge.op for edge in edges)
@@ -61,26 +61,26 @@ def test_every_pair_of_edges_and_every_operation_is_as_likely_as_any_other():
 
 def test_the_cell_is_that_of_the_drawn_logits():
     """Standard normal ones, drawn for every kind of cell apart."""
-    turn = first_turn("random_search", SPACE, epochs=0).turn
+    context = first_step("random_search", SPACE, epochs=0).context
     config = RandomSearchConfig(epochs=0, cells=3, training=toy_training(5))
     [stage] = plan("random_search", config, Derivation(), SPACE)
-    search = stage.begin(turn.run, None, Moment(5, 0))
+    search = stage.initialise(context.run, None, StepIndex(5, 0))
     for name, logits in search.logits.items():
-        expected = torch.randn(5, 8, generator=Moment(5, 0).generator(f"random {name}"))
+        expected = torch.randn(5, 8, generator=StepIndex(5, 0).generator(f"random {name}"))
         assert torch.equal(logits.detach(), expected)
-    alphas = {kind: search.logits[f"alpha.{kind}"].softmax(dim=-1) for kind in SPACE.kinds}
+    alphas = {kind: search.logits[f"alpha.{kind}"].softmax(dim=-1) for kind in SPACE.cell_types}
     assert drawn(5) == cells_of(SPACE, alphas)
 
 
 def test_with_epochs_the_weights_train_and_no_logit_does():
-    found = first_turn("random_search", UNIFORM)
+    found = first_step("random_search", UNIFORM)
     assert found.stage.epochs == 4
     assert (found.stage.images, found.stage.architecture_images) == ("a", None)
-    before = values(found.turn)
+    before = values(found.context)
     assert set(found.step()) == {"loss", "accuracy"}
-    after = values(found.turn)
+    after = values(found.context)
     still = {name for name in before if torch.equal(before[name], after[name])}
-    assert set(found.turn.search.logits) <= still and len(still) < len(before) / 2
+    assert set(found.context.search.logits) <= still and len(still) < len(before) / 2
 
 
 def test_a_topology_search_may_follow_it():

@@ -8,8 +8,8 @@ from dots_zoo.search.methods.registry import plan
 from dots_zoo.search.methods.sdarts_rs import SdartsRsConfig, noisy_relaxation, perturbed
 from dots_zoo.search.space.named import darts_space, named_space
 from dots_zoo.search.stages.init_stage import close_edge, decide
-from dots_zoo.search.stages.stage import Moment
-from helpers.first_turn import first_turn
+from dots_zoo.search.stages.stage import StepIndex
+from helpers.first_step import first_step
 from helpers.matrix import SEEDS
 from helpers.toy_search import PLANTED, search_toy, toy_derivation
 
@@ -24,9 +24,9 @@ def test_the_paper_searches_as_darts_does():
 
 
 def test_the_noise_grows_linearly_over_the_epochs():
-    turn = first_turn("sdarts_rs", SPACE).turn
-    relaxation = noisy_relaxation(SdartsRsConfig(epochs=10), turn.search)
-    noise = [relaxation.schedules(Moment(0, epoch))["noise"] for epoch in (0, 3, 9, 50)]
+    context = first_step("sdarts_rs", SPACE).context
+    relaxation = noisy_relaxation(SdartsRsConfig(epochs=10), context.search)
+    noise = [relaxation.schedules(StepIndex(0, epoch))["noise"] for epoch in (0, 3, 9, 50)]
     assert noise == pytest.approx([0.03, 0.12, 0.3, 0.3])
 
 
@@ -64,7 +64,7 @@ def test_closed_alternatives_stay_zero():
 
 def mixtures_of_a_step(found):
     """Those that the supernet is given."""
-    seen, supernet = [], found.turn.search.supernet
+    seen, supernet = [], found.context.search.supernet
     hook = supernet.register_forward_pre_hook(lambda module, given: seen.append(given[1]))
     found.step()
     hook.remove()
@@ -72,31 +72,31 @@ def mixtures_of_a_step(found):
 
 
 def test_the_weights_train_under_noise_and_the_logits_without():
-    found = first_turn("sdarts_rs", SPACE, epoch=3)
-    before = found.turn.search.logits["alpha.normal"].softmax(dim=-1).detach()
+    found = first_step("sdarts_rs", SPACE, epoch=3)
+    before = found.context.search.logits["alpha.normal"].softmax(dim=-1).detach()
     logits_half, weights_half = mixtures_of_a_step(found)
-    after = found.turn.search.logits["alpha.normal"].softmax(dim=-1).detach()
+    after = found.context.search.logits["alpha.normal"].softmax(dim=-1).detach()
     assert torch.equal(logits_half, before)
-    draws = found.turn.moment.generator("noise alpha.normal")
+    draws = found.context.step_index.generator("noise alpha.normal")
     expected = perturbed(after, torch.ones_like(after, dtype=torch.bool), 0.3, draws)
     torch.testing.assert_close(weights_half, expected)
     assert (weights_half - after).abs().max() > 0.05
 
 
 def test_every_step_draws_again():
-    found = first_turn("sdarts_rs", SPACE, stage=0, epoch=3)  # of the warm-up: the logits stay
+    found = first_step("sdarts_rs", SPACE, stage=0, epoch=3)  # of the warm-up: the logits stay
     seen = []
     for step in (0, 0, 1):
-        turn = dataclasses.replace(found.turn, moment=Moment(0, 3, step))
-        seen += mixtures_of_a_step(dataclasses.replace(found, turn=turn))
+        context = dataclasses.replace(found.context, step_index=StepIndex(0, 3, step))
+        seen += mixtures_of_a_step(dataclasses.replace(found, context=context))
     assert len(seen) == 3 and torch.equal(seen[0], seen[1]) and not torch.equal(seen[0], seen[2])
 
 
 def test_decided_and_closed_edges_are_not_shaken():
-    found = first_turn("sdarts_rs", SPACE, epoch=3)
-    search = close_edge(decide(found.turn.search, "alpha.normal", 1, 2), "normal", 3)
-    turn = dataclasses.replace(found.turn, search=search, relaxation=found.stage.relax(search))
-    weights_half = mixtures_of_a_step(dataclasses.replace(found, turn=turn))[1]
+    found = first_step("sdarts_rs", SPACE, epoch=3)
+    search = close_edge(decide(found.context.search, "alpha.normal", 1, 2), "normal", 3)
+    context = dataclasses.replace(found.context, search=search, relaxation=found.stage.relax(search))
+    weights_half = mixtures_of_a_step(dataclasses.replace(found, context=context))[1]
     assert weights_half[1].tolist() == [0.0, 0.0, 1.0] and weights_half[3].tolist() == [0.0, 0.0, 0.0]
 
 
@@ -107,7 +107,7 @@ def test_noise_is_not_negative():
 
 @pytest.mark.parametrize("space", ["S1", "S4", "3-skip", "S6"])
 def test_every_space_is_searched(space):
-    found = first_turn("sdarts_rs", named_space(space), epochs=1, warm_up=0)
+    found = first_step("sdarts_rs", named_space(space), epochs=1, warm_up=0)
     assert torch.isfinite(found.step()["loss"])
 
 

@@ -7,7 +7,7 @@ from dots_zoo.runtime.errors import DotsZooError
 from dots_zoo.search.methods.registry import Derivation, plan
 from dots_zoo.search.methods.sgas import SgasConfig, decided_edges, decisions, remember, scaled, scores
 from dots_zoo.search.space.named import darts_space, named_space
-from dots_zoo.search.stages.stage import Moment
+from dots_zoo.search.stages.stage import StepIndex
 from dots_zoo.search.stages.steps import bilevel
 from helpers.begun_search import begun, judged
 from helpers.matrix import SEEDS
@@ -66,9 +66,9 @@ def decided_search(space, **changes):
     run, stages, search = begun("sgas", space, warm_up=1, interval=1, **changes)
     order = []
     for number, stage in enumerate(stages[1:]):
-        search = stages[0].after(search, Moment(0, number), {})
+        search = stages[0].after(search, StepIndex(0, number), {})
         before = decided_edges(search)["normal"]
-        search = stage.begin(run, search, Moment(0, number + 1))
+        search = stage.initialise(run, search, StepIndex(0, number + 1))
         order += (decided_edges(search)["normal"] != before).nonzero().flatten().tolist()
     return stages, search, order
 
@@ -76,10 +76,10 @@ def decided_search(space, **changes):
 def test_the_best_edge_is_decided_and_a_node_with_two_closes_its_others():
     stages, search, order = decided_search(THREE)
     assert len(order) == 4 and decisions(THREE) == 4
-    opened = search.open["alpha.normal"].sum(dim=1).tolist()
+    opened = search.candidate_mask["alpha.normal"].sum(dim=1).tolist()
     assert sorted(opened) == [0, 1, 1, 1, 1] and opened[:2] == [1, 1]
-    assert not search.open["alpha.normal"][:, 0].any()  # none is never decided
-    weights = stages[-1].relax(search).weigh(search.logits, Moment(0, 9))
+    assert not search.candidate_mask["alpha.normal"][:, 0].any()  # none is never decided
+    weights = stages[-1].relax(search).compute_weights(search.logits, StepIndex(0, 9))
     cell = stages[-1].derive(search.space, weights)["normal"]
     logits = search.logits["alpha.normal"].tolist()
     for edge in cell.edges:
@@ -92,8 +92,10 @@ def test_the_order_is_that_of_the_scores():
     search.logits["alpha.normal"].data.copy_(
         torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.0, 2.0], [-2.0, 0.0, 0.0], [-2.0, 0.0, 3.0], [-1.0, 0.0, 1.0]])
     )
-    search = remember(4, search, Moment(0, 0), {})
-    assert stages[1].begin(run, search, Moment(0, 1)).open["alpha.normal"].sum(dim=1).tolist() == [
+    search = remember(4, search, StepIndex(0, 0), {})
+    assert stages[1].initialise(run, search, StepIndex(0, 1)).candidate_mask["alpha.normal"].sum(
+        dim=1
+    ).tolist() == [
         3,
         3,
         3,
@@ -104,13 +106,13 @@ def test_the_order_is_that_of_the_scores():
 
 def test_a_decided_edge_keeps_its_weights_in_the_scores():
     run, stages, search = begun("sgas", THREE, warm_up=1, interval=1)
-    search = remember(4, search, Moment(0, 0), {})
-    search = stages[1].begin(run, search, Moment(0, 1))
+    search = remember(4, search, StepIndex(0, 0), {})
+    search = stages[1].initialise(run, search, StepIndex(0, 1))
     [edge] = decided_edges(search)["normal"].nonzero().flatten().tolist()
     for logits in search.logits.values():
         logits.data += torch.randn(logits.shape)
-    search = remember(4, search, Moment(0, 1), {})
-    first, second = search.memory["weights.normal"]
+    search = remember(4, search, StepIndex(0, 1), {})
+    first, second = search.method_state["weights.normal"]
     same = (first == second).all(dim=1).tolist()
     assert same == [number == edge for number in range(5)]
 
@@ -119,8 +121,8 @@ def test_as_many_epochs_are_remembered_as_stability_looks_back():
     _, _, search = begun("sgas", THREE)
     for epoch in range(9):
         search.logits["alpha.normal"].data.fill_(0.0)[:, 2] = epoch
-        search = remember(4, search, Moment(0, epoch), {})
-    kept = search.memory["weights.normal"][:, 0]
+        search = remember(4, search, StepIndex(0, epoch), {})
+    kept = search.method_state["weights.normal"][:, 0]
     expected = torch.tensor([[0.0, 0.0, epoch] for epoch in (4.0, 5.0, 6.0, 7.0, 8.0)]).softmax(dim=1)
     torch.testing.assert_close(kept, expected)
 
@@ -130,10 +132,10 @@ def test_criterion_2_passes_over_the_best_edge_where_it_is_unstable(criterion, d
     run, stages, search = begun("sgas", THREE, warm_up=1, interval=1, criterion=criterion)
     logits = search.logits["alpha.normal"].data
     logits.copy_(torch.tensor([[0.0, 0, 0], [1, 0, 2], [-2, 0, 0], [-2, 3, 0], [-1, 0, 1]]))
-    search = remember(4, search, Moment(0, 0), {})
+    search = remember(4, search, StepIndex(0, 0), {})
     logits[3] = torch.tensor([-2.0, 0, 3])  # the best edge, which preferred the other operation before
-    search = remember(4, search, Moment(0, 1), {})
-    rows = stages[1].begin(run, search, Moment(0, 2)).open["alpha.normal"].sum(dim=1)
+    search = remember(4, search, StepIndex(0, 1), {})
+    rows = stages[1].initialise(run, search, StepIndex(0, 2)).candidate_mask["alpha.normal"].sum(dim=1)
     assert (rows == 1).nonzero().flatten().tolist() == [decided]
 
 
@@ -141,8 +143,10 @@ def test_nas_bench_201_decides_all_six_edges_and_closes_none():
     run, stages, search = begun("sgas", named_space("S6"), warm_up=1, interval=1)
     assert len(stages) == 7
     for number, stage in enumerate(stages[1:]):
-        search = stage.begin(run, remember(4, search, Moment(0, number), {}), Moment(0, number + 1))
-    assert (search.open["alpha.cell"].sum(dim=1) == 1).all()
+        search = stage.initialise(
+            run, remember(4, search, StepIndex(0, number), {}), StepIndex(0, number + 1)
+        )
+    assert (search.candidate_mask["alpha.cell"].sum(dim=1) == 1).all()
 
 
 def test_perturbation_chooses_the_operation_of_the_edge_at_the_same_times(monkeypatch):
@@ -153,8 +157,10 @@ def test_perturbation_chooses_the_operation_of_the_edge_at_the_same_times(monkey
     for logits in search.logits.values():
         logits.data.copy_(torch.tensor([[0.0, 1.0, 1.2]] * 5))
     for number, stage in enumerate(stages[1:]):
-        search = stage.begin(run, remember(4, search, Moment(0, number), {}), Moment(0, number + 1))
-    decided = search.open["alpha.normal"].sum(dim=0).tolist()
+        search = stage.initialise(
+            run, remember(4, search, StepIndex(0, number), {}), StepIndex(0, number + 1)
+        )
+    decided = search.candidate_mask["alpha.normal"].sum(dim=0).tolist()
     assert decided == [0, 4, 0]  # skip_connect weighs less than sep_conv_3x3 and is missed more
 
 

@@ -15,7 +15,7 @@ from dots_zoo.search.space.named import darts_space
 from dots_zoo.search.space.space import edge_choice, operation_choice
 from dots_zoo.search.stages.config import LogitsConfig
 from dots_zoo.search.stages.loop import run_stages
-from dots_zoo.search.stages.stage import Moment
+from dots_zoo.search.stages.stage import StepIndex
 from helpers.toy_search import search_toy, toy_config, toy_data, toy_derivation, toy_training
 
 SPACE = darts_space(("skip_connect", "sep_conv_3x3"), 2)
@@ -26,20 +26,20 @@ class Searched:
     """As much of a Search as a relaxation looks at."""
 
     def __init__(self, rule, alpha=None, beta=None):
-        self.space, self.logits, self.open, self.resting = SPACE, {}, {}, {}
-        for kind in SPACE.kinds:
+        self.space, self.logits, self.candidate_mask, self.resting = SPACE, {}, {}, {}
+        for kind in SPACE.cell_types:
             choices = {"alpha": operation_choice(SPACE, kind), "beta": edge_choice(SPACE, rule)}
             for name, given in (("alpha", alpha), ("beta", beta)):
                 shape = choices[name].shape
                 self.logits[f"{name}.{kind}"] = torch.zeros(shape) if given is None else given.clone()
                 lengths = torch.tensor([len(row) for row in choices[name].labels])
-                self.open[f"{name}.{kind}"] = torch.arange(shape[1]) < lengths[:, None]
+                self.candidate_mask[f"{name}.{kind}"] = torch.arange(shape[1]) < lengths[:, None]
 
 
 def relaxed(config, searched, epoch, rule="pairs"):
     relaxation = topology_relaxation(rule, config, 30, searched)
-    weights = relaxation.weigh(searched.logits, Moment(0, epoch))
-    return weights, relaxation.mix(weights, Moment(0, epoch)).operations
+    weights = relaxation.compute_weights(searched.logits, StepIndex(0, epoch))
+    return weights, relaxation.build_mixture(weights, StepIndex(0, epoch)).operations
 
 
 def test_edges_are_weighed_by_their_combinations_and_operations_by_a_colder_softmax():
@@ -96,14 +96,16 @@ def test_each_rule_derives_its_own_edges(rule, row, inputs):
     searched = Searched(rule)
     width = searched.logits["beta.normal"].shape[1]
     beta = torch.tensor([[1.0] * width, row])
-    weights = {f"beta.{k}": beta for k in SPACE.kinds} | {f"alpha.{k}": torch.ones(5, 2) for k in SPACE.kinds}
+    weights = {f"beta.{k}": beta for k in SPACE.cell_types} | {
+        f"alpha.{k}": torch.ones(5, 2) for k in SPACE.cell_types
+    }
     edges = derive_from_topology(rule, SPACE, weights)["reduce"].edges
     assert [edge.input for edge in edges if edge.node == 3] == inputs
 
 
 def test_the_temperature_stays_through_the_warm_up_and_falls_as_eq_9_has_it():
     relaxation = topology_relaxation("pairs", TopologyConfig(), 30, Searched("pairs"))
-    series = [relaxation.schedules(Moment(0, epoch))["temperature"] for epoch in range(30, 75)]
+    series = [relaxation.schedules(StepIndex(0, epoch))["temperature"] for epoch in range(30, 75)]
     assert series[:21] == [10.0] * 21
     theta = series[21] / 10
     assert theta == pytest.approx(0.72, abs=0.002)
@@ -113,7 +115,7 @@ def test_the_temperature_stays_through_the_warm_up_and_falls_as_eq_9_has_it():
 
 def test_edges_in_no_open_combination_are_not_computed():
     searched = Searched("pairs")
-    searched.open["beta.normal"][1] = torch.tensor([False, False, True])  # 1+2
+    searched.candidate_mask["beta.normal"][1] = torch.tensor([False, False, True])  # 1+2
     active = active_edges(searched, "pairs")
     assert active["normal"][2] == frozenset() and active["normal"][3] == frozenset({0, 1})
     assert active["reduce"][2] == frozenset({0, 1})
@@ -136,7 +138,7 @@ def test_where_none_wins_on_every_edge_a_cell_is_still_derived(groups):
         return begin_with_none
 
     stages = [
-        dataclasses.replace(stage, begin=with_none(stage.begin))
+        dataclasses.replace(stage, initialise=with_none(stage.initialise))
         for stage in plan("dots", config, toy_derivation("pairs"), space)
     ]
     for epoch in run_stages(stages, still, toy_data(), progress=False):

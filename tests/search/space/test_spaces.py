@@ -30,14 +30,14 @@ from dots_zoo.search.space.named import (
 )  # fmt: skip
 def test_most_spaces_have_the_same_candidates_on_every_edge(name, operations):
     space = named_space(name)
-    assert space.kinds == ("normal", "reduce") and len(space.edges) == 14 and space.family == "darts"
-    for kind in space.kinds:
+    assert space.cell_types == ("normal", "reduce") and len(space.edges) == 14 and space.family == "darts"
+    for kind in space.cell_types:
         assert set(space.candidates(kind)) == {tuple(operations.split())}
 
 
 def test_s1_has_two_operations_on_every_edge_and_not_the_same_ones():
     space = named_space("S1")
-    assert {len(row) for kind in space.kinds for row in space.candidates(kind)} == {2}
+    assert {len(row) for kind in space.cell_types for row in space.candidates(kind)} == {2}
     assert space.candidates("normal")[0] == ("skip_connect", "dil_conv_3x3")
     assert space.candidates("normal")[5] == ("max_pool_3x3", "skip_connect")
     assert space.candidates("normal")[13] == ("dil_conv_3x3", "dil_conv_5x5")
@@ -50,7 +50,7 @@ def test_s1_has_two_operations_on_every_edge_and_not_the_same_ones():
 
 def test_s6_is_the_cell_of_nas_bench_201():
     space = named_space("S6")
-    assert space.family == "nasbench201" and space.kinds == ("cell",)
+    assert space.family == "nasbench201" and space.cell_types == ("cell",)
     assert set(space.candidates("cell")) == {
         ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
     }

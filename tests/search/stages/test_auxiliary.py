@@ -3,7 +3,7 @@ import torch
 
 from dots_zoo.runtime.errors import DotsZooError
 from dots_zoo.search.stages.auxiliary_skip import AuxiliaryConfig, auxiliary_weight, with_auxiliary
-from dots_zoo.search.stages.stage import Moment, Relaxation
+from dots_zoo.search.stages.stage import Relaxation, StepIndex
 from dots_zoo.search.supernet import Mixture
 
 HALF = 0.5**0.5
@@ -32,15 +32,17 @@ def test_a_search_of_one_epoch_has_the_branch():
 def test_it_stands_beside_any_relaxation_from_the_epoch_that_it_starts_at():
     table, active = torch.rand(2, 3), (frozenset({0}), frozenset({1}))
     plain = Relaxation(
-        weigh=lambda logits, moment: {"alpha.normal": table},
-        mix=lambda weights, moment: Mixture({"normal": weights["alpha.normal"]}, {"normal": active}),
-        schedules=lambda moment: {"temperature": 3.0},
+        compute_weights=lambda logits, step_index: {"alpha.normal": table},
+        build_mixture=lambda weights, step_index: Mixture(
+            {"normal": weights["alpha.normal"]}, {"normal": active}
+        ),
+        schedules=lambda step_index: {"temperature": 3.0},
     )
     relaxation = with_auxiliary(lambda search: plain, AuxiliaryConfig(), 5, start=10)(None)
-    mixture = relaxation.mixture({}, Moment(0, 12))
+    mixture = relaxation.mixture({}, StepIndex(0, 12))
     assert mixture.auxiliary == 0.5 and mixture.operations["normal"] is table
-    assert relaxation.schedules(Moment(0, 13)) == {"temperature": 3.0, "auxiliary_weight": 0.25}
-    assert relaxation.mixture({}, Moment(0, 15)).auxiliary == 0.0
+    assert relaxation.schedules(StepIndex(0, 13)) == {"temperature": 3.0, "auxiliary_weight": 0.25}
+    assert relaxation.mixture({}, StepIndex(0, 15)).auxiliary == 0.0
 
 
 def test_a_negative_weight_is_refused():

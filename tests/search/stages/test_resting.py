@@ -18,12 +18,18 @@ from dots_zoo.search.methods.topology import (
     topology_search,
 )
 from dots_zoo.search.space.named import darts_space
-from dots_zoo.search.stages.checkpoint import Place, Standing, facts_of, standing_of, tensors_of
+from dots_zoo.search.stages.checkpoint import (
+    Progress,
+    RunState,
+    restore_run_state,
+    state_facts,
+    state_tensors,
+)
 from dots_zoo.search.stages.init_stage import fresh
 from dots_zoo.search.stages.loop import run_stages
 from dots_zoo.search.stages.resting import resting_operations, underflow
 from dots_zoo.search.stages.split import split
-from dots_zoo.search.stages.stage import Moment, Run
+from dots_zoo.search.stages.stage import Run, StepIndex
 from helpers.toy_search import toy_data, toy_training
 
 SPACE = darts_space(("skip_connect", "sep_conv_3x3", "dil_conv_3x3"), 2)
@@ -45,7 +51,7 @@ def searched(rows, dtype=torch.float32, **adam):
     settings = {"lr": 1e-4, "betas": (0.9, 0.999), "weight_decay": 1e-3, **adam}
     return SimpleNamespace(
         logits={"alpha": logits},
-        open={"alpha": torch.ones(logits.shape, dtype=torch.bool)},
+        candidate_mask={"alpha": torch.ones(logits.shape, dtype=torch.bool)},
         logits_optimiser=torch.optim.Adam([logits], **settings),
     )
 
@@ -62,7 +68,7 @@ def test_all_but_the_best_of_a_row_rest_where_all_of_them_are_weightless():
     search = searched([[0.3, 0.0, 0.1], [0.3, 0.25, 0.0], [0.0, 0.0, 0.0], [0.05, 0.3, 0.1]])
     resting = resting_operations(search, "alpha", 1e-3, 10)
     assert resting.tolist() == [[False, True, True], [False] * 3, [False] * 3, [True, False, True]]
-    search.open["alpha"][1, 1] = False  # the second that has weight is closed
+    search.candidate_mask["alpha"][1, 1] = False  # the second that has weight is closed
     assert resting_operations(search, "alpha", 1e-3, 10)[1].tolist() == [False, False, True]
     assert not resting_operations(search, "alpha", 1.0, 10).any()
 
@@ -90,8 +96,8 @@ def stage_and_search(rest):
     stage = replace(stages[-1], **({} if rest else {"rest": None}))
     choices = partial(topology_choices, "pairs")
 
-    def begin(run, before, moment):
-        search = fresh("topology", CONFIG.cells, lambda _: SPACE, choices)(run, before, moment)
+    def begin(run, before, step_index):
+        search = fresh("topology", CONFIG.cells, lambda _: SPACE, choices)(run, before, step_index)
         for name, logits in search.logits.items():
             logits.data = logits.data.double()
             if name.startswith("alpha"):
@@ -99,7 +105,7 @@ def stage_and_search(rest):
         search.supernet.double()
         return search
 
-    return replace(stage, begin=begin), training
+    return replace(stage, initialise=begin), training
 
 
 class Double:
@@ -120,7 +126,7 @@ class Double:
 
 def one_epoch(rest):
     searches, (stage, training) = [], stage_and_search(rest)
-    stage = replace(stage, after=lambda search, moment, figures: searches.append(search) or search)
+    stage = replace(stage, after=lambda search, step_index, figures: searches.append(search) or search)
     [epoch] = run_stages((stage,), training, Double(toy_data(64)), progress=False)
     return epoch, searches[0]
 
@@ -155,20 +161,22 @@ def fresh_parameters():
     stage, training = stage_and_search(True)
     data = toy_data(64)
     run = Run(training, data, split(data.labels, None, generator(0, "halves")), Accelerator())
-    return dict(stage.begin(run, None, Moment(0, 0)).supernet.named_parameters())
+    return dict(stage.initialise(run, None, StepIndex(0, 0)).supernet.named_parameters())
 
 
 def test_a_temperature_that_rises_wakes_what_rested():
     stage, training = stage_and_search(True)
     data = toy_data(64)
     run = Run(training, data, split(data.labels, None, generator(0, "halves")), Accelerator())
-    search = stage.begin(run, None, Moment(0, 0))
-    cold = settled_operations(CONFIG, 0, search, Moment(0, 0), 8)
-    warm = settled_operations(dataclasses.replace(CONFIG, temperature_start=1e3), 0, search, Moment(0, 0), 8)
+    search = stage.initialise(run, None, StepIndex(0, 0))
+    cold = settled_operations(CONFIG, 0, search, StepIndex(0, 0), 8)
+    warm = settled_operations(
+        dataclasses.replace(CONFIG, temperature_start=1e3), 0, search, StepIndex(0, 0), 8
+    )
     assert cold["alpha.normal"].any() and not warm["alpha.normal"].any()
 
     def computed(search):
-        active = stage.relax(search).mixture(search.logits, Moment(0, 0)).active["normal"]
+        active = stage.relax(search).mixture(search.logits, StepIndex(0, 0)).active["normal"]
         return [len(columns) for columns in active]
 
     assert computed(replace(search, resting=cold)) == [1, 3, 1, 3, 1]
@@ -179,11 +187,11 @@ def test_a_checkpoint_holds_what_rests(tmp_path):
     stage, training = stage_and_search(True)
     data = toy_data(64)
     run = Run(training, data, split(data.labels, None, generator(0, "halves")), Accelerator())
-    search = stage.begin(run, None, Moment(0, 0))
+    search = stage.initialise(run, None, StepIndex(0, 0))
     search.supernet.float()
-    search = replace(search, resting=settled_operations(CONFIG, 0, search, Moment(0, 0), 8))
-    standing = Standing(Place(step=3), search)
-    saved = SimpleNamespace(facts=facts_of(standing), tensors=tensors_of(standing), path=tmp_path)
-    restored = standing_of(saved, run).search
+    search = replace(search, resting=settled_operations(CONFIG, 0, search, StepIndex(0, 0), 8))
+    run_state = RunState(Progress(step=3), search)
+    saved = SimpleNamespace(facts=state_facts(run_state), tensors=state_tensors(run_state), path=tmp_path)
+    restored = restore_run_state(saved, run).search
     assert restored.resting.keys() == search.resting.keys()
     assert all(torch.equal(restored.resting[name], mask) for name, mask in search.resting.items())

@@ -19,7 +19,7 @@ from dots_zoo.commands.cli import main
 from dots_zoo.runtime.checkpoint_files import load_state
 from dots_zoo.runtime.errors import DotsZooError
 from dots_zoo.search.methods.registry import plan
-from dots_zoo.search.stages.checkpoint import Keeper
+from dots_zoo.search.stages.checkpoint import CheckpointManager
 from dots_zoo.search.stages.loop import run_stages
 from dots_zoo.search.stages.stage import Epoch
 from helpers.matrix import mostly_slow
@@ -61,21 +61,26 @@ def walk(case: Case, folder: Path, stop_at: int | None = None) -> list[Epoch]:
     name, topology, selection = case
     method, config = SHORT[name][0], configuration(name)
     stages = plan(method, config, derivation(topology, selection), SKIPS if name == "dots v1" else DARTS)
-    keeper = Keeper(folder, 0.0, {"case": list(case)})
-    keeper.stop = lambda: stop_at is not None and number(keeper) >= stop_at
+    checkpoints = CheckpointManager(folder, 0.0, {"case": list(case)})
+    checkpoints.stop = lambda: stop_at is not None and number(checkpoints) >= stop_at
     epochs = run_stages(
-        stages, config.training, toy_data(16), keeper=keeper, saved=keeper.saved(), progress=False
+        stages,
+        config.training,
+        toy_data(16),
+        checkpoints=checkpoints,
+        saved=checkpoints.load_latest(),
+        progress=False,
     )
     given: list[Epoch] = []
     try:
         given.extend(epochs)
     except SystemExit as error:
-        assert error.code == 143 and number(keeper) == stop_at
+        assert error.code == 143 and number(checkpoints) == stop_at
     return [replace(e, figures={k: v for k, v in e.figures.items() if k != "seconds"}) for e in given]
 
 
-def number(keeper: Keeper) -> int:
-    return int(keeper.last.name[:8]) if keeper.last else 0
+def number(checkpoints: CheckpointManager) -> int:
+    return int(checkpoints.last.name[:8]) if checkpoints.last else 0
 
 
 def last(folder: Path, case: Case) -> dict[str, Tensor]:
@@ -212,15 +217,17 @@ def test_what_is_not_finite_is_not_kept_and_the_last_checkpoint_is_named(tmp_pat
     config = configuration(name)
     wild = replace(config.training, weights=replace(config.training.weights, learning_rate=1e30))
     stages = plan(name, replace(config, training=wild), derivation("none", "magnitude"), DARTS)
-    keeper = Keeper(tmp_path, 0.0)
+    checkpoints = CheckpointManager(tmp_path, 0.0)
     told = (
         r"search, stage 'operation search', epoch 0, step \d+: expected a finite .*, got (nan|inf); lower .*"
     )
     with pytest.raises(DotsZooError, match=told) as caught:
-        list(run_stages(stages, wild, toy_data(64), keeper=keeper, progress=False))
-    assert keeper.last is not None and str(caught.value).endswith(f"the last checkpoint is {keeper.last}")
+        list(run_stages(stages, wild, toy_data(64), checkpoints=checkpoints, progress=False))
+    assert checkpoints.last is not None and str(caught.value).endswith(
+        f"the last checkpoint is {checkpoints.last}"
+    )
     saved = load_state(tmp_path, {})
-    assert saved is not None and saved.path == keeper.last
+    assert saved is not None and saved.path == checkpoints.last
     assert all(tensor.isfinite().all() for tensor in saved.tensors["seen"])
 
 

@@ -13,10 +13,10 @@ from dots_zoo.runtime.errors import DotsZooError
 from dots_zoo.runtime.seeding import generator
 from dots_zoo.search.methods.registry import Derivation, plan
 from dots_zoo.search.methods.topology import TopologyConfig
-from dots_zoo.search.stages.init_stage import carry_on, close_edge, decide
+from dots_zoo.search.stages.init_stage import close_edge, continue_from, decide
 from dots_zoo.search.stages.loop import batches, run_stages
 from dots_zoo.search.stages.split import split
-from dots_zoo.search.stages.stage import Moment, Run, Turn
+from dots_zoo.search.stages.stage import Run, StepContext, StepIndex
 from dots_zoo.search.stages.steps import bilevel, one_level, train_logits, train_weights
 from helpers.toy_search import PLANTED_SPACE, search_toy, toy_config, toy_data, toy_training
 
@@ -41,24 +41,24 @@ def run_all(stages, data=None, training=None):
 
 
 @pytest.fixture
-def turn():
+def context():
     """The first turn of a search over PLANTED_SPACE, with logits that already prefer something."""
     data, training = toy_data(), toy_training()
     run = Run(training, data, split(data.labels, None, generator(0, "halves")), Accelerator())
     warm_up, searching = dots_stages()[:2]
-    search = warm_up.begin(run, None, Moment(0, 0))
+    search = warm_up.initialise(run, None, StepIndex(0, 0))
     draws = torch.Generator().manual_seed(0)
     for logits in search.logits.values():
         logits.data.copy_(torch.randn(logits.shape, generator=draws))
     first, second = (next(iter(batches(searching, part, run, 0))) for part in ("a", "b"))
-    return Turn(run, search, warm_up.relax(search), Moment(0, 0, 0), first, second)
+    return StepContext(run, search, warm_up.relax(search), StepIndex(0, 0, 0), first, second)
 
 
-def drawing(step, turn):
+def drawing(step, context):
     """Take a step with the same noise every time."""
     with torch.random.fork_rng():
         torch.manual_seed(7)
-        return step(turn)
+        return step(context)
 
 
 def values(search):
@@ -70,23 +70,23 @@ def moved(before, after):
     return [[not torch.equal(x[name], y[name]) for name in x] for x, y in zip(before, after, strict=True)]
 
 
-def test_a_weights_step_moves_weights_and_leaves_the_logits_without_a_gradient(turn):
-    before = values(turn.search)
-    train_weights(turn)
-    weights, logits = moved(before, values(turn.search))
+def test_a_weights_step_moves_weights_and_leaves_the_logits_without_a_gradient(context):
+    before = values(context.search)
+    train_weights(context)
+    weights, logits = moved(before, values(context.search))
     assert any(weights) and not any(logits)
-    assert all(tensor.grad is None for tensor in turn.search.logits.values())
-    assert not turn.search.logits_optimiser.state
+    assert all(tensor.grad is None for tensor in context.search.logits.values())
+    assert not context.search.logits_optimiser.state
 
 
-def test_a_logits_step_moves_logits_and_computes_no_gradient_of_a_weight(turn):
-    train_weights(turn)
-    before, momentum = values(turn.search), copy.deepcopy(turn.search.weights_optimiser.state_dict())
-    figures = train_logits(turn)
-    weights, logits = moved(before, values(turn.search))
+def test_a_logits_step_moves_logits_and_computes_no_gradient_of_a_weight(context):
+    train_weights(context)
+    before, momentum = values(context.search), copy.deepcopy(context.search.weights_optimiser.state_dict())
+    figures = train_logits(context)
+    weights, logits = moved(before, values(context.search))
     assert not any(weights) and all(logits)
-    assert all(parameter.grad is None for parameter in turn.search.supernet.parameters())
-    after = turn.search.weights_optimiser.state_dict()
+    assert all(parameter.grad is None for parameter in context.search.supernet.parameters())
+    after = context.search.weights_optimiser.state_dict()
     assert all(
         torch.equal(momentum["state"][key]["momentum_buffer"], after["state"][key]["momentum_buffer"])
         for key in momentum["state"]
@@ -94,14 +94,14 @@ def test_a_logits_step_moves_logits_and_computes_no_gradient_of_a_weight(turn):
     assert set(figures) == {"architecture_loss", "architecture_accuracy"}
 
 
-def gradients(turn, batch, wanted):
+def gradients(context, batch, wanted):
     """Of the cross-entropy of one batch, by autograd on a copy of everything."""
-    supernet = copy.deepcopy(turn.search.supernet)
+    supernet = copy.deepcopy(context.search.supernet)
     images, labels = batch
     with torch.random.fork_rng():
         torch.manual_seed(7)
-        loss = F.cross_entropy(supernet(images, turn.mixture()), labels)
-    inputs = list(turn.search.logits.values()) if wanted == "logits" else list(supernet.parameters())
+        loss = F.cross_entropy(supernet(images, context.mixture()), labels)
+    inputs = list(context.search.logits.values()) if wanted == "logits" else list(supernet.parameters())
     return torch.autograd.grad(loss, inputs)
 
 
@@ -110,40 +110,40 @@ def adam_first_step(value, gradient, config):
     return value - config.learning_rate * gradient / (gradient.abs() + 1e-8)
 
 
-def test_bilevel_takes_the_logits_gradient_from_the_second_batch_before_the_weights_move(turn):
-    expected = gradients(turn, turn.architecture_batch, "logits")
-    before = values(turn.search)[1]
-    drawing(bilevel, turn)
-    for (name, logits), gradient in zip(turn.search.logits.items(), expected, strict=True):
-        target = adam_first_step(before[name], gradient, turn.run.training.logits)
+def test_bilevel_takes_the_logits_gradient_from_the_second_batch_before_the_weights_move(context):
+    expected = gradients(context, context.architecture_batch, "logits")
+    before = values(context.search)[1]
+    drawing(bilevel, context)
+    for (name, logits), gradient in zip(context.search.logits.items(), expected, strict=True):
+        target = adam_first_step(before[name], gradient, context.run.training.logits)
         torch.testing.assert_close(logits.data, target, rtol=1e-4, atol=1e-4)
 
 
-def test_one_level_takes_both_gradients_from_the_first_batch(turn):
-    expected = [gradients(turn, turn.batch, wanted) for wanted in ("weights", "logits")]
-    before = values(turn.search)
-    drawing(one_level, turn)
-    config = turn.run.training
+def test_one_level_takes_both_gradients_from_the_first_batch(context):
+    expected = [gradients(context, context.batch, wanted) for wanted in ("weights", "logits")]
+    before = values(context.search)
+    drawing(one_level, context)
+    config = context.run.training
     scale = min(1.0, config.weights.clip / math.sqrt(sum(float(g.square().sum()) for g in expected[0])))
-    for (name, weight), gradient in zip(turn.search.supernet.named_parameters(), expected[0], strict=True):
+    for (name, weight), gradient in zip(context.search.supernet.named_parameters(), expected[0], strict=True):
         step = config.weights.learning_rate * (
             gradient * scale + config.weights.weight_decay * before[0][name]
         )
         torch.testing.assert_close(weight.data, before[0][name] - step, rtol=1e-4, atol=1e-5)
-    for (name, logits), gradient in zip(turn.search.logits.items(), expected[1], strict=True):
+    for (name, logits), gradient in zip(context.search.logits.items(), expected[1], strict=True):
         target = adam_first_step(before[1][name], gradient, config.logits)
         torch.testing.assert_close(logits.data, target, rtol=1e-4, atol=1e-4)
 
 
-def test_a_step_of_the_weights_is_no_longer_than_the_clip_allows(turn):
-    config = turn.run.training
+def test_a_step_of_the_weights_is_no_longer_than_the_clip_allows(context):
+    config = context.run.training
     tight = replace(config.weights, clip=1e-3)
-    turn = replace(turn, run=replace(turn.run, training=replace(config, weights=tight)))
-    for group in turn.search.weights_optimiser.param_groups:
+    context = replace(context, run=replace(context.run, training=replace(config, weights=tight)))
+    for group in context.search.weights_optimiser.param_groups:
         group["weight_decay"] = 0
-    before = values(turn.search)[0]
-    train_weights(turn)
-    after = values(turn.search)[0]
+    before = values(context.search)[0]
+    train_weights(context)
+    after = values(context.search)[0]
     length = math.sqrt(sum(float((after[name] - before[name]).square().sum()) for name in before))
     assert length == pytest.approx(config.weights.learning_rate * 1e-3, rel=1e-2)
 
@@ -185,9 +185,9 @@ def test_the_warm_up_of_both_searches_leaves_all_weights_equal_and_the_rest_move
 def test_the_learning_rate_follows_one_cosine_over_all_stages():
     seen = []
 
-    def watch(turn):
-        [rate] = {group["lr"] for group in turn.search.weights_optimiser.param_groups}
-        seen.append((turn.moment.epoch, rate))
+    def watch(context):
+        [rate] = {group["lr"] for group in context.search.weights_optimiser.param_groups}
+        seen.append((context.step_index.epoch, rate))
         return {"loss": torch.zeros(())}
 
     epochs = run_all([replace(stage, step=watch) for stage in dots_stages(operation=3, topology=4)])
@@ -204,11 +204,11 @@ def test_an_epoch_sees_every_image_of_its_part_once_and_the_two_halves_share_non
     data = replace(data, images=images)
     seen = {}
 
-    def watch(turn):
-        for name, batch in (("first", turn.batch), ("second", turn.architecture_batch)):
+    def watch(context):
+        for name, batch in (("first", context.batch), ("second", context.architecture_batch)):
             if batch is not None:
                 pixels = (batch[0][:, 0, 0, 0] * data.std[0] + data.mean[0]) * 255
-                seen.setdefault((turn.moment.epoch, name), []).extend(pixels.round().int().tolist())
+                seen.setdefault((context.step_index.epoch, name), []).extend(pixels.round().int().tolist())
                 assert torch.equal(batch[1], data.labels[pixels.round().long()])
         return {"loss": torch.zeros(())}
 
@@ -258,19 +258,21 @@ def test_too_few_images_for_a_batch_are_refused():
         run_all(dots_stages(), toy_data(60))
 
 
-def test_a_stage_that_carries_on_keeps_network_optimisers_and_logits(turn):
-    assert carry_on(turn.run, turn.search, turn.moment) is turn.search
+def test_a_stage_that_carries_on_keeps_network_optimisers_and_logits(context):
+    assert continue_from(context.run, context.search, context.step_index) is context.search
 
 
-def test_a_fresh_network_depends_on_the_seed_and_on_its_stage(turn):
+def test_a_fresh_network_depends_on_the_seed_and_on_its_stage(context):
     before = torch.get_rng_state()
     [first, second] = [
-        dots_stages(seed)[0].begin(replace(turn.run, training=toy_training(seed)), None, turn.moment)
+        dots_stages(seed)[0].initialise(
+            replace(context.run, training=toy_training(seed)), None, context.step_index
+        )
         for seed in (0, 1)
     ]
-    topology = dots_stages()[2].begin(turn.run, first, turn.moment)
+    topology = dots_stages()[2].initialise(context.run, first, context.step_index)
     assert torch.equal(torch.get_rng_state(), before)
-    weights = [search.supernet.stem[0][0].weight for search in (turn.search, first, second, topology)]
+    weights = [search.supernet.stem[0][0].weight for search in (context.search, first, second, topology)]
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2]) and not torch.equal(weights[0], weights[3])
     assert not topology.weights_optimiser.state and not any(
@@ -282,11 +284,11 @@ def test_a_fresh_network_depends_on_the_seed_and_on_its_stage(turn):
 def test_bf16_runs_the_supernet_under_autocast(precision, dtype):
     seen = set()
 
-    def watch(turn):
-        turn.search.supernet.stem[0].register_forward_hook(
+    def watch(context):
+        context.search.supernet.stem[0].register_forward_hook(
             lambda module, args, output: seen.add(output.dtype)
         )
-        return one_level(turn)
+        return one_level(context)
 
     watched = [replace(stage, step=watch) for stage in dots_stages(operation=1, topology=1)]
     AcceleratorState._reset_state(reset_partial_state=True)
@@ -297,38 +299,47 @@ def test_bf16_runs_the_supernet_under_autocast(precision, dtype):
     assert seen == {dtype}
 
 
-def test_a_decision_leaves_one_operation_of_an_edge_and_takes_part_in_the_softmax_no_longer(turn):
+def test_a_decision_leaves_one_operation_of_an_edge_and_takes_part_in_the_softmax_no_longer(context):
     stage = dots_stages()[0]
-    search = decide(turn.search, "alpha.normal", 0, 1)
-    assert search.open["alpha.normal"][:2].tolist() == [[False, True], [True, True]]
-    assert turn.search.open["alpha.normal"].all(1).tolist() == [True, True, False, True, True]  # as it was
+    search = decide(context.search, "alpha.normal", 0, 1)
+    assert search.candidate_mask["alpha.normal"][:2].tolist() == [[False, True], [True, True]]
+    assert context.search.candidate_mask["alpha.normal"].all(1).tolist() == [
+        True,
+        True,
+        False,
+        True,
+        True,
+    ]  # as it was
     relaxation = stage.relax(search)
-    weights = relaxation.weigh(search.logits, turn.moment)["alpha.normal"]
+    weights = relaxation.compute_weights(search.logits, context.step_index)["alpha.normal"]
     assert weights[0].tolist() == [0.0, 1.0] and 0 < weights[1, 0] < 1
-    assert relaxation.mix({f"alpha.{k}": weights for k in search.space.kinds}, turn.moment).active["normal"][
-        :2
-    ] == (frozenset({1}), frozenset({0, 1}))
+    assert relaxation.build_mixture(
+        {f"alpha.{k}": weights for k in search.space.cell_types}, context.step_index
+    ).active["normal"][:2] == (frozenset({1}), frozenset({0, 1}))
 
 
-def test_a_closed_edge_has_no_operation_and_its_node_no_combination_with_it(turn):
+def test_a_closed_edge_has_no_operation_and_its_node_no_combination_with_it(context):
     topology = dots_stages()[2]
-    search = topology.begin(turn.run, turn.search, turn.moment)
+    search = topology.initialise(context.run, context.search, context.step_index)
     single = plan("dots", toy_config(groups="one"), Derivation(topology="edge_weights"), PLANTED_SPACE)
-    search = close_edge(single[2].begin(turn.run, turn.search, turn.moment), "reduce", 3)
-    assert not search.open["alpha.reduce"][3].any() and search.open["alpha.normal"].any(1).all()
-    assert search.open["beta.reduce"].tolist() == [[True, True, False], [True, False, True]]
-    weights = single[2].relax(search).weigh(search.logits, turn.moment)
+    search = close_edge(single[2].initialise(context.run, context.search, context.step_index), "reduce", 3)
+    assert (
+        not search.candidate_mask["alpha.reduce"][3].any()
+        and search.candidate_mask["alpha.normal"].any(1).all()
+    )
+    assert search.candidate_mask["beta.reduce"].tolist() == [[True, True, False], [True, False, True]]
+    weights = single[2].relax(search).compute_weights(search.logits, context.step_index)
     assert weights["beta.reduce"][1].tolist() == [0.5, 0.0, 0.5]
 
 
 def test_a_stage_without_epochs_is_a_decision_that_gives_one_line():
     first = dots_stages(operation=2)[0]
 
-    def favour(run, before, moment):
+    def favour(run, before, step_index):
         before.logits["alpha.normal"].data[:, 1] = 5.0
         return before
 
-    epochs = run_all([first, replace(first, name="decision", epochs=0, begin=favour)])
+    epochs = run_all([first, replace(first, name="decision", epochs=0, initialise=favour)])
     assert [(epoch.stage, epoch.epoch) for epoch in epochs] == [("operation warm-up", 0), ("decision", 1)]
     assert "loss" not in epochs[1].figures and epochs[1].weights["alpha.normal"]["2<-0"]["sep_conv_3x3"] > 0.9
 
@@ -336,9 +347,9 @@ def test_a_stage_without_epochs_is_a_decision_that_gives_one_line():
 def test_what_is_kept_of_an_epoch_is_handed_to_the_next_one():
     seen = []
 
-    def keep(search, moment, figures):
-        seen.append((moment.epoch, figures["loss"], search.memory.get("count")))
-        return replace(search, memory={"count": torch.tensor(moment.epoch)})
+    def keep(search, step_index, figures):
+        seen.append((step_index.epoch, figures["loss"], search.method_state.get("count")))
+        return replace(search, method_state={"count": torch.tensor(step_index.epoch)})
 
     run_all([replace(stage, after=keep) for stage in dots_stages(operation=2, topology=1)[:2]])
     assert [(epoch, None if count is None else int(count)) for epoch, _, count in seen] == [(0, None), (1, 0)]

@@ -7,7 +7,7 @@ from dots_zoo.runtime.seeding import generator
 from dots_zoo.search.methods.registry import Derivation, plan
 from dots_zoo.search.space.named import darts_space
 from dots_zoo.search.stages.split import split
-from dots_zoo.search.stages.stage import Moment, Run
+from dots_zoo.search.stages.stage import Run, StepIndex
 from dots_zoo.search.stages.validate import measure, validate
 from dots_zoo.search.supernet import still_statistics
 from helpers.toy_search import PLANTED_SPACE, search_toy, toy_config, toy_data, toy_training
@@ -19,7 +19,7 @@ def begin(space):
     data = toy_data(50)
     run = Run(toy_training(), data, split(data.labels, None, generator(0, "halves")), Accelerator())
     [stage] = plan("darts", toy_config("darts", warm_up=0), Derivation(), space)
-    search = stage.begin(run, None, Moment(0, 0))
+    search = stage.initialise(run, None, StepIndex(0, 0))
     return run, search, stage.relax(search)
 
 
@@ -30,8 +30,8 @@ def begun():
 
 def test_it_is_the_mean_over_all_of_half_b_by_the_statistics_of_each_batch():
     run, search, relaxation = begin(QUIET)
-    figures = validate(run, search, relaxation, Moment(0, 0), 10)
-    mixture, losses, hits = relaxation.mixture(search.logits, Moment(0, 0)), [], 0
+    figures = validate(run, search, relaxation, StepIndex(0, 0), 10)
+    mixture, losses, hits = relaxation.mixture(search.logits, StepIndex(0, 0)), [], 0
     with torch.no_grad(), still_statistics(search.supernet):
         for part in run.parts["b"].tensor_split(2):  # 25 images: two batches of about ten
             logits = search.supernet(run.data.plain_batch(part), mixture)
@@ -45,10 +45,10 @@ def test_nothing_is_changed_by_it_and_the_draws_are_the_same_again(begun):
     run, search, relaxation = begun
     before = {name: value.clone() for name, value in search.supernet.state_dict().items()}
     state = torch.get_rng_state()
-    mixture = relaxation.mixture(search.logits, Moment(0, 0))
-    first = measure(run, search.supernet, mixture, 10, Moment(0, 3))
-    assert first == measure(run, search.supernet, mixture, 10, Moment(0, 3))  # noise included
-    assert first != measure(run, search.supernet, mixture, 10, Moment(0, 4))
+    mixture = relaxation.mixture(search.logits, StepIndex(0, 0))
+    first = measure(run, search.supernet, mixture, 10, StepIndex(0, 3))
+    assert first == measure(run, search.supernet, mixture, 10, StepIndex(0, 3))  # noise included
+    assert first != measure(run, search.supernet, mixture, 10, StepIndex(0, 4))
     assert torch.equal(torch.get_rng_state(), state) and search.supernet.training
     after = search.supernet.state_dict()
     assert all(torch.equal(after[name], value) for name, value in before.items())

@@ -62,7 +62,7 @@ def test_kernels_give_the_same_logits_gradients_and_running_statistics(space, si
     fast = with_kernels(space, **changes)
     plain = without_kernels(fast)
     images = torch.randn(3, changes["in_chans"], *size).double()
-    edges = {k: torch.linspace(0.5, 1.5, len(space.edges)).double() for k in space.kinds}
+    edges = {k: torch.linspace(0.5, 1.5, len(space.edges)).double() for k in space.cell_types}
     edges = {kind: table.requires_grad_() for kind, table in edges.items()} if weighed else None
     mixture = mixture_for(space, torch.double, auxiliary=beta, edges=edges)
     ours, expected = (step(supernet, images, mixture) for supernet in (fast, plain))

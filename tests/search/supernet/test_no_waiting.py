@@ -22,8 +22,8 @@ from dots_zoo.search.methods.topology import TopologyConfig
 from dots_zoo.search.space.named import darts_space
 from dots_zoo.search.space.space import CellSpace, SearchSpace
 from dots_zoo.search.stages.init_stage import sgd
-from dots_zoo.search.stages.stage import Moment, Run, Turn
-from helpers.first_turn import drawn_again, first_turn
+from dots_zoo.search.stages.stage import Run, StepContext, StepIndex
+from helpers.first_step import first_step, resampled
 from helpers.toy_search import toy_config, toy_data, toy_training
 
 SPACE = darts_space(("none", "max_pool_3x3", "skip_connect", "sep_conv_3x3", "dil_conv_5x5"), 2)
@@ -82,17 +82,17 @@ def run_on_meta(method, changes, space, derivation):
     stages = plan(method, toy_config(method, **changes), derivation, space)
     run, search, steps, epoch = Run(toy_training(), toy_data(8), {}, Accelerator()), None, 0, 0
     for stage in stages:
-        search = stage.begin(run, search, Moment(0, epoch))
+        search = stage.initialise(run, search, StepIndex(0, epoch))
         if stage.epochs:
             moved = on_meta(search)
             batch = torch.empty(4, 1, 32, 32, device="meta"), torch.zeros(4, dtype=torch.long, device="meta")
-            drawn = stage.relax(search).drawn(search.logits, Moment(0, epoch))
+            drawn = stage.relax(search).sampled_ops(search.logits, StepIndex(0, epoch))
             assert not drawn or method == "gdas"  # the others have nothing to wait for before it, either
-            turn = Turn(run, moved, stage.relax(moved), Moment(0, epoch), batch, batch, drawn)
+            context = StepContext(run, moved, stage.relax(moved), StepIndex(0, epoch), batch, batch, drawn)
             with NothingFromPageableMemory():
-                figures = stage.step(turn)
+                figures = stage.step(context)
             assert all(figure.device.type == "meta" for figure in figures.values())
-            search = stage.after(search, Moment(0, epoch), defaultdict(float))
+            search = stage.after(search, StepIndex(0, epoch), defaultdict(float))
             steps, epoch = steps + 1, epoch + stage.epochs
     assert steps
 
@@ -147,8 +147,8 @@ def test_no_batch_of_images_in_memory_waits_for_the_device():
 @pytest.mark.gpu_stub
 def test_gdas_reads_back_before_a_step_what_both_its_halves_draw():
     """On the meta device that raises."""
-    turn = first_turn("gdas").turn
-    assert len(turn.drawn) == 2
-    moved = on_meta(turn.search)
+    context = first_step("gdas").context
+    assert len(context.sampled_ops) == 2
+    moved = on_meta(context.search)
     with pytest.raises(RuntimeError, match="[Mm]eta"):
-        drawn_again(turn, search=moved, relaxation=sampled_relaxation(GdasConfig(), moved))
+        resampled(context, search=moved, relaxation=sampled_relaxation(GdasConfig(), moved))

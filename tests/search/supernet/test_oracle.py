@@ -14,7 +14,7 @@ from dots_zoo.search.methods.topology import TopologyConfig
 from dots_zoo.search.space.named import darts_space
 from dots_zoo.search.space.space import CellSpace, SearchSpace
 from dots_zoo.search.stages.init_stage import sgd
-from dots_zoo.search.stages.stage import Moment, Run, Turn
+from dots_zoo.search.stages.stage import Run, StepContext, StepIndex
 from dots_zoo.search.supernet.install_kernels import install_kernels
 from helpers.matrix import mostly_slow
 from helpers.toy_search import toy_config, toy_data, toy_training
@@ -41,14 +41,14 @@ def near(ours, theirs):
     return ((zero if ours is None else ours) - (zero if theirs is None else theirs)).abs().max() <= 1e-9
 
 
-def multiplied(stage, turn):
+def multiplied(stage, context):
     """What the forward passes of a step multiply with: each with weights of its own."""
-    supernet, seen = copy.deepcopy(turn.search.supernet), []
-    logits = {name: nn.Parameter(value.detach().clone()) for name, value in turn.search.logits.items()}
+    supernet, seen = copy.deepcopy(context.search.supernet), []
+    logits = {name: nn.Parameter(value.detach().clone()) for name, value in context.search.logits.items()}
     adam, weights = torch.optim.Adam(logits.values()), sgd(supernet, TRAINING)
     supernet.register_forward_pre_hook(lambda module, given: seen.append(given[1]))
     apart = {"supernet": supernet, "logits": logits, "weights_optimiser": weights, "logits_optimiser": adam}
-    stage.step(replace(turn, search=replace(turn.search, **apart)))
+    stage.step(replace(context, search=replace(context.search, **apart)))
     return [replace(one, operations=leaves(one.operations), edges=leaves(one.edges)) for one in seen]
 
 
@@ -76,17 +76,19 @@ def every_stage(method, space, derivation):
     run, search, epoch, compared = Run(TRAINING, toy_data(8), {}, Accelerator()), None, 0, 0
     stages = plan(method, toy_config(method, training=TRAINING), derivation, space)
     for stage in stages:
-        search = stage.begin(run, search, Moment(0, epoch))
+        search = stage.initialise(run, search, StepIndex(0, epoch))
         if stage.epochs:
             moved = in_double(search)
-            relaxation, now = stage.relax(moved), Moment(0, epoch)
-            drawn = relaxation.drawn(moved.logits, now)
-            turn = Turn(run, moved, relaxation, now, (IMAGES, LABELS), (IMAGES, LABELS), drawn)
-            compare(moved, replace(turn.mixture(), skip_dropout=0.0), moved.logits.values())
-            for mixture in multiplied(stage, turn):
+            relaxation, now = stage.relax(moved), StepIndex(0, epoch)
+            drawn = relaxation.sampled_ops(moved.logits, now)
+            context = StepContext(run, moved, relaxation, now, (IMAGES, LABELS), (IMAGES, LABELS), drawn)
+            compare(moved, replace(context.mixture(), skip_dropout=0.0), moved.logits.values())
+            for mixture in multiplied(stage, context):
                 inputs = [*mixture.operations.values(), *(mixture.edges or {}).values()]
                 compare(moved, replace(mixture, skip_dropout=0.0), inputs)
-            search = stage.after(search, Moment(0, epoch), defaultdict(float))  # what decisions look back at
+            search = stage.after(
+                search, StepIndex(0, epoch), defaultdict(float)
+            )  # what decisions look back at
             epoch, compared = epoch + stage.epochs, compared + 1
     assert compared
 

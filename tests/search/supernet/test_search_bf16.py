@@ -10,7 +10,7 @@ from accelerate.state import AcceleratorState
 
 from dots_zoo.search.methods.registry import Derivation, plan
 from dots_zoo.search.stages.loop import run_stages
-from dots_zoo.search.stages.stage import Figures, Turn
+from dots_zoo.search.stages.stage import Figures, StepContext
 from helpers.quiet_search import SPACE
 from helpers.toy_search import toy_config, toy_data, toy_derivation, toy_training
 
@@ -40,15 +40,15 @@ def test_weights_and_logits_stay_float32_and_finite_and_move(
 ) -> None:
     computed: set[torch.dtype] = set()
     config = toy_config(method, training=toy_training(precision="bf16", memory="lean"), **changes)
-    turns: list[Turn] = []
+    turns: list[StepContext] = []
 
     def watched(step: Any) -> Any:
-        def watch(turn: Turn) -> Figures:
-            hook = turn.search.supernet.cells[0].register_forward_hook(
+        def watch(context: StepContext) -> Figures:
+            hook = context.search.supernet.cells[0].register_forward_hook(
                 lambda module, args, output: computed.add(output.dtype)
             )
-            turns.append(turn)
-            figures = step(turn)
+            turns.append(context)
+            figures = step(context)
             hook.remove()
             return figures
 

@@ -16,7 +16,7 @@ from dots_zoo.search.supernet import (
     Mixture,
     PartialChannels,
     Supernet,
-    cell_kinds,
+    cell_type_sequence,
     everything,
     still_statistics,
 )
@@ -160,7 +160,7 @@ def test_what_is_not_active_is_not_computed_and_counts_as_a_weight_of_zero(parti
     for table in zeroed.values():
         for edge, columns in enumerate(active):
             table[edge, [c for c in range(3) if c not in columns]] = 0
-    found = supernet(images, replace(mixture, active={k: active for k in space.kinds}))
+    found = supernet(images, replace(mixture, active={k: active for k in space.cell_types}))
     assert near(found, supernet(images, replace(mixture, operations=zeroed)))
     found.sum().backward()
     skipped = supernet.cells[0].nodes.edges[0].operations["2"]
@@ -173,10 +173,10 @@ def test_a_closed_edge_lets_nothing_pass_by():
     space = darts_space(("skip_connect",), 1)
     supernet = Supernet(space, shape(cells=3, partial=PartialChannels(2), in_chans=1)).double()
     images = torch.randn(2, 1, 8, 8).double()
-    edges = {k: torch.tensor([1.0, 0.0]).double() for k in space.kinds}
-    ones = {k: torch.tensor([[1.0], [0.0]]).double() for k in space.kinds}
-    full = {k: everything(space, k) for k in space.kinds}
-    closed = {k: (frozenset({0}), frozenset()) for k in space.kinds}
+    edges = {k: torch.tensor([1.0, 0.0]).double() for k in space.cell_types}
+    ones = {k: torch.tensor([[1.0], [0.0]]).double() for k in space.cell_types}
+    full = {k: everything(space, k) for k in space.cell_types}
+    closed = {k: (frozenset({0}), frozenset()) for k in space.cell_types}
     assert near(supernet(images, Mixture(ones, full, edges)), supernet(images, Mixture(ones, closed, None)))
 
 
@@ -204,7 +204,7 @@ def test_the_mixture_is_an_argument_and_not_kept():
     space = darts_space(("skip_connect", "noise"), 1)
     supernet = Supernet(space, shape(cells=3, in_chans=1)).eval()
     images, skip = torch.randn(2, 1, 8, 8), mixture_for(space)
-    skip = replace(skip, operations={kind: torch.tensor([[1.0, 0.0]] * 2) for kind in space.kinds})
+    skip = replace(skip, operations={kind: torch.tensor([[1.0, 0.0]] * 2) for kind in space.cell_types})
     first = supernet(images, skip)
     supernet(images, mixture_for(space))
     assert torch.equal(supernet(images, skip), first)
@@ -220,7 +220,7 @@ def test_a_copy_is_a_supernet_of_its_own():
 
 @pytest.mark.parametrize(("cells", "reductions"), [(3, [1, 2]), (8, [2, 5]), (14, [4, 9]), (20, [6, 13])])
 def test_reduction_cells_stand_at_one_and_two_thirds(cells, reductions):
-    assert [number for number, kind in enumerate(cell_kinds(cells)) if kind == "reduce"] == reductions
+    assert [number for number, kind in enumerate(cell_type_sequence(cells)) if kind == "reduce"] == reductions
 
 
 def test_fewer_than_three_cells_are_refused():

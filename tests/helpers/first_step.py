@@ -8,7 +8,7 @@ from accelerate import Accelerator
 from dots_zoo.runtime.seeding import generator
 from dots_zoo.search.methods.registry import METHODS
 from dots_zoo.search.stages.split import split
-from dots_zoo.search.stages.stage import Moment, Run, Stage, Turn
+from dots_zoo.search.stages.stage import Run, Stage, StepContext, StepIndex
 from helpers.toy_search import PLANTED_SPACE, toy_config, toy_data
 
 
@@ -17,19 +17,21 @@ class First:
     """A stage and a turn of it: a search with logits that prefer something, and two batches of 8 images."""
 
     stage: Stage
-    turn: Turn
+    context: StepContext
 
     def step(self):
-        return self.stage.step(drawn_again(self.turn))
+        return self.stage.step(resampled(self.context))
 
 
-def drawn_again(turn, **changes):
+def resampled(context, **changes):
     """The turn, changed, with what is drawn for it with the logits as they are, as the loop does."""
-    turn = replace(turn, **changes)
-    return replace(turn, drawn=turn.relaxation.drawn(turn.search.logits, turn.moment))
+    context = replace(context, **changes)
+    return replace(
+        context, sampled_ops=context.relaxation.sampled_ops(context.search.logits, context.step_index)
+    )
 
 
-def first_turn(method, space=PLANTED_SPACE, *, stage=-1, epoch=0, **changes):
+def first_step(method, space=PLANTED_SPACE, *, stage=-1, epoch=0, **changes):
     """Of the last stage of the method's operation search, or of another."""
     config = toy_config(method, **changes)
     data = toy_data(32)
@@ -38,27 +40,29 @@ def first_turn(method, space=PLANTED_SPACE, *, stage=-1, epoch=0, **changes):
     stages = METHODS[method].stages(config, space, 0)
     search = None
     for part in stages:
-        search = part.begin(run, search, Moment(0, 0))
+        search = part.initialise(run, search, StepIndex(0, 0))
     draws = torch.Generator().manual_seed(0)
     for logits in search.logits.values():
         logits.data.copy_(torch.randn(logits.shape, generator=draws))
     batches = [(torch.randn(8, 1, 8, 8, generator=draws), torch.arange(8) % 4) for _ in range(2)]
     chosen = stages[stage]
-    return First(chosen, drawn_again(Turn(run, search, chosen.relax(search), Moment(0, epoch), *batches)))
+    return First(
+        chosen, resampled(StepContext(run, search, chosen.relax(search), StepIndex(0, epoch), *batches))
+    )
 
 
-def values(turn):
+def values(context):
     """Copies of all weights and logits, by name."""
-    named = {**dict(turn.search.supernet.named_parameters()), **turn.search.logits}
+    named = {**dict(context.search.supernet.named_parameters()), **context.search.logits}
     return {name: tensor.detach().clone() for name, tensor in named.items()}
 
 
-def computed(turn, act):
+def computed(context, act):
     """The candidates that a forward pass computes while `act` runs: (cell, edge, column), of a space without
     poolings, which the edges that leave a node share.
     """
     seen, hooks = [], []
-    for cell, module in enumerate(turn.search.supernet.cells):
+    for cell, module in enumerate(context.search.supernet.cells):
         for edge, mixed_op in enumerate(module.nodes.edges):
             for column, operation in mixed_op.operations.items():
                 place = cell, edge, int(column)

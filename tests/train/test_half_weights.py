@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from dots_zoo.runtime.errors import DotsZooError
 from dots_zoo.train.evaluate import evaluate
-from dots_zoo.train.half_weights import halved, ship
+from dots_zoo.train.half_weights import export_weights, halved
 from dots_zoo.zoo import WEIGHTS
 from helpers import shared_cifar
 from helpers.paths import ROOT
@@ -68,10 +68,10 @@ def test_shipping_reads_a_training_and_writes_one_file(tmp_path: Path) -> None:
     run, target = tmp_path / "run", tmp_path / "small.safetensors"
     run.mkdir()
     with pytest.raises(DotsZooError, match="expected the weights of a training"):
-        ship(run, target)
+        export_weights(run, target)
     save_file({"fc.weight": torch.ones(2, 2)}, run / "model.safetensors")
-    assert load_file(ship(run, target))["fc.weight"].dtype == torch.float16
+    assert load_file(export_weights(run, target))["fc.weight"].dtype == torch.float16
     (run / "model.safetensors").write_bytes(b"\x08")
     with pytest.raises(DotsZooError, match="expected the weights of a training"):
-        ship(run, target)
+        export_weights(run, target)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "small.safetensors"]

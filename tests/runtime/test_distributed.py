@@ -25,10 +25,10 @@ from dots_zoo.runtime.errors import DotsZooError
 from dots_zoo.runtime.seeding import generator
 from dots_zoo.search.methods.dropnas import draw, dropped, update_kept_logits
 from dots_zoo.search.methods.registry import METHODS
-from dots_zoo.search.stages.checkpoint import Keeper, Place, Standing, tensors_of
+from dots_zoo.search.stages.checkpoint import CheckpointManager, Progress, RunState, state_tensors
 from dots_zoo.search.stages.loop import batches
 from dots_zoo.search.stages.split import split
-from dots_zoo.search.stages.stage import Batch, Moment, Run, Turn
+from dots_zoo.search.stages.stage import Batch, Run, StepContext, StepIndex
 from dots_zoo.search.stages.steps import classify, update_logits, update_weights
 from dots_zoo.search.supernet import Mixture
 from dots_zoo.train.run import train
@@ -68,15 +68,17 @@ def errors(ran: Path, scenario: str) -> list[list[str]]:
     return [(ran / scenario / f"stderr{rank}").read_text().splitlines() for rank in range(2)]
 
 
-def mean_gradients(turn: Turn, batch: Batch, mix: Callable[[Turn], Mixture], constant: bool = False) -> None:
+def mean_gradients(
+    context: StepContext, batch: Batch, mix: Callable[[StepContext], Mixture], constant: bool = False
+) -> None:
     """Both halves of a batch, each on a copy of the supernet with statistics of its own; the turn's search is
     given the means of their gradients and of their running statistics.
     """
-    search, copies = turn.search, []
+    search, copies = context.search, []
     for images, labels in zip(batch[0].chunk(2), batch[1].chunk(2), strict=True):
         supernet = copy.deepcopy(search.supernet).requires_grad_(not constant)
         logits = {name: nn.Parameter(tensor.detach().clone()) for name, tensor in search.logits.items()}
-        half = replace(turn, search=replace(search, supernet=supernet, logits=logits))
+        half = replace(context, search=replace(search, supernet=supernet, logits=logits))
         classify(half, (images, labels), mix(half))[0].backward()
         copies.append(([*supernet.parameters(), *logits.values()], list(supernet.buffers())))
     (one, its), (other, others) = copies
@@ -89,28 +91,28 @@ def mean_gradients(turn: Turn, batch: Batch, mix: Callable[[Turn], Mixture], con
         buffer.copy_((a + b) / 2 if buffer.is_floating_point() else a)
 
 
-def constant_mixture(turn: Turn) -> Mixture:
+def constant_mixture(context: StepContext) -> Mixture:
     with torch.no_grad():
-        return turn.mixture()
+        return context.mixture()
 
 
-def dots_step(stage: str, turn: Turn) -> None:
-    if turn.architecture_batch is not None:
-        mean_gradients(turn, turn.architecture_batch, Turn.mixture, constant=True)
-        update_logits(turn)
+def dots_step(stage: str, context: StepContext) -> None:
+    if context.architecture_batch is not None:
+        mean_gradients(context, context.architecture_batch, StepContext.mixture, constant=True)
+        update_logits(context)
     one_level = stage == "topology search"
-    mean_gradients(turn, turn.batch, Turn.mixture if one_level else constant_mixture)
-    update_weights(turn)
+    mean_gradients(context, context.batch, StepContext.mixture if one_level else constant_mixture)
+    update_weights(context)
     if one_level:
-        update_logits(turn)
+        update_logits(context)
 
 
-def dropnas_step(stage: str, turn: Turn) -> None:
+def dropnas_step(stage: str, context: StepContext) -> None:
     config = METHODS["dropnas"].config(r_p=0.3, r_np=0.3)
-    kept = draw(config, turn)
-    mean_gradients(turn, turn.batch, lambda half: dropped(config, half, kept))
-    update_weights(turn)
-    update_kept_logits(config, turn, kept)
+    kept = draw(config, context)
+    mean_gradients(context, context.batch, lambda half: dropped(config, half, kept))
+    update_weights(context)
+    update_kept_logits(config, context, kept)
 
 
 def in_one_process(method: str) -> dict[str, Tensor]:
@@ -120,20 +122,20 @@ def in_one_process(method: str) -> dict[str, Tensor]:
     run = Run(training, data, split(data.labels, None, generator(training.seed, "halves")), Accelerator())
     search, epoch = None, 0
     for stage in stages:
-        search = stage.begin(run, search, Moment(training.seed, epoch))
+        search = stage.initialise(run, search, StepIndex(training.seed, epoch))
         for _ in range(stage.epochs):
             search.weights_optimiser.param_groups[0]["lr"] = stage.learning_rate(epoch)
             first, part = list(batches(stage, stage.images, run, epoch)), stage.architecture_images
             second = list(batches(stage, part, run, epoch)) if part else [None] * len(first)
-            rest = stage.rest(search, Moment(training.seed, epoch), len(first)) if stage.rest else {}
+            rest = stage.rest(search, StepIndex(training.seed, epoch), len(first)) if stage.rest else {}
             search = replace(search, resting=rest)
             for step, (batch, other) in enumerate(zip(first, second, strict=False)):
-                turn = Turn(
-                    run, search, stage.relax(search), Moment(training.seed, epoch, step), batch, other
+                context = StepContext(
+                    run, search, stage.relax(search), StepIndex(training.seed, epoch, step), batch, other
                 )
-                (dots_step if method == "dots" else dropnas_step)(stage.name, turn)
+                (dots_step if method == "dots" else dropnas_step)(stage.name, context)
             epoch += 1
-    return tensors_of(Standing(Place(), search))
+    return state_tensors(RunState(Progress(), search))
 
 
 @pytest.mark.parametrize("method", ["dots", "dropnas"])
@@ -165,12 +167,12 @@ def test_a_stopped_search_goes_on_in_as_many_processes_with_the_same_bits(ran: P
 
 
 def test_a_search_does_not_go_on_in_another_number_of_processes(ran: Path) -> None:
-    keeper = Keeper(ran / "whole" / "checkpoint", identity={"name": "darts second"})
+    checkpoints = CheckpointManager(ran / "whole" / "checkpoint", identity={"name": "darts second"})
     with pytest.raises(
         DotsZooError, match=r"expected 2 processes, as in the run that kept it, got 1: .*--num_processes 2"
     ):
-        keeper.saved()
-    keeper.saved(Processes(0, 2, group="not used"))
+        checkpoints.load_latest()
+    checkpoints.load_latest(Processes(0, 2, group="not used"))
 
 
 def test_decisions_by_accuracy_are_the_same_in_both(ran: Path) -> None:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dots_zoo.runtime.to_device import sent
+from dots_zoo.runtime.to_device import to_device
 
 CPU = torch.device("cpu")
 
@@ -25,13 +25,13 @@ class OnTheHost:
 
 def test_on_the_host_it_is_the_tensor_itself():
     tensor = torch.arange(3)
-    assert sent(tensor, CPU) is tensor
+    assert to_device(tensor, CPU) is tensor
 
 
 @pytest.mark.gpu_stub
 def test_a_gpu_is_sent_to_out_of_pinned_memory_and_not_waited_for():
     told = []
-    sent(OnTheHost(told), torch.device("cuda", 1))
+    to_device(OnTheHost(told), torch.device("cuda", 1))
     assert told == ["pinned", ("cuda", True)]
 
 
@@ -40,7 +40,7 @@ def test_a_gpu_is_sent_to_out_of_pinned_memory_and_not_waited_for():
 def test_all_else_is_copied_as_ever(here, there):
     """What comes back from a GPU has to be there when it is read."""
     told = []
-    sent(OnTheHost(told, torch.device(here)), torch.device(there))
+    to_device(OnTheHost(told, torch.device(here)), torch.device(there))
     assert told == [(there, False)]
 
 
@@ -49,7 +49,7 @@ def test_all_else_is_copied_as_ever(here, there):
 def test_on_a_gpu_it_arrives_and_waits_for_nothing():
     torch.cuda.set_sync_debug_mode("error")
     try:
-        found = [sent(torch.full((1000,), float(n)), torch.device("cuda")) for n in range(100)]
+        found = [to_device(torch.full((1000,), float(n)), torch.device("cuda")) for n in range(100)]
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert [tensor.mean().item() for tensor in found] == list(range(100))

@@ -22,9 +22,9 @@ from dots_zoo.runtime.errors import DotsZooError
 
 from ..methods.registry import METHODS, Derivation, plan
 from ..space.named import named_space
-from ..stages.checkpoint import standing_of
+from ..stages.checkpoint import restore_run_state
 from ..stages.loop import run_of
-from ..stages.stage import Moment, Relaxation, Run, Search, Stage
+from ..stages.stage import Relaxation, Run, Search, Stage, StepIndex
 from ..stages.validate import measure
 from ..supernet import Mixture
 from ..supernet.install_kernels import can_install
@@ -34,20 +34,20 @@ NEEDED = ("genotype.json", "run.json", "config.yaml", "metrics.jsonl")
 
 
 @dataclass(frozen=True)
-class Look:
+class StageSnapshot:
     """A search at the end of a stage, with everything that computing with it takes.
 
     Args:
         run: the constants of the run.
         stage: that has ended.
         search: its state.
-        moment: of the stage's last epoch, for its schedules.
+        step_index: of the stage's last epoch, for its schedules.
     """
 
     run: Run
     stage: Stage
     search: Search
-    moment: Moment
+    step_index: StepIndex
 
     @property
     def relaxation(self) -> Relaxation:
@@ -56,17 +56,17 @@ class Look:
     def weights(self) -> dict[str, Any]:
         """Return the weights by which decisions are taken, by the name of their logits."""
         logits = {name: tensor.detach() for name, tensor in self.search.logits.items()}
-        return dict(self.relaxation.weigh(logits, self.moment))
+        return dict(self.relaxation.compute_weights(logits, self.step_index))
 
     def mixture(self) -> Mixture:
         """Return the mixture of the supernet under these weights."""
-        return self.relaxation.mix(self.weights(), self.moment)
+        return self.relaxation.build_mixture(self.weights(), self.step_index)
 
     def measure(self, mixture: Mixture) -> tuple[float, float]:
         """Return loss and accuracy of the supernet on the validation split."""
-        return measure(self.run, self.search.supernet, mixture, self.stage.batch_size, self.moment)
+        return measure(self.run, self.search.supernet, mixture, self.stage.batch_size, self.step_index)
 
-    def limited(self, images: int | None) -> "Look":
+    def limited(self, images: int | None) -> "StageSnapshot":
         """Return the same with only the first images of the validation split; all of them for None.
 
         Raises:
@@ -79,13 +79,13 @@ class Look:
 
 
 @dataclass(frozen=True)
-class Finished:
+class CompletedRun:
     """The folder of a search that has ended: its settings, the facts of its run.json, its cells."""
 
     folder: Path
     settings: Mapping[str, Any]
     facts: Mapping[str, Any]
-    found: Genotype
+    genotype: Genotype
 
     @property
     def method(self) -> str:
@@ -116,10 +116,10 @@ class Finished:
 
     def last_stage(self, end: End) -> int:
         """Return the index of the last stage of the operation search or of the topology search."""
-        kept = [index for index, stage in enumerate(self.stages) if stage.kept == end]
+        kept = [index for index, stage in enumerate(self.stages) if stage.saved_as == end]
         return kept[0] if kept else len(self.stages) - 1
 
-    def look(self, end: End) -> Look:
+    def snapshot(self, end: End) -> StageSnapshot:
         """Return the search at the end of its operation search or its topology search, reloaded each time.
 
         Raises:
@@ -138,21 +138,21 @@ class Finished:
         if not can_install(run.accelerator.device):  # the state of a search on a CPU works elsewhere, too
             run = replace(run, training=replace(run.training, kernels="off"))
         training = run.training
-        standing = standing_of(saved, run)
-        if standing.place.stage != index or standing.place.done != max(1, stage.epochs):
+        run_state = restore_run_state(saved, run)
+        if run_state.progress.stage != index or run_state.progress.done != max(1, stage.epochs):
             raise DotsZooError(f"{saved.path}: expected the end of stage {stage.name!r}; {UNFINISHED}")
-        if not standing.place.epoch:
+        if not run_state.progress.epoch:
             raise DotsZooError(
                 f"{self.folder}: {self.method} of 0 epochs trained no weights: there is nothing to look at"
             )
-        awake = replace(standing.search, resting={})  # an analysis may weigh resting operations
-        return Look(run, stage, awake, Moment(training.seed, standing.place.epoch - 1))
+        awake = replace(run_state.search, resting={})  # an analysis may weigh resting operations
+        return StageSnapshot(run, stage, awake, StepIndex(training.seed, run_state.progress.epoch - 1))
 
 
 UNFINISHED = "the search has not ended: go on with --resume"
 
 
-def read_finished(folder: Path) -> Finished:
+def read_completed_run(folder: Path) -> CompletedRun:
     """Return the search in a folder.
 
     Raises:
@@ -181,12 +181,12 @@ def read_finished(folder: Path) -> Finished:
             f"{folder}/config.yaml: expected a method of dots_zoo, a space by name and a data set by name, "
             f"got method {method} and {', '.join(sorted(settings)) or 'nothing'}"
         )
-    return Finished(folder, settings, facts, load_genotype(folder / "genotype.json"))
+    return CompletedRun(folder, settings, facts, load_genotype(folder / "genotype.json"))
 
 
-def _built(folder: Path, kind: type[Any], settings: Mapping[str, Any]) -> Any:
+def _built(folder: Path, config_class: type[Any], settings: Mapping[str, Any]) -> Any:
     try:
-        return build(kind, settings)
+        return build(config_class, settings)
     except (KeyError, TypeError) as error:
         raise DotsZooError(
             f"{folder}/config.yaml: not the settings of this dots_zoo ({error}); search again"

@@ -12,7 +12,7 @@ from torchvision.transforms.v2 import functional as F
 
 from dots_zoo.data.augment import Augmentation, cutout
 from dots_zoo.data.datasets import DataOptions
-from dots_zoo.data.image_folder import each, statistics
+from dots_zoo.data.image_folder import parallel_map, statistics
 from dots_zoo.data.load import load_data
 from dots_zoo.data.transforms import middle_view
 from dots_zoo.runtime.errors import DotsZooError
@@ -283,7 +283,7 @@ def test_your_own_images_need_a_root_and_no_download(options):
 
 
 def test_work_comes_back_in_order_beyond_what_waits_at_a_time():
-    assert list(each(lambda number: -number, range(9000), 4)) == [-number for number in range(9000)]
+    assert list(parallel_map(lambda number: -number, range(9000), 4)) == [-number for number in range(9000)]
 
 
 @pytest.mark.skipif(not (SHARED / "imagenette_mini").is_dir(), reason="no imagenette_mini (DOTS_ZOO_DATA)")
