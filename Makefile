@@ -4,7 +4,7 @@ BIN := .venv/bin
 # setuptools warns of every editable installation with mapped folders, which is meant here.
 PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint types tests wheel soak
+.PHONY: demo test lint types tests slow wheel soak
 
 demo: .venv/demo
 	$(BIN)/dots-zoo demo --out runs/demo
@@ -20,6 +20,10 @@ types: .venv/test
 
 tests: .venv/test
 	$(BIN)/pytest -n 2 --dist worksteal
+
+# The rest of the long matrices, which `make tests` leaves out.
+slow: .venv/test
+	$(BIN)/pytest -n 2 --dist worksteal -m slow
 
 # A hundred searches killed at random moments, of every method: minutes, and not part of the tests.
 soak: .venv/test

@@ -1,6 +1,7 @@
 """The tree: arrows point one way, no circles, rooms of a readable size, and the wheel holds every room."""
 
 import ast
+import re
 import subprocess
 import sys
 import tomllib
@@ -134,6 +135,21 @@ def test_a_room_can_be_walked_through() -> None:
     assert max(Counter(path.parent for path in sources("tests")).values()) <= 40
 
 
+@pytest.mark.parametrize(
+    ("marker", "sign"),
+    [
+        ("processes", r"subprocess\.(run|Popen)\(|os\.fork\("),
+        ("gpu", r"skipif\(not torch\.cuda\.is_available"),
+        ("gpu_stub", r"\bGpu\(.*\.install\("),
+    ],
+)
+def test_tests_have_their_markers(marker: str, sign: str) -> None:
+    """Some test of every file that does what a marker stands for has it."""
+    files = {path: path.read_text("utf-8") for path in sources("tests") if path.name.startswith("test_")}
+    concerned = {path for path, text in files.items() if re.search(sign, text)}
+    assert concerned and not {path for path in concerned if f"mark.{marker}\n" not in files[path]}
+
+
 def test_files_and_functions_can_be_read_at_once() -> None:
     long = []
     for path in sources(*PACKAGES):
@@ -165,6 +181,7 @@ def test_the_wheel_holds_every_room() -> None:
     assert missing == set()
 
 
+@pytest.mark.processes
 def test_importing_the_core_stays_light() -> None:
     """Neither a command's packages nor the extras are loaded by `import dots_zoo`."""
     code = "import sys, timm; before = set(sys.modules); import dots_zoo; print(*(set(sys.modules) - before))"

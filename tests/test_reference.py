@@ -142,6 +142,7 @@ def test_weights_that_are_not_there_or_do_not_fit_are_one_sentence(here: Path) -
         create(resolve("net"), weights=True)
 
 
+@pytest.mark.processes
 def test_it_needs_no_extra() -> None:
     code = "import dots_zoo.reference, sys; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

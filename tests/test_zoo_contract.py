@@ -21,6 +21,7 @@ from dots_zoo.export.convert.to_onnx import export_onnx
 from dots_zoo.genotype import to_text
 from dots_zoo.ops import FactorizedReduce
 from helpers.fitting import assert_same, fitted, images, movement
+from helpers.matrix import mostly_slow
 
 ANY_CELL = {
     "cell_mobile": "dots_imagenet",
@@ -50,7 +51,10 @@ def build(name: str, **kwargs: object) -> nn.Module:
     return timm.create_model(name, **{**small, **kwargs})
 
 
+# mobile with its own cell and with one of CIFAR, that of CIFAR, any cell, NAS-Bench-201
+KINDS = ("dots_imagenet", "sgas_cifar10_mobile", "darts_v2", "cell_cifar", "cell_nb201")
 every_name = pytest.mark.parametrize("name", NAMES)
+every_kind = pytest.mark.parametrize("name", mostly_slow(NAMES, KINDS))
 
 
 def test_the_names_are_those_of_the_readme() -> None:
@@ -88,7 +92,7 @@ def test_cfg_describes_the_model(name: str) -> None:
     assert model.get_submodule(cfg["first_conv"]).in_channels == 3
 
 
-@every_name
+@every_kind
 def test_head_options(name: str) -> None:
     x = images(size_of(name))
     model = fitted(build(name), size_of(name))
@@ -107,7 +111,7 @@ def test_head_options(name: str) -> None:
         assert build(name, in_chans=1).eval()(x[:, :1]).shape == (2, 10)
 
 
-@every_name
+@every_kind
 def test_taps(name: str) -> None:
     size = size_of(name)
     model = fitted(build(name), size)
@@ -130,7 +134,7 @@ def test_taps(name: str) -> None:
             assert torch.equal(got, expected)
 
 
-@every_name
+@every_kind
 def test_taps_are_not_changed_by_later_layers(name: str) -> None:
     model = fitted(build(name), size_of(name)).train()
     modules = [model.get_submodule(info["module"]) for info in model.feature_info]
@@ -144,7 +148,7 @@ def test_taps_are_not_changed_by_later_layers(name: str) -> None:
         assert torch.equal(now, then)
 
 
-@every_name
+@every_kind
 def test_pruning_every_subset(name: str) -> None:
     size = size_of(name)
     model = fitted(build(name), size)
@@ -163,7 +167,7 @@ def test_pruning_every_subset(name: str) -> None:
                 assert torch.equal(tap, taps[i])
 
 
-@every_name
+@every_kind
 def test_odd_and_small_sizes(name: str) -> None:
     model = fitted(build(name), size_of(name))
     with torch.no_grad():
@@ -174,7 +178,7 @@ def test_odd_and_small_sizes(name: str) -> None:
                 assert tap.shape[2:] == (-(-height // stride), -(-width // stride))
 
 
-@every_name
+@every_kind
 def test_gradient_checkpointing_changes_nothing(name: str) -> None:
     plain, saving = fitted(build(name), size_of(name)).train(), fitted(build(name), size_of(name)).train()
     saving.load_state_dict(plain.state_dict())
@@ -199,7 +203,7 @@ def test_parameter_groups(name: str) -> None:
     assert all(key.startswith("stem") for key in first) and "head.fc.weight" in last
 
 
-@every_name
+@every_kind
 def test_channels_last_and_autocast(name: str) -> None:
     model = fitted(build(name), size_of(name))
     scale = movement(model, size_of(name))
@@ -212,7 +216,7 @@ def test_channels_last_and_autocast(name: str) -> None:
         assert_same(model(x.to(memory_format=torch.channels_last)), expected, scale)
 
 
-@every_name
+@every_kind
 @pytest.mark.filterwarnings("ignore:`torch.jit.(script|trace)` is deprecated:FutureWarning")
 def test_script_and_fx(name: str) -> None:
     model = fitted(build(name), size_of(name))
@@ -224,7 +228,7 @@ def test_script_and_fx(name: str) -> None:
         assert_same(fx.symbolic_trace(model)(x), expected, scale)
 
 
-@every_name
+@every_kind
 def test_torch_export(name: str) -> None:
     model = fitted(build(name), size_of(name))
     program = torch.export.export(
@@ -235,7 +239,7 @@ def test_torch_export(name: str) -> None:
         assert_same(program.module()(x), model(x), movement(model, size_of(name)))
 
 
-@every_name
+@every_kind
 def test_onnx(name: str, tmp_path: Path) -> None:
     exported = export_onnx(
         build(name), tmp_path / "m.onnx", ExportOptions(input_size=size_of(name), exporter="torchscript")
@@ -264,7 +268,7 @@ def test_torch_compile() -> None:
         assert_same(torch.compile(model, backend="aot_eager", fullgraph=True)(x), expected, scale)
 
 
-@every_name
+@every_kind
 def test_state_dict_copy_and_pickle(name: str, tmp_path: Path) -> None:
     model = fitted(build(name), size_of(name))
     scale = movement(model, size_of(name))

@@ -121,6 +121,7 @@ def test_a_missing_extra_is_named(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.processes
 def test_the_missing_extra_of_detection_is_named() -> None:
     """In a process of its own: what it brings registers itself once a process."""
     hide = "import sys; sys.modules['mmengine'] = None"
@@ -137,6 +138,7 @@ def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
     assert "onnxruntime-gpu" in out and "extra mm" in out and code == ("PROBLEM" in out)
 
 
+@pytest.mark.processes
 def test_help_teaches_by_example_and_the_module_runs() -> None:
     shown = subprocess.run(
         [sys.executable, "-m", "dots_zoo", "--help"], capture_output=True, text=True, check=True

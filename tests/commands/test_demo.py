@@ -17,6 +17,8 @@ from dots_zoo.genotype import load_genotype
 from dots_zoo.runtime.errors import DotsZooError
 from dots_zoo.train.evaluate import evaluate
 
+pytestmark = pytest.mark.processes
+
 SMALL = Settings(channels=4, layers=3, epochs=1, bench_seconds=0.01)
 SEARCH = (
     *("--epochs", "2", "--warm_up", "1", "--topology_search.epochs", "2", "--topology_search.cells", "3"),

@@ -187,6 +187,7 @@ def run(python: Path, commands: list[list[str]], folder: Path) -> list[Result]:
     return [Result(*result) for result in json.loads((folder / "results.json").read_text())]
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("extra", RUNS)
 def test_an_extra_is_enough_for_its_commands_and_others_name_theirs(extra: str, tmp_path: Path) -> None:
     python = environment(tmp_path / "environment", {*closure(extra), "dots-zoo"})

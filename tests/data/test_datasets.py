@@ -38,6 +38,7 @@ def test_options_that_cannot_be_used_are_refused(options, message):
         load_data(DataOptions(**options))
 
 
+@pytest.mark.processes
 def test_reading_the_modules_needs_no_extra():
     hide = "for name in ('sklearn', 'sklearn.datasets', 'scipy', 'scipy.io'): sys.modules[name] = None"
     code = f"import sys\n{hide}\nimport dots_zoo.data.load, dots_zoo.data.image_folder"

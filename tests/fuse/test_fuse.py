@@ -14,11 +14,13 @@ from dots_zoo.export.convert.trace import trace
 from dots_zoo.fuse.fuse import DEFAULT, REWRITES, fuse, launches
 from dots_zoo.runtime.errors import DotsZooError
 from helpers.fitting import fitted, images
+from helpers.matrix import mostly_slow
 
 SIZE = (3, 33, 33)  # odd, so that FactorizedReduce pads
 SMALL = {"channels": 16, "layers": 4, "num_classes": 7}
 ALL = tuple(REWRITES)
 NAMES = [name for name in timm.list_models(module="zoo") if not name.startswith("cell_")]
+KINDS = ("dots_imagenet", "sgas_cifar10_mobile", "darts_v2", "dots_cifar10_tiny")
 
 
 def scattered(model: nn.Module) -> nn.Module:
@@ -44,7 +46,7 @@ def small(name: str = "dots_imagenet", **kwargs: object) -> nn.Module:
     return scattered(timm.create_model(name, **SMALL, **kwargs))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", mostly_slow(NAMES, KINDS))
 def test_every_registered_model(name: str):
     model = small(name)
     plain = launches(fuse(model, ()))

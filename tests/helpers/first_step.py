@@ -1,14 +1,12 @@
 """The first step of a method's operation search."""
 
 from dataclasses import dataclass, replace
-from unittest.mock import patch
 
 import torch
 
 from dots_zoo.search.methods.registry import METHODS
 from dots_zoo.search.stages.loop import run_of
 from dots_zoo.search.stages.stage import Stage, StepContext, StepIndex
-from dots_zoo.search.supernet import MixedOp
 from helpers.toy_search import PLANTED_SPACE, toy_config, toy_data
 
 
@@ -56,16 +54,17 @@ def values(context):
 
 
 def computed(context, act):
-    """The candidates but `none` that a forward pass computes while `act` runs: (cell, edge, column)."""
-    seen, places, compute = [], {}, MixedOp.candidate
+    """The candidates that a forward pass computes while `act` runs: (cell, edge, column), of a space without
+    poolings, which the edges that leave a node share.
+    """
+    seen, hooks = [], []
     for cell, module in enumerate(context.search.supernet.cells):
         for edge, mixed_op in enumerate(module.nodes.edges):
-            places[mixed_op] = cell, edge
-
-    def candidate(mixed_op, column, inputs):
-        seen.append((*places[mixed_op], column))
-        return compute(mixed_op, column, inputs)
-
-    with patch.object(MixedOp, "candidate", candidate):
-        act()
+            for column, operation in mixed_op.operations.items():
+                place = cell, edge, int(column)
+                hook = operation.register_forward_pre_hook(lambda *given, place=place: seen.append(place))
+                hooks.append(hook)
+    act()
+    for hook in hooks:
+        hook.remove()
     return seen

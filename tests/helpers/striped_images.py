@@ -1,6 +1,9 @@
 """A data set that a network of four channels learns in seconds, and a recipe without anything drawn."""
 
+from dataclasses import replace
+
 import torch
+from torch import Tensor
 
 from dots_zoo.data.augment import Augmentation
 from dots_zoo.data.datasets import ImageData
@@ -14,6 +17,17 @@ PLAIN = Recipe(
     learning_rate=0.05,
     augmentation=Augmentation(crop_padding=0),
 )
+
+
+def shades(count: int = 64) -> ImageData:
+    """Image n has the shade n everywhere: what a network sees says which images those were."""
+    values = torch.arange(count, dtype=torch.uint8).view(count, 1, 1, 1).expand(count, 3, 8, 8)
+    return replace(stripes(count), images=values.contiguous())
+
+
+def shades_of(batch: Tensor) -> list[int]:
+    """The shades of normalised images (N, 3, 8, 8)."""
+    return ((batch[:, 0, 0, 0] * 0.3 + 0.4) * 255).round().int().tolist()
 
 
 def stripes(count: int = 64, classes: int = 2) -> ImageData:

@@ -4,6 +4,7 @@ Every scenario is run by two forked processes and leaves its files in FOLDER/sce
 printed to stderr, what it found, and the statuses that both ended with.
 """
 
+import itertools
 import json
 import os
 import signal
@@ -20,8 +21,10 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from dots_zoo.data.augment import Augmentation
+from dots_zoo.network import CellNet
 from dots_zoo.runtime.distributed import processes_of
 from dots_zoo.runtime.errors import DotsZooError
 from dots_zoo.runtime.sigterm import sigterm_flag
@@ -29,12 +32,12 @@ from dots_zoo.search.methods.registry import Derivation, plan
 from dots_zoo.search.stages.checkpoint import CheckpointManager, Progress, RunState, state_tensors
 from dots_zoo.search.stages.loop import run_of, run_stages
 from dots_zoo.search.stages.stage import Figures, Search, Stage, StepContext
-from dots_zoo.train import loop as loop
+from dots_zoo.train.loop import fit
 from dots_zoo.train.model import ModelOptions
 from dots_zoo.train.run import train
 from helpers.quiet_search import quiet_stages
 from helpers.short_searches import DARTS, configuration, derivation
-from helpers.striped_images import PLAIN, stripes
+from helpers.striped_images import PLAIN, shades, shades_of, stripes
 from helpers.toy_search import toy_data
 
 Act = Callable[[int, Path], None]
@@ -179,17 +182,28 @@ def apart(rank: int, folder: Path) -> None:
 
 
 def training(stop: int | None, rank: int, folder: Path) -> None:
-    """A training that draws all it can; the second process is told to end behind a step."""
-    original, taken = loop._step, []
+    """A training that draws all it can; the second process is told to end within a step."""
+    steps = itertools.count(1)
 
-    def step(*args: Any) -> Tensor:
-        taken.append(args)
-        if rank == 1 and len(taken) == stop:
+    def tell(*step: Any) -> None:
+        if rank == 1 and next(steps) == stop:
             os.kill(os.getpid(), signal.SIGTERM)
-        return original(*args)
 
-    loop._step = step
+    register_optimizer_step_pre_hook(tell)
     train("darts_v1", SMALL, stripes(), RECIPE, folder / "run", resume=True, progress=False)
+
+
+def shared(rank: int, folder: Path) -> None:
+    """A training of a network that writes down which images it sees."""
+    network, seen = CellNet("darts_v1", "cifar", 4, 3, num_classes=2), []
+
+    def see(module: CellNet, inputs: tuple[Tensor]) -> None:
+        if module.training:
+            seen.append(shades_of(inputs[0]))
+
+    network.register_forward_pre_hook(see)
+    fit(network, shades(), PLAIN, progress=False)
+    (folder / f"seen{rank}.json").write_text(json.dumps(seen))
 
 
 SEARCH = ("darts second", "magnitude")
@@ -205,6 +219,7 @@ SCENARIOS: dict[str, Sequence[Act]] = {
     "unshared": [unshared],
     "full": [full],
     "apart": [apart],
+    "shared": [shared],
     "training": [partial(training, None)],
     "training stopped": [partial(training, 3), partial(training, None)],
 }

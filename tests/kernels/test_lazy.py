@@ -22,6 +22,8 @@ print("numba" in sys.modules)
 """
 HIDE = """
 import importlib.util
+
+pytestmark = pytest.mark.processes
 find = importlib.util.find_spec
 importlib.util.find_spec = lambda name, *rest: None if name == "numba" else find(name, *rest)
 sys.modules["numba"] = sys.modules["llvmlite"] = None

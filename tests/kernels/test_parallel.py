@@ -70,6 +70,7 @@ def test_the_threads_are_those_of_pytorch():
         assert len([*TASKS.iterdir()]) <= before
 
 
+@pytest.mark.processes
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # of a fork with threads, Python 3.12
 def test_threads_work_in_a_forked_process_too(where):
     with threads(2):

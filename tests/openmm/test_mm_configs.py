@@ -9,6 +9,7 @@ import pytest
 
 from dots_zoo import DotsZooError, load_genotype
 from dots_zoo.openmm.progress import quiet
+from helpers.matrix import mostly_slow
 from helpers.paths import GOLDEN
 
 with quiet():
@@ -21,6 +22,11 @@ with quiet():
 
 COSTS = json.loads((GOLDEN / "mm_costs.json").read_text())
 CONFIGS = [(task, name) for task in ("det", "seg") for name in shipped(task)]
+KINDS = [
+    ("det", "retinanet_dots_imagenet_light_fpn_bccd"),
+    ("det", "retinanet_mobilenetv2_light_fpn_bccd"),
+    ("seg", "bisenetv1_dots_imagenet_camvid"),
+]
 ids = [name for _, name in CONFIGS]
 
 
@@ -28,7 +34,7 @@ def test_the_golden_costs_are_of_the_configs_there_are() -> None:
     assert sorted(COSTS) == sorted(ids) and len(ids) == 15
 
 
-@pytest.mark.parametrize(("task", "name"), CONFIGS, ids=ids)
+@pytest.mark.parametrize(("task", "name"), mostly_slow(CONFIGS, KINDS), ids=ids)
 def test_it_costs_trains_and_predicts(task: str, name: str) -> None:
     result = check(load_config(name, task), task)
     golden = COSTS[name]
@@ -131,9 +137,11 @@ def test_a_config_that_does_not_fit_is_told(tmp_path: Path, text: str, task: str
 
 
 def test_options_are_key_and_value() -> None:
-    assert mm_config._options(["a.b=3", "c=[1,2]", "d=x=y"]) == {"a.b": 3, "c": [1, 2], "d": "x=y"}
+    name = "retinanet_dots_imagenet_light_fpn_bccd"
+    cfg: Any = load_config(name, "det", options=["a.b=3", "c=[1,2]", "d=x=y"])
+    assert (cfg.a.b, cfg.c, cfg.d) == (3, [1, 2], "x=y")
     with pytest.raises(DotsZooError, match="--cfg-options: expected KEY=VALUE, got 'lr'"):
-        mm_config._options(["lr"])
+        load_config(name, "det", options=["lr"])
 
 
 def test_weights_for_a_model_that_is_only_used_are_not_looked_for() -> None:

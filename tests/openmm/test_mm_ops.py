@@ -133,6 +133,7 @@ print("in place")
 """
 
 
+@pytest.mark.processes
 def test_nothing_happens_before_it_is_asked_for(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text("import mmcv.ops, sys; print('ran', sys.argv[1:], __name__)")
     done = [

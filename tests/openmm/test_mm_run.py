@@ -125,6 +125,7 @@ def test_an_exported_file_has_the_metric_of_the_network(trained: Trained, tmp_pa
     assert parity["matched" if trained.task == "det" else "label_agreement"] > 0.99
 
 
+@pytest.mark.processes
 def test_the_program_of_the_docs_finds_what_the_network_finds(trained: Trained, tmp_path: Path) -> None:
     """With onnxruntime, numpy and Pillow alone: docs/deployment.md."""
     if trained.task == "seg":
@@ -207,10 +208,12 @@ def test_a_built_model_predicts_what_the_command_does(trained: Trained) -> None:
     assert prediction.shape[-1] == (4 if trained.task == "det" else SIDE)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("trained", ["seg"], indirect=True)
 def test_a_killed_training_goes_on_to_the_same_result(trained: Trained, tmp_path: Path) -> None:
-    out = tmp_path / "run"
+    out, whole = tmp_path / "run", trained.rows[:4]
     words = ["train", str(trained.config), "--work-dir", str(out), *trained.words]
+    words += ["--cfg-options", f"train_cfg.max_epochs={len(whole)}"]
     command = [sys.executable, "-W", "ignore", "-m", "dots_zoo", trained.task, *words]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 240
@@ -218,19 +221,17 @@ def test_a_killed_training_goes_on_to_the_same_result(trained: Trained, tmp_path
             time.sleep(0.05)
         process.send_signal(signal.SIGKILL)
     (out / "last_checkpoint").write_text("")  # as when the kill comes while it is written
-    (out / "epoch_8.pth").write_bytes((out / "epoch_2.pth").read_bytes()[:1000])  # half a checkpoint
+    (out / "epoch_4.pth").write_bytes((out / "epoch_2.pth").read_bytes()[:1000])  # half a checkpoint
     before = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    assert before and before[-1]["epoch"] < EPOCHS[trained.task]
+    assert before and before[-1]["epoch"] < len(whole)
     assert main([trained.task, *words, "--resume"]) == 0
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     epochs = [row["epoch"] for row in rows]
-    whole = [row["epoch"] for row in trained.rows]
     # Killed between a checkpoint and its evaluation, mmengine goes on with the next epoch.
-    assert epochs == [epoch for epoch in whole if epoch in epochs] and len(epochs) >= len(whole) - 1
-    assert rows[0] == before[0] and rows[-1]["step"] == trained.rows[-1]["step"]
-    assert rows[-1]["loss"] < 0.6 * rows[0]["loss"]
-    resumed, uncut = (max(metric(row, trained.task) for row in r) for r in (rows, trained.rows))
-    assert resumed == pytest.approx(uncut, abs=0.1)  # other random draws after the kill
+    assert epochs == [epoch for epoch in range(1, 5) if epoch in epochs] and len(epochs) >= len(whole) - 1
+    assert rows[0] == before[0] and rows[-1]["step"] == whole[-1]["step"]
+    assert rows[-1]["loss"] == pytest.approx(whole[-1]["loss"], rel=0.2)  # other random draws after the kill
+    assert rows[-1]["loss"] < 0.8 * whole[0]["loss"]
 
 
 def test_a_taken_folder_and_what_does_not_fit_are_refused(
@@ -267,6 +268,7 @@ def test_a_taken_folder_and_what_does_not_fit_are_refused(
         assert not Path(out).exists()
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("trained", ["seg"], indirect=True)
 def test_a_broken_image_is_named_and_leaves_nothing(
     trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -14,6 +14,7 @@ from dots_zoo.export.bench.schema import dump
 from dots_zoo.export.convert import precision
 from dots_zoo.openmm.progress import quiet
 from helpers.bench_document import document
+from helpers.matrix import slow
 from helpers.tiny_onnx import save
 
 with quiet():
@@ -55,6 +56,7 @@ def disk(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         subprocess.run(["umount", str(folder)], check=True)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     "argv",
     [
@@ -63,7 +65,9 @@ def disk(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         ["report", "bench.json", "-o", "DISK/r.md"],
         ["tables", "--counts-only", "--only", "dots_cifar10_tiny", "--out", "DISK"],
         ["tables", "--counts-only", "--only", "dots_cifar10_tiny", "--out", "DISK/new/folder"],
-        ["export", "det.py", "--task", "detect", "--checkpoint", "det.pth", *EXPORT, "-o", "DISK/d.onnx"],
+        slow(
+            ["export", "det.py", "--task", "detect", "--checkpoint", "det.pth", *EXPORT, "-o", "DISK/d.onnx"]
+        ),
         ["export", "seg.py", "--task", "segment", "--checkpoint", "seg.pth", *EXPORT, "-o", "DISK/s.onnx"],
     ],
     ids=lambda argv: f"{argv[0]} {Path(argv[-1]).name}",
@@ -84,6 +88,7 @@ def test_nothing_is_left_behind(
     assert ".tmp" not in error and sorted(disk.iterdir()) == before
 
 
+@pytest.mark.processes
 def test_compare_writes_nothing(disk: Path, inputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", str(disk))
     bench = str(inputs / "bench.json")

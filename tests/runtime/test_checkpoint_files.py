@@ -112,6 +112,7 @@ print(load_state(folder, {}).facts["at"], len(list(folder.iterdir())))
 """
 
 
+@pytest.mark.processes
 def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
     mounted = (
         subprocess.run(

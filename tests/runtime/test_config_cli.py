@@ -11,7 +11,6 @@ import yaml
 import dots_zoo.search
 from dots_zoo.data.augment import Augmentation
 from dots_zoo.data.datasets import DataOptions
-from dots_zoo.data.load import load_data
 from dots_zoo.genotype import load_genotype
 from dots_zoo.runtime.config_cli import preset, preset_names
 from dots_zoo.runtime.errors import DotsZooError
@@ -156,16 +155,11 @@ def test_the_examples_of_the_help_are_understood(line, monkeypatch, tmp_path, ca
         assert choose(line.split()).method in METHODS
 
 
-def test_the_command_searches_on_digits(monkeypatch, capsys, tmp_path):
-    def few(options):
-        data = load_data(options)
-        return dataclasses.replace(data, images=data.images[:64], labels=data.labels[:64])
-
-    monkeypatch.setattr(command, "load_data", few)
+def test_the_command_searches_on_digits(capsys, tmp_path):
     command.main(
-        ["dots", "--data", "digits", "--out", str(tmp_path / "run"), "--epochs", "1", "--warm_up", "0",
-         "--topology_search.epochs", "1", "--cells", "3", "--topology_search.cells", "3",
-         "--training.channels", "2", "--training.batch_size", "32"]
+        ["dots", "--data", "digits", "--train_fraction", "0.05", "--out", str(tmp_path / "run"),
+         "--epochs", "1", "--warm_up", "0", "--topology_search.epochs", "1", "--cells", "3",
+         "--topology_search.cells", "3", "--training.channels", "2", "--training.batch_size", "32"]
     )  # fmt: skip
     found = load_genotype(tmp_path / "run" / "genotype.json")
     assert [len(cell.edges) for cell in found.cells.values()] == [8, 8]
@@ -173,6 +167,7 @@ def test_the_command_searches_on_digits(monkeypatch, capsys, tmp_path):
     assert "Genotype(normal=" in text and str(tmp_path / "run") in text
 
 
+@pytest.mark.processes
 def test_the_module_runs_and_exits_with_2_where_the_input_cannot_be_used(tmp_path):
     arguments = ["dots", "--data", "cifar10", "--out", str(tmp_path / "run")]
     done = subprocess.run(

@@ -34,7 +34,9 @@ from helpers.paths import ROOT
 from helpers.quiet_search import quiet_stages
 from helpers.striped_images import stripes
 from helpers.toy_search import toy_data
-from helpers.two_processes import RECIPE, SMALL
+from helpers.two_processes import RECIPE, SMALL, shared
+
+pytestmark = pytest.mark.processes
 
 TESTS = ROOT / "tests"
 
@@ -203,6 +205,7 @@ def test_what_cannot_be_done_ends_both_with_one_message(scenario: str, message: 
     assert message in told and nothing == []
 
 
+@pytest.mark.gpu_stub
 def test_what_they_agree_about_has_a_group_of_its_own_on_gpus(ran: Path) -> None:
     assert told(ran, "apart", "told") == [["gloo", True, True, False, True, False]] * 2
 
@@ -217,6 +220,15 @@ def test_a_training_in_two_processes_writes_one_folder_and_goes_on_with_the_same
     assert all(torch.equal(weights[1][name], tensor) for name, tensor in weights[0].items())
     assert not [path for path in whole.rglob("*") if path.name.startswith(".")]
     assert len(list((whole / "tensorboard").iterdir())) == 1
+
+
+def test_each_trains_on_its_share_of_every_batch(ran: Path) -> None:
+    alone = ran / "alone"
+    alone.mkdir()
+    shared(0, alone)
+    whole = json.loads((alone / "seen0.json").read_text())
+    assert [[*a, *b] for a, b in zip(*told(ran, "shared", "seen"), strict=True)] == whole
+    assert [len(batch) for batch in whole] == [16] * 8
 
 
 def test_a_training_does_not_go_on_in_another_number_of_processes(ran: Path) -> None:
@@ -275,6 +287,7 @@ def connected(tmp_path: Path) -> Iterator[None]:
 WAYS_OUT = [None, SystemExit(143), DotsZooError("told"), KeyError("alone")]
 
 
+@pytest.mark.gpu_stub
 @pytest.mark.usefixtures("connected")
 @pytest.mark.parametrize("way_out", WAYS_OUT)
 @pytest.mark.parametrize("backend", ["gloo", "nccl"])

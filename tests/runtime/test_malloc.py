@@ -18,6 +18,7 @@ print(kept, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told")
 def test_a_tensor_takes_the_place_of_one_that_is_gone_without_page_faults() -> None:
     kept = [faults("keep") for _ in range(3)]  # a machine that reclaims memory adds some, and takes none away

@@ -28,12 +28,14 @@ def test_on_the_host_it_is_the_tensor_itself():
     assert to_device(tensor, CPU) is tensor
 
 
+@pytest.mark.gpu_stub
 def test_a_gpu_is_sent_to_out_of_pinned_memory_and_not_waited_for():
     told = []
     to_device(OnTheHost(told), torch.device("cuda", 1))
     assert told == ["pinned", ("cuda", True)]
 
 
+@pytest.mark.gpu_stub
 @pytest.mark.parametrize(("here", "there"), [("cpu", "mps"), ("cuda", "cuda"), ("cuda", "cpu")])
 def test_all_else_is_copied_as_ever(here, there):
     """What comes back from a GPU has to be there when it is read."""
@@ -42,6 +44,7 @@ def test_all_else_is_copied_as_ever(here, there):
     assert told == [(there, False)]
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_on_a_gpu_it_arrives_and_waits_for_nothing():
     torch.cuda.set_sync_debug_mode("error")

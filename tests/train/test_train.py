@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,12 +14,11 @@ from dots_zoo.data.augment import Augmentation
 from dots_zoo.data.datasets import ImageData
 from dots_zoo.network import CellNet
 from dots_zoo.runtime.errors import DotsZooError
-from dots_zoo.train import loop as loop
 from dots_zoo.train.evaluate import evaluate
 from dots_zoo.train.loop import Checkpoint, ahead, fit, loss_of, training_part
 from dots_zoo.train.recipe import Recipe
 from dots_zoo.train.state import Row, State
-from helpers.striped_images import PLAIN, stripes
+from helpers.striped_images import PLAIN, shades, shades_of, stripes
 
 
 def net(**kwargs: Any) -> CellNet:
@@ -51,21 +49,18 @@ def test_evaluations_come_when_asked_and_after_the_last_epoch() -> None:
         assert [row["epoch"] for row in history if "held_loss" in row] == expected
 
 
-def test_every_image_is_used_once_an_epoch_and_never_one_that_is_held_out(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    used: list[list[int]] = []
-    original = ImageData.train_batch
+def test_every_image_is_used_once_an_epoch_and_never_one_that_is_held_out() -> None:
+    model, data, used = net(), shades(), []
 
-    def spy(self: ImageData, indices: Tensor, *rest: Any) -> Tensor:
-        used.append(indices.tolist())
-        return original(self, indices, *rest)
+    def see(module: torch.nn.Module, inputs: tuple[Tensor]) -> None:
+        if module.training:
+            used.append(shades_of(inputs[0]))
 
-    monkeypatch.setattr(ImageData, "train_batch", spy)
-    state = train(replace(PLAIN, validation=16))
+    model.register_forward_pre_hook(see)
+    state = fit(model, data, replace(PLAIN, validation=16), progress=False)
     assert len(used) == 6 and sorted(sum(used[:3], [])) == sorted(sum(used[3:], [])) == list(range(48))
     assert used[0] != used[3] and sorted(used[0]) != used[0]
-    score = evaluate(state.model, stripes(), Accelerator(), held_out=torch.arange(48, 64), batch_size=5)
+    score = evaluate(state.model, data, Accelerator(), held_out=torch.arange(48, 64), batch_size=5)
     assert state.history[-1]["held_accuracy"] == score.accuracy and score.images == 16
     assert state.history[-1]["held_loss"] == pytest.approx(score.loss, rel=1e-5)
 
@@ -107,19 +102,35 @@ def test_the_average_of_the_weights_is_kept_and_evaluated() -> None:
     assert evaluate(state.model, stripes(), Accelerator()).loss != pytest.approx(score.loss)
 
 
-def test_mixed_images_have_mixed_targets(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[Tensor] = []
+class SharesOfWhite(torch.nn.Module):
+    """Takes the share of white of an image for the probability of class 1, and keeps what it has seen."""
 
-    def spy(model: Any, images: Tensor, targets: Tensor, recipe: Recipe) -> tuple[Tensor, Tensor]:
-        seen.append(targets)
-        return loss_of(model, images, targets, recipe)
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale, self.seen = torch.nn.Parameter(torch.ones(())), []
 
-    monkeypatch.setattr(loop, "loss_of", spy)
-    train(replace(PLAIN, mixup=1.0))
-    train(replace(PLAIN, cutmix=1.0))
-    assert all(targets.shape == (16, 2) for targets in seen)
-    torch.testing.assert_close(torch.cat(seen).sum(1), torch.ones(16 * len(seen)))
-    assert ((torch.cat(seen) > 0.01).all(1)).any()
+    def set_drop_path(self, rate: float) -> None:
+        pass
+
+    def forward(self, images: Tensor) -> Tensor:
+        white = (images.mean((1, 2, 3)) * 0.3 + 0.4).clamp(1e-6, 1 - 1e-6)
+        if self.training:
+            self.seen.append(white)
+        return self.scale * torch.stack([1 - white, white], 1).log()
+
+
+@pytest.mark.parametrize("mix", ["mixup", "cutmix"])
+def test_mixed_images_have_mixed_targets(mix: str) -> None:
+    """The cross-entropy of shares p with targets t is least, and the entropy of p, where t = p."""
+    plain, model = stripes(), SharesOfWhite()
+    white = (255 * plain.labels).to(torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 8, 8).contiguous()
+    recipe = replace(PLAIN, epochs=1, learning_rate=1e-9, **{mix: 1.0})
+    [row] = fit(model, replace(plain, images=white), recipe, progress=False).history  # type: ignore[arg-type]
+    shares = torch.cat(model.seen)
+    assert row["loss"] == pytest.approx(
+        torch.distributions.Bernoulli(shares).entropy().mean().item(), rel=1e-3
+    )
+    assert ((0.1 < shares) & (shares < 0.9)).any()
 
 
 def test_it_leaves_the_callers_random_state_alone_and_does_not_depend_on_it() -> None:
@@ -140,23 +151,18 @@ class Stop(Exception):
 
 
 @pytest.mark.parametrize("stop", [1, 3, 4, 6])
-def test_a_training_that_goes_on_ends_with_the_same_bits(
-    stop: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_training_that_goes_on_ends_with_the_same_bits(stop: int, tmp_path: Path) -> None:
     recipe = replace(PLAIN, drop_path_rate=0.3, ema_decay=0.9, mixup=0.2, augmentation=Augmentation())
-    whole, kept, taken = train(recipe), Checkpoint(tmp_path / "c", 0.0, {"model": "a"}), []
-    original = loop._step
+    whole, kept, steps = train(recipe), Checkpoint(tmp_path / "c", 0.0, {"model": "a"}), iter(range(stop))
 
-    def step(*args: Any) -> Tensor:
-        if len(taken) == stop:
+    def end(module: torch.nn.Module, inputs: Any) -> None:
+        if module.training and next(steps, None) is None:
             raise Stop
-        taken.append(None)
-        return original(*args)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(loop, "_step", step)
-        with pytest.raises(Stop):
-            train(recipe, checkpoint=kept)
+    stopped = net()
+    stopped.register_forward_pre_hook(end)
+    with pytest.raises(Stop):
+        fit(stopped, stripes(), recipe, checkpoint=kept, progress=False)
     resumed = train(recipe, checkpoint=kept)
     for name in ("model", "kept"):
         for key, value in getattr(whole, name).state_dict().items():
@@ -225,33 +231,16 @@ def test_ahead_gives_the_same_items_and_passes_errors_on() -> None:
         list(ahead(broken()))
 
 
-def test_processes_share_every_batch() -> None:
-    """Each of two takes its half of the images that one alone would take, in the same step."""
-    taken: dict[tuple[int, int], list[Tensor]] = {}
-    for world in (1, 2):
-        for rank in range(world):
-            process = SimpleNamespace(process_index=rank, num_processes=world)
-            part = training_part(stripes(), PLAIN, world)
-            run = loop._Run(net(), net(), stripes(), PLAIN, process, part, None, None)
-            taken[world, rank] = [labels for _, labels in loop._batches(run, 0, 0)]
-    for step, whole in enumerate(taken[1, 0]):
-        assert torch.equal(torch.cat([taken[2, 0][step], taken[2, 1][step]]), whole)
-    assert len(taken[1, 0]) == 4
-
-
-def test_bf16_computes_under_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[torch.dtype] = []
-
-    def spy(*args: Any) -> tuple[Tensor, Tensor]:
-        loss, logits = loss_of(*args)
-        seen.extend([loss.dtype, logits.dtype])
-        return loss, logits
-
-    monkeypatch.setattr(loop, "loss_of", spy)
+def test_bf16_computes_under_autocast() -> None:
+    model, logits = net(), []
+    model.register_forward_hook(lambda module, inputs, output: logits.append(output.dtype))
     AcceleratorState._reset_state(reset_partial_state=True)
     try:
-        state = train(replace(PLAIN, epochs=1, precision="bf16"))
+        fit(model, stripes(), replace(PLAIN, epochs=1, precision="bf16"), progress=False)
     finally:
         AcceleratorState._reset_state(reset_partial_state=True)
-    assert set(seen) == {torch.float32, torch.bfloat16} and seen[1] == torch.bfloat16
-    assert all(p.dtype == torch.float32 for p in state.model.parameters())
+    assert set(logits) == {torch.bfloat16}
+    assert all(p.dtype == torch.float32 for p in model.parameters())
+    with torch.autocast("cpu", torch.bfloat16):
+        loss, _ = loss_of(model, torch.rand(2, 3, 8, 8), torch.arange(2), PLAIN)
+    assert loss.dtype == torch.float32

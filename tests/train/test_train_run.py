@@ -46,6 +46,7 @@ def same(left: Path, right: Path) -> bool:
     return (left / "model.safetensors").read_bytes() == (right / "model.safetensors").read_bytes()
 
 
+@pytest.mark.processes
 def test_a_killed_training_goes_on_and_ends_with_the_same_bits(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "killed"
     words = [sys.executable, "-m", "dots_zoo", "train", *COMMAND, "--out", str(out)]
@@ -234,6 +235,7 @@ def test_bad_input_is_one_sentence(
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]
 
 
+@pytest.mark.processes
 def test_two_processes_train_one_network(tmp_path: Path) -> None:
     out = tmp_path / "run"
     words = [

@@ -1,7 +1,9 @@
 """Rows of a real run on the CPU, the order of turns, and a GPU's every branch on a stub session."""
 
 import json
+import os
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(latency, "WARMUP_ITERS", 2)
 
 
+@pytest.mark.processes
 def test_files_batches_and_threads_in_one_run(path: Path, quick: None):
     named = save(path.with_name("other.onnx"), model="my_model", params="77")
     progress_lines: list[str] = []
@@ -63,17 +66,13 @@ def test_files_batches_and_threads_in_one_run(path: Path, quick: None):
     assert progress_lines[-1] == "round 2 of 2: 8 rows"
 
 
+@pytest.mark.gpu_stub
 def test_rows_take_turns_forwards_and_backwards(path: Path, quick: None, monkeypatch: pytest.MonkeyPatch):
-    turns: list[int] = []
-    take_turn = latency._take_turn
-
-    def noted(case: Any, plan: Plan) -> None:
-        turns.append(case.setting.batch)
-        take_turn(case, plan)
-
-    monkeypatch.setattr(latency, "_take_turn", noted)
-    bench([path], replace(QUICK, batches=(1, 2, 3), rounds=3))
-    assert turns == [1, 2, 3, 3, 2, 1, 1, 2, 3]
+    gpu = Gpu(CUDA).install(monkeypatch)
+    bench([path], replace(QUICK, providers=("cuda",), batches=(1, 2, 3), rounds=3))
+    batches = [call[1][0] for call in gpu.log if call[0] == "run with copies"]
+    recorded, warm_up, rounds = [1, 2, 3], [1, 2, 3], [1, 2, 3, 2, 1, 2, 3]  # 3 3 and 1 1 are one turn here
+    assert [batch for batch, _ in groupby(batches)] == recorded + warm_up + rounds
 
 
 def test_a_graph_that_leaves_its_size_open(tmp_path: Path, quick: None):
@@ -114,6 +113,7 @@ def test_a_file_without_parity_fails_its_row_unless_allowed(tmp_path: Path, quic
     assert row["failures"] == {} and row["allowed"] == ["unproven"]
 
 
+@pytest.mark.gpu_stub
 @pytest.mark.parametrize(("provider", "name"), [("cuda", CUDA), ("tensorrt", TENSORRT)])
 def test_on_a_gpu_one_number_stays_on_the_device_and_one_does_not(
     path: Path, quick: None, monkeypatch: pytest.MonkeyPatch, provider: str, name: str
@@ -134,7 +134,7 @@ def test_on_a_gpu_one_number_stays_on_the_device_and_one_does_not(
     assert row["engine_cached"] is (None if provider == "cuda" else False)
     assert document["machine"]["gpu_before"] == {"pstate": "P8"}
     assert document["machine"]["gpu_after"] == {"pstate": "P0"}
-    on_device, with_copies = [("run",), ("synchronise outputs",)], [("run with copies", "image")]
+    on_device, with_copies = [("run",), ("synchronise outputs",)], [("run with copies", (4, 3, 6, 4))]
     session = gpu.log[1]
     assert session[0] == "session" and session[2:] == (0, 1) and session[1][0][0] == name
     assert gpu.log[:1] + gpu.log[2:] == [
@@ -151,6 +151,7 @@ def test_on_a_gpu_one_number_stays_on_the_device_and_one_does_not(
     ]
 
 
+@pytest.mark.gpu_stub
 def test_the_clock_stops_after_the_device(path: Path, quick: None, monkeypatch: pytest.MonkeyPatch):
     from dots_zoo.export.bench import timing
 
@@ -166,6 +167,7 @@ def test_the_clock_stops_after_the_device(path: Path, quick: None, monkeypatch: 
     assert all(calls[i + 1 : i + 3] == ["synchronise outputs", "clock"] for i in runs)
 
 
+@pytest.mark.gpu_stub
 def test_a_node_that_falls_back_fails_the_row_unless_allowed(
     path: Path, quick: None, monkeypatch: pytest.MonkeyPatch
 ):
@@ -178,28 +180,26 @@ def test_a_node_that_falls_back_fails_the_row_unless_allowed(
     assert row["failures"] == {} and row["nodes_by_provider"] == {"CPUExecutionProvider": 1, CUDA: 2}
 
 
+@pytest.mark.gpu_stub
 def test_a_cuda_graph_is_a_further_row_with_fixed_addresses(
     path: Path, quick: None, monkeypatch: pytest.MonkeyPatch
 ):
+    plan = replace(QUICK, batches=(2,), rounds=1, gpu=Options(cuda_graph=True))
+    [on_cpu] = bench([path], plan)["rows"]
+    assert not on_cpu["cuda_graph"] and "enable_cuda_graph" not in on_cpu["options"]
     gpu = Gpu(CUDA).install(monkeypatch)
-    plan = replace(QUICK, providers=("cpu", "cuda"), batches=(2,), rounds=1, gpu=Options(cuda_graph=True))
-    monkeypatch.setattr(runners, "_bound", lambda *arguments: lambda: None)
-    monkeypatch.setattr(Gpu, "session", Gpu.session)
-    rows = bench([path], plan)["rows"]
-    assert [(row["provider_asked"], row["cuda_graph"]) for row in rows] == [
-        ("CPUExecutionProvider", False),
-        (CUDA, False),
-        (CUDA, True),
-    ]
-    assert [row["options"].get("enable_cuda_graph") for row in rows] == [None, "0", "1"]
-    assert rows[2]["nodes_by_provider"] == rows[1]["nodes_by_provider"] == {CUDA: 3}
-    graph = gpu.log[gpu.log.index(("input", "image", ("cuda", (2, 3, 6, 4)))) :]
-    assert graph[1] == ("fixed output", "y", ("cuda", (2, 5, 6, 4), "float32"))
+    rows = bench([path], replace(plan, providers=("cuda",)))["rows"]
+    assert [(row["provider_asked"], row["cuda_graph"]) for row in rows] == [(CUDA, False), (CUDA, True)]
+    assert [row["options"]["enable_cuda_graph"] for row in rows] == ["0", "1"]
+    assert rows[1]["nodes_by_provider"] == rows[0]["nodes_by_provider"] == {CUDA: 3}
+    graph = gpu.log[gpu.log.index(("fixed output", "y", ("cuda", (2, 5, 6, 4), "float32"))) - 1 :]
+    assert graph[0] == ("input", "image", ("cuda", (2, 3, 6, 4)))
     assert graph[2:4] == [("run",), ("synchronise outputs",)]  # the capture
     end_to_end = [("update", (2, 3, 6, 4)), ("run",), ("outputs to host",)]
     assert graph[-3:] == end_to_end and graph.count(end_to_end[0]) == latency.WARMUP_ITERS + 1 + 2
 
 
+@pytest.mark.gpu_stub
 def test_tensorrt_keeps_engines_apart_and_says_whether_it_found_one(
     path: Path, quick: None, monkeypatch: pytest.MonkeyPatch
 ):
@@ -222,6 +222,7 @@ def test_tensorrt_keeps_engines_apart_and_says_whether_it_found_one(
     assert [row["engine_cached"] for row in bench([path], plan)["rows"]] == [False, True]
 
 
+@pytest.mark.gpu_stub
 def test_an_engine_cache_that_cannot_be_made(path: Path, monkeypatch: pytest.MonkeyPatch):
     Gpu(TENSORRT).install(monkeypatch)
     plan = replace(QUICK, providers=("tensorrt",), gpu=Options(engine_cache=path))
@@ -229,15 +230,15 @@ def test_an_engine_cache_that_cannot_be_made(path: Path, monkeypatch: pytest.Mon
         bench([path], plan)
 
 
+@pytest.mark.gpu_stub
 def test_tf32_off_reaches_session_and_libraries(path: Path, quick: None, monkeypatch: pytest.MonkeyPatch):
     Gpu(CUDA).install(monkeypatch)
-    called = []
-    monkeypatch.setattr(latency, "forbid_tf32", lambda: called.append(True))
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "unset")
     bench([path], replace(QUICK, providers=("cuda",)))
-    assert called == []
+    assert os.environ["NVIDIA_TF32_OVERRIDE"] == "unset"
     plan = replace(QUICK, providers=("cuda",), gpu=Options(tf32=False, cudnn_search="default"))
     [row] = bench([path], plan)["rows"]
-    assert called == [True]
+    assert os.environ["NVIDIA_TF32_OVERRIDE"] == "0"
     assert (row["options"]["use_tf32"], row["options"]["cudnn_conv_algo_search"]) == ("0", "DEFAULT")
 
 
@@ -271,6 +272,7 @@ def test_pytorch_rows_are_of_the_same_network(exported: Path, quick: None, monke
     assert not model.training and model(torch.zeros(2, 3, 32, 32)).shape == (2, 7)
 
 
+@pytest.mark.gpu_stub
 def test_pytorch_on_a_gpu_is_synchronised(exported: Path, monkeypatch: pytest.MonkeyPatch):
     log: list[str] = []
     monkeypatch.setattr(torch, "device", str)
@@ -280,7 +282,6 @@ def test_pytorch_on_a_gpu_is_synchronised(exported: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(torch.Tensor, "to", lambda self, device: (log.append(f"to {device}"), self)[1])
     monkeypatch.setattr(torch.Tensor, "cpu", lambda self: log.append("to host"))
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: log.append("synchronise"))
-    monkeypatch.setattr(runners, "rebuild", lambda onnx_file: torch.nn.Identity())
     setting = runners.Setting(provider="cuda", threads=1, batch=2, engine="torch")
     runner = runners.torch_runner(read_onnx_file(exported, [2]), setting)
     assert log == ["model to cuda", "to cuda", "synchronise"]
@@ -329,19 +330,20 @@ def test_a_batch_that_the_graph_cannot_run(path: Path, quick: None):
         bench([path], replace(QUICK, batches=(1, 3)))
 
 
-def test_bad_files_are_found_before_anything_is_measured(path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(latency, "onnx_runner", None)
+def test_bad_files_are_found_before_anything_is_measured(path: Path):
+    """The plan would take a day."""
+    day = Plan(min_seconds=86_400.0)
     missing = path.with_name("missing.onnx")
     with pytest.raises(DotsZooError, match="missing.onnx: cannot be read: No such file"):
-        bench([path, missing])
+        bench([path, missing], day)
     missing.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(DotsZooError, match="not an ONNX file, or only a part of one"):
-        bench([path, missing])
+        bench([path, missing], day)
     save(missing, dtype=TensorProto.DOUBLE)
     with pytest.raises(DotsZooError, match="input image is DOUBLE; expected FLOAT, FLOAT16 or UINT8 images"):
-        bench([path, missing])
+        bench([path, missing], day)
     with pytest.raises(DotsZooError, match="bench: expected an ONNX file or more"):
-        bench([])
+        bench([], day)
 
 
 @pytest.mark.parametrize("size", [(200_000, 200_000), (-1, 4)])

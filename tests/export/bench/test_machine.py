@@ -16,6 +16,7 @@ def test_machine_has_no_host_name():
     assert platform.node() not in facts["system"]
 
 
+@pytest.mark.gpu_stub
 def test_clocks_and_power_of_the_gpu(monkeypatch: pytest.MonkeyPatch):
     commands = []
 

@@ -24,6 +24,7 @@ def task(path: Path, height: int, provider: str = "CPUExecutionProvider") -> dic
     }
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(not memory.STATUS.is_file(), reason="needs Linux")
 def test_the_process_grows_by_what_the_run_holds(tmp_path: Path):
     path = save(tmp_path / "m.onnx", size=("height", "width"))
@@ -34,6 +35,7 @@ def test_the_process_grows_by_what_the_run_holds(tmp_path: Path):
     assert peak_memory(task(path, 6))["gpu"] is None
 
 
+@pytest.mark.processes
 def test_a_process_that_fails_says_why(tmp_path: Path):
     with pytest.raises(
         DotsZooError, match="none.onnx: the process that measures its memory failed: .*NO_SUCHFILE"
@@ -41,6 +43,7 @@ def test_a_process_that_fails_says_why(tmp_path: Path):
         peak_memory(task(tmp_path / "none.onnx", 6))
 
 
+@pytest.mark.gpu_stub
 def test_gpu_memory_is_the_rise_of_what_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     used = iter(["310\n", "450\n"])
     gpu = Gpu(CUDA).install(monkeypatch)
@@ -58,6 +61,7 @@ def test_gpu_memory_is_the_rise_of_what_is_used(tmp_path: Path, monkeypatch: pyt
     assert gpu.log[1][1] == [(CUDA, {})]
 
 
+@pytest.mark.gpu_stub
 def test_without_nvidia_smi_it_is_left_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     Gpu(CUDA).install(monkeypatch)
 

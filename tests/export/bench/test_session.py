@@ -40,6 +40,7 @@ def test_a_provider_that_was_not_built_in(content: bytes, monkeypatch: pytest.Mo
         open_session(content, "cuda", 1, "m")
 
 
+@pytest.mark.gpu_stub
 def test_a_session_that_fell_back_is_refused(content: bytes, monkeypatch: pytest.MonkeyPatch):
     gpu = Gpu("CPUExecutionProvider").install(monkeypatch)
     with pytest.raises(
@@ -49,6 +50,7 @@ def test_a_session_that_fell_back_is_refused(content: bytes, monkeypatch: pytest
     assert [call[0] for call in gpu.log] == ["preload", "session"]
 
 
+@pytest.mark.gpu_stub
 def test_a_session_that_fails_is_one_line(content: bytes, monkeypatch: pytest.MonkeyPatch):
     Gpu(CUDA, starts=False).install(monkeypatch)
     with pytest.raises(DotsZooError, match="see dots-zoo doctor.*: no CUDA-capable device is detected$"):

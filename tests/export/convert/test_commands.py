@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 import dots_zoo  # noqa: F401
 from dots_zoo.export.convert import command as commands
 from dots_zoo.export.convert import main
-from dots_zoo.reference import Reference, resolve, weights_sha256
+from dots_zoo.genotype import to_text
+from dots_zoo.reference import resolve, weights_sha256
 from dots_zoo.runtime.errors import DotsZooError
 from helpers.fitting import fitted
 
@@ -73,27 +74,12 @@ def test_cells_with_a_genotype_and_a_checkpoint(tmp_path: Path):
     assert weights_sha256(same) == weights_sha256(features)
 
 
-def test_num_classes_and_genotype_reach_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    seen = {}
-
-    def stop(reference: Reference, features: bool, weights: commands.Weights, *options: Any) -> None:
-        seen.update(options=options, weights=weights, arguments=reference.arguments, features=features)
-        raise DotsZooError("enough")
-
-    monkeypatch.setattr(commands, "build_model", stop)
-    with pytest.raises(DotsZooError, match="enough"):
-        export(
-            tmp_path / "m.onnx",
-            "cell_cifar",
-            channels=4,
-            layers=3,
-            genotype="darts_v1",
-            num_classes=3,
-            task="features",
-            pretrained=True,
-        )
-    given = {"options": ("darts_v1", 3), "weights": commands.Weights(None, True)}
-    assert seen == {**given, "arguments": {"channels": 4, "layers": 3}, "features": True}
+def test_size_genotype_and_classes_reach_the_model(tmp_path: Path):
+    size = {"channels": 4, "layers": 3, "num_classes": 3}
+    done = export(tmp_path / "m.onnx", "cell_cifar", genotype="darts_v1", **size)
+    expected = timm.create_model("cell_cifar", genotype="darts_v1", **size)
+    assert done.metadata["params"] == str(sum(p.numel() for p in expected.parameters()))
+    assert done.metadata["genotype"] == to_text(expected.genotype)
 
 
 @pytest.mark.parametrize(
@@ -134,11 +120,11 @@ def test_checkpoints_that_do_not_fit(content: str | bytes, tmp_path: Path):
     assert not (tmp_path / "m.onnx").exists()
 
 
-def test_a_folder_that_is_not_there_is_found_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(commands, "build_model", None)
+def test_a_folder_that_is_not_there_is_found_before_the_work(tmp_path: Path):
+    """No network of that name can be built, either."""
     message = "cannot be written: give a file in an existing, writable folder"
     with pytest.raises(DotsZooError, match=message):
-        export(tmp_path / "none" / "m.onnx")
+        export(tmp_path / "none" / "m.onnx", "no_such_model")
 
 
 def test_the_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

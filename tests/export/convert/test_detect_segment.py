@@ -118,7 +118,7 @@ def test_half_precision_at_a_fixed_size(detector: Any, tmp_path: Path) -> None:
 def test_an_image_without_boxes_gives_padding(detector: Any, tmp_path: Path) -> None:
     quiet_one = build("det", tmp_path)
     with torch.no_grad():
-        detect._classifier(quiet_one).bias.fill_(-50)
+        quiet_one.bbox_head.retina_cls.bias.fill_(-50)
     done = export_onnx(quiet_one, tmp_path / "d.onnx", ExportOptions(task="detect", exporter="torchscript"))
     assert done.answers["boxes"] >= 10 and done.answers["matched"] >= 0.99  # of the copy that finds some
     assert all(bool((y == -1).all()) for y in run(done, probe_images(1, SIZE, seed=5)))

@@ -1,8 +1,11 @@
 """A file that exists is proven, says so, and stands alone; a wrong graph is found and leaves no file."""
 
 import copy
+import io
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -10,17 +13,17 @@ import onnxruntime as ort
 import pytest
 import timm
 import torch
-from onnx import numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 import dots_zoo
-from dots_zoo.export.convert import tasks, to_onnx, trace
+from dots_zoo.export.convert import tasks, trace
 from dots_zoo.export.convert.options import ExportOptions
 from dots_zoo.export.convert.parity import (
     MIN_MOVEMENT,
     ParityError,
-    _compared,
     check_parity,
+    compare,
     fitted_copy,
     is_unfitted,
     probe_images,
@@ -164,10 +167,13 @@ def test_open_height_and_width_are_compared_at_other_sizes(model: nn.Module, tmp
 def test_a_graph_that_knows_one_size_only_leaves_no_file(
     model: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    def fixed(*args: object, **kwargs: object) -> onnx.ModelProto:
-        return trace.trace(*args, **{**kwargs, "dynamic": ["batch"]})
+    export = torch.onnx.export
 
-    monkeypatch.setattr(to_onnx, "trace", fixed)
+    def fixed(*arguments: object, **options: Any) -> None:
+        batches = {name: {0: "batch"} for name in options["dynamic_axes"]}
+        export(*arguments, **{**options, "dynamic_axes": batches})
+
+    monkeypatch.setattr(torch.onnx, "export", fixed)
     with pytest.raises(ParityError, match="fails in ONNX Runtime with a batch of 1"):
         export_onnx(
             model,
@@ -203,9 +209,18 @@ def test_a_wrong_rewrite_leaves_no_file(model: nn.Module, tmp_path: Path, monkey
 
 def test_parity_figures_by_hand():
     """Two images, three classes: differences 0.1 and 0.3 of six; the second answer is another one."""
-    torch_logits = [torch.tensor([[1.0, 0.0, 0.0]]), torch.tensor([[0.0, 0.2, 0.0]])]
-    onnx_logits = [torch.tensor([[1.1, 0.0, 0.0]]), torch.tensor([[0.0, 0.2, 0.3]])]
-    figures = _compared("logits", onnx_logits, torch_logits, "m")
+    images = [torch.tensor([[1.0, 0.0, 0.0]]), torch.tensor([[0.0, 0.2, 0.0]])]  # in torch the logits, too
+    weight = np.array([[1.1, 0, 0], [0, 1, 1.5], [0, 0, 1]], np.float32)
+    nodes = [
+        helper.make_node("Flatten", ["image"], ["x"]),
+        helper.make_node("MatMul", ["x", "w"], ["logits"]),
+    ]
+    shapes = {"image": [1, 3, 1, 1], "logits": [1, 3]}
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], [numpy_helper.from_array(weight, "w")])
+    content = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    batches = [image[..., None, None] for image in images]
+    [figures] = compare(content.SerializeToString(), nn.Flatten(), batches, "m")
     assert figures.max_difference == pytest.approx(0.3) and figures.mean_difference == pytest.approx(0.4 / 6)
     assert (figures.movement, figures.largest, figures.agreement) == (1.0, 1.0, 0.5)
     assert figures.cosine == pytest.approx(0.04 / (0.2 * 0.13**0.5))  # 0.2 * 0.2 over both lengths
@@ -363,19 +378,29 @@ def test_the_fitted_copy_hides_no_branch():
     assert is_unfitted(model) and not is_unfitted(reference_copy)
 
 
-def export_wrongly(monkeypatch: pytest.MonkeyPatch, wrong_call: int) -> None:
-    """Make the exporter swap an edge in its n-th graph."""
-    calls = iter(range(9))
+def spoil_exporter(
+    monkeypatch: pytest.MonkeyPatch, spoil: Callable[[nn.Module, onnx.ModelProto], onnx.ModelProto]
+) -> None:
+    """Let PyTorch's exporter write what `spoil` makes of a module's graph."""
+    export = torch.onnx.export
 
-    def swapping(*args: object, **kwargs: object) -> onnx.ModelProto:
-        graph = trace.trace(*args, **kwargs)
-        return rewired(graph)[-1] if next(calls) == wrong_call else graph
+    def spoiled(model: nn.Module, arguments: object, buffer: io.BytesIO, **options: object) -> None:
+        export(model, arguments, buffer, **options)
+        graph = spoil(model, onnx.load_from_string(buffer.getvalue()))
+        buffer.seek(0)
+        buffer.truncate()
+        buffer.write(graph.SerializeToString())
 
-    monkeypatch.setattr(to_onnx, "trace", swapping)
+    monkeypatch.setattr(torch.onnx, "export", spoiled)
+
+
+def rewire_one(graph: onnx.ModelProto) -> onnx.ModelProto:
+    """Swap an edge."""
+    return rewired(graph)[-1]
 
 
 def test_a_wrong_graph_leaves_no_file(model: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    export_wrongly(monkeypatch, 0)
+    spoil_exporter(monkeypatch, lambda module, graph: rewire_one(graph))
     with pytest.raises(ParityError, match="^cell_mobile: output logits differs from torch") as error:
         export_onnx(model, tmp_path / "m.onnx", ExportOptions(input_size=SIZE, exporter="torchscript"))
     assert error.value.exit_code == 1
@@ -383,27 +408,30 @@ def test_a_wrong_graph_leaves_no_file(model: nn.Module, tmp_path: Path, monkeypa
 
 
 @pytest.mark.parametrize(
-    ("wrong_call", "message"), [(0, "wires the graph otherwise"), (1, "differs from torch")]
+    ("wrong_if_unfitted", "message"), [(True, "wires the graph otherwise"), (False, "differs from torch")]
 )
 def test_a_wrong_graph_of_unfitted_weights_leaves_no_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong_call: int, message: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong_if_unfitted: bool, message: str
 ):
-    export_wrongly(monkeypatch, wrong_call)
+    """Either that of the network, or that of its copy with fitted weights, which is run."""
+    spoil_exporter(
+        monkeypatch,
+        lambda module, graph: rewire_one(graph) if is_unfitted(module) == wrong_if_unfitted else graph,
+    )
     with pytest.raises(ParityError, match=message):
         export_onnx(cell_net(), tmp_path / "m.onnx", ExportOptions(input_size=SIZE, exporter="torchscript"))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_unfitted_weights_that_go_astray_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    def astray(model: nn.Module, *args: object, **kwargs: object) -> onnx.ModelProto:
-        graph = trace.trace(model, *args, **kwargs)
-        if is_unfitted(model):
+    def astray(module: nn.Module, graph: onnx.ModelProto) -> onnx.ModelProto:
+        if is_unfitted(module):
             [gemm] = [node for node in graph.graph.node if node.op_type == "Gemm"]
             [bias] = [tensor for tensor in graph.graph.initializer if tensor.name == gemm.input[2]]
             bias.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(bias)[::-1].copy(), bias.name))
         return graph
 
-    monkeypatch.setattr(to_onnx, "trace", astray)
+    spoil_exporter(monkeypatch, astray)
     with pytest.raises(ParityError, match="where its largest value is .* the graph is wrong"):
         export_onnx(cell_net(), tmp_path / "m.onnx", ExportOptions(input_size=SIZE, exporter="torchscript"))
     assert list(tmp_path.iterdir()) == []
@@ -459,7 +487,7 @@ def test_what_cannot_be_exported(make, options: dict, message: str, tmp_path: Pa
 def test_an_exporter_that_gives_another_opset(
     model: nn.Module, done: Exported, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(trace, "_torchscript", lambda *args: onnx.load(done.path))
+    spoil_exporter(monkeypatch, lambda module, graph: onnx.load(done.path))
     options = {"dynamic": ["batch"], "opset": 17, "exporter": "torchscript"}
     with pytest.raises(DotsZooError, match="opset 17 was asked for, but the torchscript exporter gave 18"):
         trace.trace(model, probe_images(2, SIZE, 0), ["logits"], **options)
@@ -475,13 +503,14 @@ def test_an_exporter_that_gives_up():
         trace.trace(Branches().eval(), probe_images(2, SIZE, 0), ["y"], **options)
 
 
-def test_an_invalid_graph_leaves_no_file(
-    model: nn.Module, done: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    invalid = onnx.load(done.path)
-    invalid.graph.node[0].op_type = "NoSuchOperator"
-    monkeypatch.setattr(to_onnx, "trace", lambda *args, **kwargs: invalid)
-    monkeypatch.setattr(to_onnx, "prove_graph", lambda *args: done.parity)
+def test_an_invalid_graph_leaves_no_file(model: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """ONNX Runtime runs a graph that declares another number of classes than it has."""
+
+    def misdeclared(module: nn.Module, graph: onnx.ModelProto) -> onnx.ModelProto:
+        graph.graph.output[0].type.tensor_type.shape.dim[1].dim_value += 1
+        return graph
+
+    spoil_exporter(monkeypatch, misdeclared)
     with pytest.raises(ParityError, match="^cell_mobile: the exported graph is not valid ONNX: "):
         export_onnx(model, tmp_path / "m.onnx", ExportOptions(input_size=SIZE, exporter="torchscript"))
     assert list(tmp_path.iterdir()) == []

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import timm
+import torch
 from torchvision.models import GoogLeNet_Weights, ResNet50_Weights
 
 from dots_zoo.commands.cli import main
 from dots_zoo.export.bench import latency
 from dots_zoo.export.bench.latency import Plan
 from dots_zoo.export.convert.parity import ParityError
-from dots_zoo.export.tables import command as tables_command
 from dots_zoo.export.tables import tables
 from dots_zoo.export.tables.page import columns, to_html, to_markdown
 from dots_zoo.export.tables.paper_tables import (
@@ -25,7 +25,7 @@ from dots_zoo.export.tables.paper_tables import (
     Network,
     Table,
 )
-from dots_zoo.runtime.errors import DotsZooError
+from dots_zoo.macs import count
 from helpers.paths import GOLDEN
 
 SMALL = Table(
@@ -107,14 +107,14 @@ def test_our_counts_stand_beside_the_paper_s():
 def test_baselines_of_every_kind_are_built():
     resnet = tables.Item(DETECTION.lines[0].network, "classify", (3, 224, 224))
     googlenet = tables.Item(IMAGENET.lines[0].network, "classify", (3, 224, 224))
+    cell = tables.Item(IMAGENET.lines[12].network, "classify", (3, 224, 224))
     for item, published in ((resnet, ResNet50_Weights), (googlenet, GoogLeNet_Weights)):
         meta = published.IMAGENET1K_V1.meta  # torchvision's own counts, "_ops" in billions
-        costs = tables._counts(item)
-        assert costs["params"] == meta["num_params"]
-        assert costs["macs"] / 1e9 == pytest.approx(meta["_ops"], abs=1e-3)
-    cell = tables.Item(IMAGENET.lines[12].network, "classify", (3, 224, 224))
+        costs = count(tables.build(item, "meta"), item.size)
+        assert costs.params == meta["num_params"]
+        assert costs.macs / 1e9 == pytest.approx(meta["_ops"], abs=1e-3)
     # FairDARTS' own paper: 541 M
-    assert tables._counts(cell)["macs"] == pytest.approx(541e6, rel=1e-3)
+    assert count(tables.build(cell, "meta"), cell.size).macs == pytest.approx(541e6, rel=1e-3)
     for item in (resnet, googlenet, cell):
         model = tables.build(item, "meta")
         assert model.pretrained_cfg["architecture"] == item.network.key and not model.training
@@ -200,11 +200,13 @@ def test_the_command_writes_five_files(
 ):
     out = tmp_path / "a" / "b"
     quick = "--seconds 0 --iterations 2 --rounds 2 --max-spread 9999% --no-memory".split()
+    quick += ["--only", "test_byo*", "--batch", "4", "--threads", "2"]
     assert main(["tables", "--out", str(out), *quick]) == 0
     names = ["bench.json", "report.html", "tables.html", "tables.json", "tables.md"]
     assert sorted(path.name for path in out.iterdir()) == names
     document, bench = (json.loads((out / name).read_text()) for name in ("tables.json", "bench.json"))
     [row] = bench["rows"]
+    assert (row["batch"], row["threads"]) == (4, 2)
     assert document["tables"][0]["rows"][0]["latency"]["p50_ms"] == row["resident"]["p50_ms"]
     assert f"written: {out / 'report.html'}\n0 of 1 rows are refused\n" in capsys.readouterr().out
     assert main(["tables", "--out", str(tmp_path / "counts"), "--counts-only"]) == 0
@@ -229,18 +231,15 @@ def test_a_full_disk_leaves_neither_some_of_the_files_nor_the_folder(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_options_reach_the_tables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    seen: dict[str, Any] = {}
+def test_the_exporter_is_the_one_asked_for(
+    small: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    def gives_up(*arguments: Any, **options: Any) -> None:
+        raise RuntimeError("enough")
 
-    def stop(plan: Plan, **options: Any) -> None:
-        seen.update(options, plan=plan)
-        raise DotsZooError("enough")
-
-    monkeypatch.setattr(tables_command, "tables", stop)
-    words = ["--only", "dots_*", "--exporter", "dynamo", "--batch", "4", "--threads", "2"]
-    assert main(["tables", "--out", str(tmp_path), *words]) == 2
-    assert (seen["pattern"], seen["exporter"]) == ("dots_*", "dynamo")
-    assert (seen["plan"].batches, seen["plan"].threads, seen["plan"].min_iterations) == ((4,), (2,), 20)
+    monkeypatch.setattr(torch.onnx, "export", gives_up)
+    assert main(["tables", "--out", str(tmp_path), "--exporter", "dynamo"]) == 2
+    assert "the dynamo exporter cannot export this model: enough" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -5,12 +7,12 @@ from dots_zoo.search.methods import darts_minus
 from dots_zoo.search.methods.darts_minus import DartsMinusConfig, keep_best
 from dots_zoo.search.methods.registry import Derivation, plan
 from dots_zoo.search.space.named import darts_space, named_space
-from dots_zoo.search.stages import loop
 from dots_zoo.search.stages.auxiliary_skip import AuxiliaryConfig
 from dots_zoo.search.stages.loop import run_of, run_stages
 from dots_zoo.search.stages.stage import StepIndex
 from dots_zoo.search.stages.steps import bilevel
 from helpers.begun_search import begun
+from helpers.matrix import SEEDS
 from helpers.toy_search import PLANTED, TINY_SPACE, search_toy, toy_config, toy_data, toy_derivation
 
 
@@ -45,19 +47,23 @@ def test_the_logits_of_the_best_epoch_are_kept_and_of_equal_epochs_the_last():
     assert all((logits == 2).all() for logits in found.logits.values())
 
 
-def test_the_cell_and_all_that_follows_start_from_the_best_epoch(monkeypatch):
+def test_the_cell_and_all_that_follows_start_from_the_best_epoch():
     """The second of four epochs is made the best one."""
-    given = iter([0.1, 0.9, 0.2, 0.3])
-    monkeypatch.setattr(loop, "validate", lambda *_: {"validation_accuracy": next(given)})
     config = toy_config("darts_minus", warm_up=0)
     stages = plan("darts_minus", config, toy_derivation("pairs"), TINY_SPACE)
     assert [stage.name for stage in stages][:2] == ["operation search", "best epoch"]
-    epochs = list(run_stages(stages[:2], run_of(config.training, toy_data()), progress=False))
+
+    def after(search, step_index, figures):
+        accuracy = [0.1, 0.9, 0.2, 0.3][step_index.epoch]
+        return stages[0].after(search, step_index, {**figures, "validation_accuracy": accuracy})
+
+    judged = replace(stages[0], after=after), stages[1]
+    epochs = list(run_stages(judged, run_of(config.training, toy_data()), progress=False))
     assert epochs[-1].weights == epochs[1].weights != epochs[3].weights
     assert epochs[-1].epoch == 4 and "loss" not in epochs[-1].figures
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", SEEDS)
 def test_it_finds_the_planted_operation(seed):
     cells = search_toy("darts_minus", space=darts_space(PLANTED, 2), seed=seed, epochs=6)[-1].cells
     assert {edge.op for cell in cells.values() for edge in cell.edges} == {"sep_conv_3x3"}

@@ -9,6 +9,7 @@ from dots_zoo.search.space.named import darts_space, groups_by_weights, named_sp
 from dots_zoo.search.space.space import operation_choice
 from dots_zoo.search.stages.stage import StepIndex
 from dots_zoo.search.stages.steps import bilevel, one_level, train_weights
+from helpers.matrix import SEEDS
 from helpers.toy_search import PLANTED_SPACE, finds_the_planted, search_toy, toy_config, toy_training
 
 SPACE = darts_space()
@@ -85,7 +86,7 @@ def test_group_v1_searches_without_none():
     assert len(names) == 7 and "none" not in names
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize(("topology", "end"), [("pairs", 0.05), ("any", 0.001)])
 def test_the_search_finds_the_planted_operation_and_the_planted_edges(topology, end, seed):
     # So cold that three epochs settle; colder still, rounding would decide between pairs of edges.

@@ -7,6 +7,7 @@ from dots_zoo.search.methods.fixed_alpha import FixedAlphaConfig
 from dots_zoo.search.methods.registry import Derivation, plan
 from dots_zoo.search.space.named import darts_space, named_space
 from helpers.first_step import first_step, values
+from helpers.matrix import SEEDS
 from helpers.toy_search import PLANTED, search_toy
 
 UNIFORM = darts_space(PLANTED, 2)
@@ -33,7 +34,7 @@ def test_all_operations_weigh_the_same_to_the_end():
     assert set(weights) == {0.5}
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", SEEDS)
 def test_magnitude_takes_the_first_operation_and_misses_the_planted_one(seed):
     cells = search_toy("fixed_alpha", space=UNIFORM, seed=seed, epochs=1)[-1].cells
     assert {edge.op for cell in cells.values() for edge in cell.edges} == {"noise"}

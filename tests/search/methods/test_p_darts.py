@@ -20,6 +20,7 @@ from dots_zoo.search.stages.operation_search import best_operations, softmax_rel
 from dots_zoo.search.stages.stage import StepIndex
 from dots_zoo.search.stages.steps import bilevel, train_weights
 from helpers.begun_search import begun
+from helpers.matrix import SEEDS
 from helpers.toy_search import PLANTED, search_toy, toy_config, toy_data, toy_derivation
 
 NOW = StepIndex(0, 0)
@@ -226,7 +227,7 @@ def test_the_numbers_are_checked(numbers, message):
         PDartsConfig(**numbers)
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", SEEDS)
 def test_it_finds_the_planted_operation(seed):
     space = darts_space(PLANTED, 2)
     cells = search_toy("p_darts", space=space, seed=seed, depths=(3, 3, 3), epochs=3, warm_up=1)[-1].cells

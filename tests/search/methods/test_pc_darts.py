@@ -14,6 +14,7 @@ from dots_zoo.search.stages.init_stage import close_edge
 from dots_zoo.search.stages.stage import StepIndex
 from dots_zoo.search.stages.steps import bilevel, train_weights
 from helpers.first_step import first_step, values
+from helpers.matrix import SEEDS
 from helpers.toy_search import PLANTED, search_toy, toy_derivation
 
 UNIFORM = darts_space(PLANTED, 2)
@@ -156,7 +157,7 @@ def test_its_operations_go_on_to_a_topology_search():
     assert len(epochs[-1].weights["beta.normal"]["node 3"]) == 3  # pairs, not edges
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", SEEDS)
 def test_the_planted_operation_is_found(seed):
     cells = search_toy("pc_darts", space=UNIFORM, seed=seed, weights_rate=0.1, share=2)[-1].cells
     assert {edge.op for cell in cells.values() for edge in cell.edges} == {"sep_conv_3x3"}

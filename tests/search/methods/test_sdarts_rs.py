@@ -10,6 +10,7 @@ from dots_zoo.search.space.named import darts_space, named_space
 from dots_zoo.search.stages.init_stage import close_edge, decide
 from dots_zoo.search.stages.stage import StepIndex
 from helpers.first_step import first_step
+from helpers.matrix import SEEDS
 from helpers.toy_search import PLANTED, search_toy, toy_derivation
 
 UNIFORM = darts_space(PLANTED, 2)
@@ -110,7 +111,7 @@ def test_every_space_is_searched(space):
     assert torch.isfinite(found.step()["loss"])
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", SEEDS)
 def test_the_planted_operation_is_found(seed):
     cells = search_toy("sdarts_rs", space=UNIFORM, seed=seed)[-1].cells
     assert {edge.op for cell in cells.values() for edge in cell.edges} == {"sep_conv_3x3"}

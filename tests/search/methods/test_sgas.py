@@ -4,13 +4,13 @@ import pytest
 import torch
 
 from dots_zoo.runtime.errors import DotsZooError
-from dots_zoo.search.methods import darts_pt
 from dots_zoo.search.methods.registry import Derivation, plan
 from dots_zoo.search.methods.sgas import SgasConfig, decided_edges, decisions, remember, scaled, scores
 from dots_zoo.search.space.named import darts_space, named_space
 from dots_zoo.search.stages.stage import StepIndex
 from dots_zoo.search.stages.steps import bilevel
-from helpers.begun_search import begun
+from helpers.begun_search import begun, judged
+from helpers.matrix import SEEDS
 from helpers.toy_search import PLANTED, PLANTED_SPACE, search_toy, toy_config, toy_data, toy_derivation
 
 UNIFORM = darts_space(PLANTED, 2)
@@ -127,15 +127,16 @@ def test_as_many_epochs_are_remembered_as_stability_looks_back():
     torch.testing.assert_close(kept, expected)
 
 
-def test_criterion_2_can_decide_otherwise(monkeypatch):
-    asked = []
-    monkeypatch.setattr(
-        "dots_zoo.search.methods.sgas.scores",
-        lambda weights, members, criterion: asked.append(criterion) or torch.ones(5),
-    )
-    for criterion in (1, 2):
-        decided_search(THREE, criterion=criterion)
-    assert asked == [1] * 8 + [2] * 8  # four decisions in two cells
+@pytest.mark.parametrize(("criterion", "decided"), [(1, 3), (2, 1)])
+def test_criterion_2_passes_over_the_best_edge_where_it_is_unstable(criterion, decided):
+    run, stages, search = begun("sgas", THREE, warm_up=1, interval=1, criterion=criterion)
+    logits = search.logits["alpha.normal"].data
+    logits.copy_(torch.tensor([[0.0, 0, 0], [1, 0, 2], [-2, 0, 0], [-2, 3, 0], [-1, 0, 1]]))
+    search = remember(4, search, StepIndex(0, 0), {})
+    logits[3] = torch.tensor([-2.0, 0, 3])  # the best edge, which preferred the other operation before
+    search = remember(4, search, StepIndex(0, 1), {})
+    rows = stages[1].initialise(run, search, StepIndex(0, 2)).candidate_mask["alpha.normal"].sum(dim=1)
+    assert (rows == 1).nonzero().flatten().tolist() == [decided]
 
 
 def test_nas_bench_201_decides_all_six_edges_and_closes_none():
@@ -149,12 +150,7 @@ def test_nas_bench_201_decides_all_six_edges_and_closes_none():
 
 
 def test_perturbation_chooses_the_operation_of_the_edge_at_the_same_times(monkeypatch):
-    worth = torch.tensor([[9.0, 2.0, 1.0]] * 5)
-    monkeypatch.setattr(
-        darts_pt,
-        "measure",
-        lambda r, s, mixture, *_: (0.0, (mixture.operations["normal"] * worth).sum().item()),
-    )
+    judged(monkeypatch, torch.tensor([[9.0, 2.0, 1.0]] * 5))
     derivation = toy_derivation(selection="perturbation")
     run, stages, search = begun("sgas", THREE, derivation, warm_up=1, interval=1)
     assert len(stages) == 5 and [stage.epochs for stage in stages] == [1, 1, 1, 1, 0]
@@ -180,7 +176,7 @@ def test_the_numbers_are_checked():
         SgasConfig(interval=0)
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", SEEDS)
 def test_it_finds_the_planted_operation(seed):
     cells = search_toy("sgas", space=UNIFORM, seed=seed, warm_up=3, interval=1)[-1].cells
     assert {edge.op for cell in cells.values() for edge in cell.edges} == {"sep_conv_3x3"}

@@ -12,6 +12,7 @@ from dots_zoo.search.stages.init_stage import decide
 from dots_zoo.search.stages.stage import StepIndex
 from dots_zoo.search.stages.steps import one_level
 from helpers.first_step import first_step
+from helpers.matrix import SEEDS
 from helpers.toy_search import PLANTED, search_toy, toy_derivation
 
 UNIFORM = darts_space(PLANTED, 2)
@@ -95,7 +96,7 @@ def test_every_space_is_searched(space):
     assert torch.isfinite(found.step()["loss"])
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", SEEDS)
 def test_the_planted_operation_is_found(seed):
     cells = search_toy("snas", space=UNIFORM, seed=seed)[-1].cells
     assert {edge.op for cell in cells.values() for edge in cell.edges} == {"sep_conv_3x3"}

@@ -22,6 +22,7 @@ from dots_zoo.search.methods.registry import plan
 from dots_zoo.search.stages.checkpoint import CheckpointManager
 from dots_zoo.search.stages.loop import run_of, run_stages
 from dots_zoo.search.stages.stage import Epoch
+from helpers.matrix import mostly_slow
 from helpers.paths import ROOT
 from helpers.short_searches import DARTS, SHORT, SKIPS, configuration, derivation
 from helpers.toy_search import search_toy, toy_data
@@ -40,6 +41,19 @@ COMMAND = [
     "--cells",
 ]
 COMMAND += ["3", "--training.channels", "2", "--training.batch_size", "96", "--checkpoint_seconds", "0"]
+
+
+# each draws, decides or keeps something that the others do not
+KINDS = [
+    ((name, topology, selection),)
+    for selection, topology, names in (
+        ("magnitude", "none", ("darts second", "darts_minus", "dropnas", "p_darts", "sgas", "random_search")),
+        ("magnitude", "pairs", ("dots v2", "gdas", "pc_darts")),
+        ("perturbation", "none", ("darts",)),
+        ("perturbation", "pairs", ("fixed_alpha",)),
+    )
+    for name in names
+]
 
 
 def walk(case: Case, folder: Path, stop_at: int | None = None) -> list[Epoch]:
@@ -74,7 +88,7 @@ def last(folder: Path, case: Case) -> dict[str, Tensor]:
     return dict(found.tensors)
 
 
-@pytest.mark.parametrize("case", cases(), ids=" ".join)
+@pytest.mark.parametrize(("case",), mostly_slow([(case,) for case in cases()], KINDS))
 def test_a_search_that_stops_within_an_epoch_or_behind_one_ends_with_the_same_bits(
     case: Case, tmp_path: Path
 ) -> None:
@@ -95,6 +109,7 @@ def test_a_search_that_has_ended_gives_nothing_more(tmp_path: Path) -> None:
     assert walk(case, tmp_path) == []
 
 
+@pytest.mark.processes
 def test_processes_that_are_killed_at_random_moments_go_on() -> None:
     program = [sys.executable, str(ROOT / "tests" / "soak.py"), "3", "1"]
     ran = subprocess.run(program, capture_output=True, text=True)
@@ -110,6 +125,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.processes
 def test_sigterm_ends_the_step_keeps_it_and_exits_with_143(whole: Path, tmp_path: Path) -> None:
     out = tmp_path / "told"
     words = [sys.executable, "-m", "dots_zoo", *COMMAND, "--out", str(out)]
@@ -163,6 +179,7 @@ def on_a_disk(folder: Path, options: str) -> bool:
     return bool(shutil.which("mount")) and subprocess.run(words, capture_output=True).returncode == 0
 
 
+@pytest.mark.processes
 def test_a_search_whose_disk_is_full_goes_on_once_there_is_room(
     whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -217,6 +217,7 @@ print(*sys.modules)
 """
 
 
+@pytest.mark.processes
 def test_a_search_with_kernels_off_imports_none_of_them(tmp_path):
     command = [sys.executable, "-c", SEARCH, str(tmp_path / "run")]
     printed = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT / "tests")

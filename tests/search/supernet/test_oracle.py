@@ -16,6 +16,7 @@ from dots_zoo.search.stages.init_stage import restart_sgd
 from dots_zoo.search.stages.loop import run_of
 from dots_zoo.search.stages.stage import StepContext, StepIndex
 from dots_zoo.search.supernet.install_kernels import install_kernels
+from helpers.matrix import mostly_slow
 from helpers.toy_search import toy_config, toy_data, toy_training
 
 SPACE = darts_space(("none", "max_pool_3x3", "skip_connect", "sep_conv_3x3", "dil_conv_5x5"), 2)
@@ -98,12 +99,14 @@ def test_every_method_computes_the_same_with_kernels(method):
 
 
 @pytest.mark.parametrize("topology", TOPOLOGIES)
-@pytest.mark.parametrize("method", ["darts", "dots"])
+@pytest.mark.parametrize("method", mostly_slow(["darts", "dots"], {"dots"}))
 def test_every_topology_search_computes_the_same_with_kernels(method, topology):
     warm = TopologyConfig(2, 3, temperature_end=1.0, operation_temperature=1.0)  # else gradients vanish
     every_stage(method, SPACE, Derivation(topology, topology_search=warm))
 
 
-@pytest.mark.parametrize("method", ["darts", "darts_minus", "dropnas", "gdas"])
+@pytest.mark.parametrize(
+    "method", mostly_slow(["darts", "darts_minus", "dropnas", "gdas"], {"darts", "gdas"})
+)
 def test_so_it_is_in_nas_bench_201(method):
     every_stage(method, NASBENCH201, Derivation())
