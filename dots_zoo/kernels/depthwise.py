@@ -135,10 +135,10 @@ def _save_maps(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     ctx.geometry = inputs[3:]
 
 
-def _weight_grad_gradients(ctx: Any, pull: Tensor) -> tuple[Tensor | None, ...]:
+def _weight_grad_gradients(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
     x, grad = ctx.saved_tensors
-    of_x = input_gradient(grad, x.shape[2:], pull, *ctx.geometry) if ctx.needs_input_grad[0] else None
-    of_grad = depthwise(x, pull, *ctx.geometry) if ctx.needs_input_grad[1] else None
+    of_x = input_gradient(grad, x.shape[2:], grad_out, *ctx.geometry) if ctx.needs_input_grad[0] else None
+    of_grad = depthwise(x, grad_out, *ctx.geometry) if ctx.needs_input_grad[1] else None
     return of_x, of_grad, None, None, None, None
 
 

@@ -177,7 +177,7 @@ def block_backward(
     begin: int,
     end: int,
 ) -> None:
-    """Write dL/dz by its modes, and add dL/dw (C, taps * taps) and dL/dP (C', C) to flat sums.
+    """Write dL/dz of images by its modes, and add dL/dw (C, taps * taps) and dL/dP (C', C) to flat sums.
 
     Args:
         maps: g, y, x, m, and out for dL/dz; x and m are not read where sums are empty.
@@ -185,7 +185,6 @@ def block_backward(
         norm: factors (3, C') and threshold of `write_norm_gradient`.
         modes: accumulate and mask of Modes.
         types: those of `convolve_window`, of `add_window_gradient`, and the tiles of `write_products`.
-        begin, end: range of images.
     """
     (g, y, x, m, out), (matrix, weight, scales) = maps, weights
     (stride, padding, dilation, every), (forward, backward, tiles) = geometry, types
@@ -197,8 +196,7 @@ def block_backward(
     mirrored: Any = np.bool_(True)
     grad_y = np.empty((pixels, into), matrix.dtype)  # dL/dy of an image
     grad_x = np.empty((rows, columns, channels), matrix.dtype)  # dL/dx
-    no_mean, no_scales = np.zeros(channels, matrix.dtype), np.empty(0, matrix.dtype)
-    squares = np.zeros(channels, matrix.dtype)  # an output of write_products that nothing reads
+    no_mean, squares = np.zeros(channels, matrix.dtype), np.zeros(channels, matrix.dtype)  # squares: unread
     line, read_line = (width + reach) * SIMD_WIDTH, (width + 2 * padding) * SIMD_WIDTH
     window = empty_window(height + reach, width + reach, no_mean)  # dL/dx inside a border
     read = empty_window(height + 2 * padding, width + 2 * padding, no_mean)  # z inside a border
@@ -216,7 +214,7 @@ def block_backward(
             out[n] = 0
         for block in range(len(laid)):
             c = block * SIMD_WIDTH
-            fill_window(grad_x, c, one, no_scales, window, line, reach - padding, stride)
+            fill_window(grad_x, c, one, no_mean[:0], window, line, reach - padding, stride)
             convolve_window(window, line, laid[block], forward, (one, dilation, every), out[n], c, accumulate)
             if needs_weight_grads:
                 fill_window(m[n], c, every, scales, read, read_line, padding, one)
@@ -224,8 +222,7 @@ def block_backward(
         if mask:
             mask_by_relu(m[n].reshape(-1), out[n].reshape(-1))
     if needs_weight_grads:
-        of_weight, of_matrix = sums[: weight.size].reshape(weight.shape), sums[weight.size :]
+        of_weight = sums[: weight.size].reshape(weight.shape)
         for block in range(len(laid)):
             add_lanes(totals[block], block * SIMD_WIDTH, 0 * one, of_weight)
-        for at in range(len(of_matrix)):
-            of_matrix[at] += products.reshape(-1)[at]
+        sums[weight.size :] += products.reshape(-1)

@@ -15,7 +15,7 @@ from ..stages.stage import Run, Stage, StepContext, StepIndex
 from ..supernet import Mixture, Supernet
 from ..supernet.install_kernels import can_install, check_can_install
 
-COMPILE_SECONDS = 30.0  # on a machine that has compiled none of them yet
+COMPILE_SECONDS = 15.0  # on a machine that has compiled none of them yet: 10 on a Zen 4, 16 on a Zen 3
 # In a step, for every 10^9 MACs of a forward pass; rough, from a busy machine: a bilevel step with 16
 # channels saves 1.2, one with four channels 4.3.
 SAVED_SECONDS = 1.0

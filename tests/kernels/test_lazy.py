@@ -3,6 +3,10 @@
 import subprocess
 import sys
 
+import pytest
+
+pytestmark = pytest.mark.processes
+
 STEP = """
 x = torch.randn(2, 16, 6, 6, requires_grad=True)
 blocks = [kernels.SepConvBlock(
@@ -22,8 +26,6 @@ print("numba" in sys.modules)
 """
 HIDE = """
 import importlib.util
-
-pytestmark = pytest.mark.processes
 find = importlib.util.find_spec
 importlib.util.find_spec = lambda name, *rest: None if name == "numba" else find(name, *rest)
 sys.modules["numba"] = sys.modules["llvmlite"] = None

@@ -276,7 +276,9 @@ def test_the_strongest_operation_is_found_where_alpha_prefers_another():
     before = {name: value.clone() for name, value in snapshot.search.supernet.state_dict().items()}
     config = DiscretiseConfig(EdgeConfig("reduce", 2, 1), epochs=25, learning_rate=1.0)
     selected = select_edge(snapshot.search, config.edge)
-    found = discretised(tuning(snapshot, config), selected, config, tqdm(disable=True))
+    found = discretised(
+        tuning(snapshot, toy_training().weights, config), selected, config, tqdm(disable=True)
+    )
     assert found["largest_alpha"] == "noise" and found["strongest"] == "sep_conv_3x3"
     noise, convolution = found["operations"]
     assert noise["alpha"] == pytest.approx(0.7310586) and noise["logit"] == 1.0  # 1 / (1 + exp(-1))
@@ -292,7 +294,9 @@ def test_without_tuning_an_edge_has_one_operation_at_weight_one():
     snapshot = look_at(QUIET)
     config = DiscretiseConfig(EdgeConfig(node=3, input=1), epochs=0)
     selected = select_edge(snapshot.search, config.edge)
-    found = discretised(tuning(snapshot, config), selected, config, tqdm(disable=True))
+    found = discretised(
+        tuning(snapshot, toy_training().weights, config), selected, config, tqdm(disable=True)
+    )
     mixture = snapshot.mixture()
     for column, row in enumerate(found["operations"]):
         table = mixture.operations["normal"].clone()
