@@ -183,7 +183,6 @@ def block_backward(
         maps: g, y, x, m, and out for dL/dz; x and m are not read where sums are empty.
         weights: P (C', C), w (C, taps * taps), s (C,).
         norm: factors (3, C') and threshold of `write_norm_gradient`.
-        modes: accumulate and mask of Modes.
         types: those of `convolve_window`, of `add_window_gradient`, and the tiles of `write_products`.
     """
     (g, y, x, m, out), (matrix, weight, scales) = maps, weights
@@ -225,4 +224,5 @@ def block_backward(
         of_weight = sums[: weight.size].reshape(weight.shape)
         for block in range(len(laid)):
             add_lanes(totals[block], block * SIMD_WIDTH, 0 * one, of_weight)
-        sums[weight.size :] += products.reshape(-1)
+        for at in range(products.size):
+            sums[weight.size + at] += products.reshape(-1)[at]
