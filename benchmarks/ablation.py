@@ -22,6 +22,7 @@ from search_turns import Setting, in_processes, peak_of_this_process, step_of, t
 from torch import Tensor
 
 from dots_zoo.kernels import batch_norm, sep_conv_block
+from dots_zoo.kernels.pooling import max_pool_reference
 from dots_zoo.kernels.weighted_sum import weighted_sum_reference
 from dots_zoo.runtime.malloc import keep_freed_memory
 from dots_zoo.search.stages.steps import classify
@@ -83,6 +84,7 @@ PARTS: dict[str, Patch] = {
     ),
     "loops of 16 channels": without((sep_conv_block.Block, "is_simd", property(not_simd))),
     "the weighted sum of other maps": without((fast_cell, "weighted_sum", weighted_sum_reference)),
+    "max pooling without indices": without((fast_cell, "max_pool_3x3", max_pool_reference)),
     "every other pixel, channels last": without((fast_cell, "even_odd_pixels", even_odd_by_index)),
     UNREAD: without(),
 }

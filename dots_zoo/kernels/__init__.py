@@ -2,7 +2,7 @@
 
 Each is a torch.library operator with its reference beside it. numba compiles its loops when it is first
 called; where they cannot run (another device, another precision, no numba) the reference runs in its place.
-Reading order: sep_conv, sep_conv_block, depthwise, weighted_sum, pixels, batch_norm; then their loops
+Reading order: sep_conv, sep_conv_block, depthwise, weighted_sum, pooling, pixels, batch_norm; then the loops
 depthwise_loops, pointwise, elementwise; then what these are built on: jit, simd, parallel. README.md lists
 the gain of each.
 """
@@ -11,6 +11,7 @@ from .batch_norm import FastBatchNorm, batch_norm
 from .depthwise import DepthwiseConv, depthwise
 from .jit import HAS_NUMBA
 from .pixels import even_odd_pixels
+from .pooling import max_pool_3x3
 from .prepack import prepack
 from .replace_layers import replace_with_fast_layers
 from .sep_conv import SepConvBlock, sep_conv_sum
@@ -24,6 +25,7 @@ __all__ = [
     "batch_norm",
     "depthwise",
     "even_odd_pixels",
+    "max_pool_3x3",
     "prepack",
     "replace_with_fast_layers",
     "sep_conv_sum",

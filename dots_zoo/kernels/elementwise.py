@@ -114,3 +114,56 @@ def mask_by_relu(x: Map, grad: Map) -> None:
     zero = x.dtype.type(0)
     for t in range(len(x)):
         grad[t] = zero if x[t] <= zero else grad[t]
+
+
+@inlined
+def raise_to(row: Map, values: Map) -> None:
+    """Raise a row in place: row = max(row, values), where NaN wins."""
+    for t in range(len(row)):
+        row[t] = row[t] if values[t] <= row[t] or row[t] != row[t] else values[t]
+
+
+@compiled
+def write_max_pool(x: Map, out: Map, first: int, last: int) -> None:
+    """Write the maximum of every 3x3 window, first of its columns, then of its rows; padding never wins."""
+    _, height, width, channels = x.shape
+    column = np.empty(width * channels, x.dtype)
+    for n in range(first, last):
+        source, target = rows_of(x, n, n + 1), rows_of(out, n, n + 1)
+        for i in range(height):
+            row, values = target[i], source[i]
+            for t in range(len(column)):
+                column[t] = values[t]
+            for r in range(max(i - 1, 0), min(i + 2, height)):
+                raise_to(column, source[r])
+            for t in range(len(column)):
+                row[t] = column[t]
+            raise_to(row[: len(row) - channels], column[channels:])
+            raise_to(row[channels:], column[: len(row) - channels])
+
+
+@compiled
+def write_max_pool_gradient(grad: Map, maximum: Map, x: Map, out: Map, first: int, last: int) -> None:
+    """Write the gradient to the first pixel of each window, row by row, that is its maximum."""
+    _, height, width, channels = x.shape
+    taken = np.empty(width * channels, x.dtype)  # 1 where an earlier pixel of the window was the maximum
+    length = len(taken)
+    one, zero = x.dtype.type(1), x.dtype.type(0)
+    for n in range(first, last):
+        source, target = rows_of(x, n, n + 1), rows_of(out, n, n + 1)
+        grads, maxima = rows_of(grad, n, n + 1), rows_of(maximum, n, n + 1)
+        target[:] = 0
+        for i in range(height):
+            taken[:] = 0
+            for r in range(max(i - 1, 0), min(i + 2, height)):
+                for v in range(-1, 2):
+                    begin, end, shift = max(0, -v) * channels, length - max(0, v) * channels, v * channels
+                    grad_row, highest, seen = grads[i][begin:end], maxima[i][begin:end], taken[begin:end]
+                    values, row = (
+                        source[r][begin + shift : end + shift],
+                        target[r][begin + shift : end + shift],
+                    )
+                    for t in range(len(grad_row)):
+                        here = zero if values[t] != highest[t] else one - seen[t]
+                        row[t] += here * grad_row[t]
+                        seen[t] += here

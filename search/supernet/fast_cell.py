@@ -24,6 +24,7 @@ from dots_zoo.kernels import (
     SepConvBlock,
     batch_norm,
     even_odd_pixels,
+    max_pool_3x3,
     sep_conv_sum,
     weighted_sum,
 )
@@ -85,14 +86,16 @@ def fast_candidate(operation: nn.Module) -> FastCandidate | None:
 
 
 class FastPool:
-    """A shared pooling and its batch norm."""
+    """A shared pooling, max pooling of stride 1 without indices, and its batch norm."""
 
     def __init__(self, pool: nn.Sequential) -> None:
         self.pool = pool
 
     def __call__(self, x: Tensor) -> Tensor:
         pool, norm = self.pool
-        return batch_norm(pool(x), norm, None) if isinstance(norm, nn.BatchNorm2d) else pool(x)
+        fast = isinstance(pool, nn.MaxPool2d) and pool.stride == 1
+        y = max_pool_3x3(x) if fast else pool(x)
+        return batch_norm(y, norm, None) if isinstance(norm, nn.BatchNorm2d) else y
 
 
 class FastInputs:
