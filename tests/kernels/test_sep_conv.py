@@ -154,6 +154,21 @@ def test_a_norm_with_scales_and_shifts_and_a_convolution_with_a_bias_go_through_
     torch.testing.assert_close(found, sep_conv_sum_reference([[block]], weights, [x]))
 
 
+@pytest.mark.parametrize("into, stride", [(32, 1), (16, 2)])
+def test_a_block_that_changes_channels_or_a_second_one_that_changes_sides_goes_through_torch(into, stride):
+    def block(channels, into, stride):
+        depthwise = nn.Conv2d(channels, channels, 3, stride, 1, groups=channels, bias=False)
+        return SepConvBlock(
+            depthwise, nn.Conv2d(channels, into, 1, bias=False), nn.BatchNorm2d(into, affine=False)
+        )
+
+    torch.manual_seed(0)
+    candidate = [block(16, into, 1), block(into, into, stride)]
+    x, weights = draw(2, 16, 4, 4, dtype=torch.float), torch.tensor([2.0])
+    out = sep_conv_sum([candidate], weights, [x], False)
+    torch.testing.assert_close(out, sep_conv_sum_reference([candidate], weights, [x]))
+
+
 def test_what_is_kept_is_what_a_gradient_reads():
     """Of four candidates with six blocks: maps, and x and y of every block, or y alone, or nothing."""
     kept, maps = {}, [draw(2, 16, 8, 8, dtype=torch.float, seed=k) for k in range(4)]
