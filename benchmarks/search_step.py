@@ -15,11 +15,12 @@ agree on the loss.
 import argparse
 import cProfile
 import json
-import platform
 import pstats
 import statistics
 import time
 from dataclasses import replace
+from datetime import date
+from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -35,8 +36,8 @@ from search_turns import (
 )
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import dots_zoo
 from dots_zoo.data.augment import Augmentation
+from dots_zoo.export.bench import machine as bench_machine
 from dots_zoo.runtime.malloc import keep_freed_memory
 from dots_zoo.search.stages.steps import classify
 
@@ -125,12 +126,12 @@ def profile(step: str) -> None:
     pstats.Stats(seen).strip_dirs().sort_stats("tottime").print_stats(16)
 
 
-def machine() -> dict[str, str]:
+def machine() -> dict[str, Any]:
+    """The date, the machine and the versions of a measurement."""
     return {
-        "machine": platform.machine(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "dots_zoo": dots_zoo.__version__,
+        "date": date.today().isoformat(),
+        "machine": bench_machine.machine(),
+        "versions": {**bench_machine.versions(), "numba": version("numba")},
     }
 
 

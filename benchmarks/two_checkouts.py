@@ -58,6 +58,11 @@ def ask(process: subprocess.Popen[str], step: str) -> Any:
     return json.loads(process.stdout.readline())
 
 
+def commit_of(root: Path) -> str:
+    command = ["git", "-C", str(root), "rev-parse", "--short", "HEAD"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -70,9 +75,16 @@ def main() -> None:
     chosen = parser.parse_args()
     if chosen.work is not None:
         return work(chosen.work, chosen.steps)
+    from search_step import machine  # after `work`, which has a search_turns of its own
+
     processes = [start(root.resolve(), chosen.steps) for root in chosen.checkouts]
     first = [json.loads(process.stdout.readline()) for process in processes if process.stdout is not None]
-    found: dict[str, Any] = {"first": first}
+    found: dict[str, Any] = {
+        **machine(),
+        "threads": 1,
+        "commits": [commit_of(root) for root in chosen.checkouts],
+        "first": first,
+    }
     seconds: dict[str, list[list[float]]] = {}
     for step in chosen.steps:
         count = chosen.rounds * (1 if step == "pair" else 4)

@@ -67,9 +67,12 @@ def sep_conv_sum(
     keep = 2 if any(p.requires_grad for p in parameters) else 1
     keep = 0 if lean or not torch.is_grad_enabled() else keep
     norms = [block.norm for block in blocks]
-    inputs = [*distinct.values()], parameters, plan, [norm.eps for norm in norms], keep
+    eps = [norm.eps for norm in norms]
     out: Tensor
-    out, means, variances, _ = sep_conv_sum_operator(weights, *inputs)
+    out, means, inverses, _ = sep_conv_sum_operator(
+        weights, [*distinct.values()], parameters, plan, eps, keep
+    )
+    variances = inverses**-2 - inverses.new_tensor(eps)[:, None]
     move_statistics(norms, means, variances, out.numel() // out.shape[1])
     return out
 
@@ -115,7 +118,7 @@ def sep_conv_sum_operator(
     eps: list[float],
     keep: int,
 ) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
-    """Return the sum (N, C, H', W'), means and variances (B, C) of B blocks, and the maps kept.
+    """Return the sum (N, C, H', W'), means and 1 / sqrt(var + eps) (B, C) of B blocks, and the maps kept.
 
     Args:
         weights: (K,), one a candidate.
@@ -133,19 +136,20 @@ def sep_conv_sum_operator(
     size, longest = _output_size(maps, parameters, plan), max(map(len, candidates))
     y, x = (maps[0].new_empty((len(blocks) if keep > k else longest, *size)) for k in range(2))
     ys, xs, unit = y.numpy(), x.numpy(), np.ones(size[3])
-    means, variances = (torch.empty(len(blocks), size[3], dtype=torch.float64) for _ in range(2))
-    mean_of, variance_of = means.numpy(), variances.numpy()
+    means, inverses = (torch.empty(len(blocks), size[3], dtype=torch.float64) for _ in range(2))
+    mean_of, inverse_of = means.numpy(), inverses.numpy()
     out = empty_map(maps[0], size[3], *size[1:3])
     total = as_array(out)
     for candidate, weight in zip(candidates, weights.tolist(), strict=True):
         read = ScaledInput(inputs[plan[4 * candidate[0]]], unit)
         for b in candidate:
             y_of_block = ys[b % len(ys)]
-            mean_of[b], variance_of[b] = forward(read, blocks[b], xs[b % len(xs)], y_of_block)
-            read = ScaledInput(y_of_block, 1 / np.sqrt(variance_of[b] + eps[b]))
+            mean_of[b], variance = forward(read, blocks[b], xs[b % len(xs)], y_of_block)
+            inverse_of[b] = 1 / np.sqrt(variance + eps[b])
+            read = ScaledInput(y_of_block, inverse_of[b])
         arguments = read.map, (weight * read.scale)[None], candidate[0] > 0, total
         parallel_for(partial(write_scaled, *arguments), len(total))
-    return out, means, variances, [y, x][:keep]
+    return out, means, inverses, [y, x][:keep]
 
 
 @sep_conv_sum_operator.register_fake
@@ -158,9 +162,9 @@ def _(
     keep: int,
 ) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
     size = _output_size(maps, parameters, plan)
-    means, variances = (weights.new_empty((len(eps), size[3]), dtype=torch.float64) for _ in range(2))
+    means, inverses = (weights.new_empty((len(eps), size[3]), dtype=torch.float64) for _ in range(2))
     kept = [maps[0].new_empty((len(eps), *size)) for _ in range(keep)]
-    return empty_map(maps[0], size[3], *size[1:3]), means, variances, kept
+    return empty_map(maps[0], size[3], *size[1:3]), means, inverses, kept
 
 
 @torch.library.custom_op("dots_zoo::sep_conv_sum_backward", mutates_args=())
@@ -170,21 +174,19 @@ def sep_conv_sum_backward(
     maps: list[Tensor],
     parameters: list[Tensor],
     plan: list[int],
-    eps: list[float],
-    variances: Tensor,
+    inverses: Tensor,
     kept: list[Tensor],
     needs: list[bool],
 ) -> tuple[Tensor, list[Tensor], Tensor]:
     """Return the gradients of weights (K,), of the maps that need one, and of the parameters if they do.
 
-    needs: first for all parameters, whose gradients are flat and one after the other, then for each map. The
-    other arguments are those of `sep_conv_sum`.
+    inverses: 1 / sqrt(var + eps) of the blocks, (B, C). needs: first for all parameters, whose gradients are
+    flat and one after the other, then for each map. The other arguments are those of `sep_conv_sum`.
     """
     from .sep_conv_block import Modes, NormGradient, ScaledInput, backward, forward, norm_factors
 
     blocks, candidates = _blocks(parameters, plan), _candidates(plan)
-    scales = 1 / np.sqrt(variances.numpy() + np.array(eps)[:, None])
-    inputs, grad_of_sum = [as_array(x) for x in maps], as_array(grad)
+    inputs, grad_of_sum, scales = [as_array(x) for x in maps], as_array(grad), inverses.numpy()
     of_maps = [empty_map(x, *x.shape[1:]) for x in maps]
     outputs, sources = [as_array(x) for x in of_maps], [plan[4 * b] for b, *_ in candidates]
     rows, size = max(map(len, candidates)), grad_of_sum.shape
@@ -230,8 +232,7 @@ def _(
     maps: list[Tensor],
     parameters: list[Tensor],
     plan: list[int],
-    eps: list[float],
-    variances: Tensor,
+    inverses: Tensor,
     kept: list[Tensor],
     needs: list[bool],
 ) -> tuple[Tensor, list[Tensor], Tensor]:
@@ -265,15 +266,15 @@ def _candidates(plan: Sequence[int]) -> list[list[int]]:
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
-    (weights, maps, parameters, ctx.plan, ctx.eps, _), (_, means, variances, kept) = inputs, output
-    ctx.save_for_backward(weights, variances, *maps, *parameters, *kept)
+    (weights, maps, parameters, ctx.plan, _, _), (_, means, inverses, kept) = inputs, output
+    ctx.save_for_backward(weights, inverses, *maps, *parameters, *kept)
     ctx.counts = len(maps), len(parameters), len(kept)
-    ctx.mark_non_differentiable(means, variances, *kept)
+    ctx.mark_non_differentiable(means, inverses, *kept)
     ctx.set_materialize_grads(False)
 
 
 def _gradients(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Any, ...]:
-    weights, variances, *rest = ctx.saved_tensors
+    weights, inverses, *rest = ctx.saved_tensors
     saved = iter(rest)
     maps, parameters, kept = ([*islice(saved, count)] for count in ctx.counts)
     if grad is None:
@@ -281,7 +282,7 @@ def _gradients(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Any, ...]:
     needed = [*ctx.needs_input_grad[1]]
     needs = [any(ctx.needs_input_grad[2]), *needed]
     of_weights, of_maps, of_parameters = sep_conv_sum_backward(
-        grad, weights, maps, parameters, ctx.plan, ctx.eps, variances, kept, needs
+        grad, weights, maps, parameters, ctx.plan, inverses, kept, needs
     )
     gradients, of_layers = iter(of_maps), [None for _ in parameters]
     if needs[0]:

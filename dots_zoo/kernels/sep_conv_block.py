@@ -128,11 +128,11 @@ def backward(
     if not block.is_simd or padding > dilation * (taps - 1):
         return _backward_by_torch(of_norm, y, x, read, block, out, modes)
     maps = of_norm.grad, y, y if x is None else x, read.map, out
-    arguments = (of_norm.factors, of_norm.threshold), loop_geometry(stride, padding, dilation)
-    types = tap_types(taps), gradient_types(taps), TILES
+    norm, geometry = (of_norm.factors, of_norm.threshold), loop_geometry(stride, padding, dilation)
+    conv = geometry, (tap_types(taps), gradient_types(taps), TILES)
     count = 0 if x is None else block.weight.size + block.matrix.size
     weights = block.matrix, block.weight, read.scale.astype(y.dtype)
-    sums = parallel_sum(block_backward, len(y), count, maps, weights, *arguments, types, modes)
+    sums = parallel_sum(block_backward, len(y), count, maps, weights, norm, conv, modes)
     return None if x is None else sums
 
 
@@ -170,8 +170,7 @@ def block_backward(
     maps: tuple[Map, Map, Map, Map, Map],
     weights: tuple[Map, Map, Map],
     norm: tuple[PerChannel, float],
-    geometry: Geometry,
-    types: Any,
+    conv: tuple[Geometry, Any],
     modes: Modes,
     sums: PerChannel,
     begin: int,
@@ -183,10 +182,10 @@ def block_backward(
         maps: g, y, x, m, and out for dL/dz; x and m are not read where sums are empty.
         weights: P (C', C), w (C, taps * taps), s (C,).
         norm: factors (3, C') and threshold of `write_norm_gradient`.
-        types: those of `convolve_window`, of `add_window_gradient`, and the tiles of `write_products`.
+        conv: geometry, and the types of `convolve_window`, `add_window_gradient` and `write_products`.
     """
     (g, y, x, m, out), (matrix, weight, scales) = maps, weights
-    (stride, padding, dilation, every), (forward, backward, tiles) = geometry, types
+    (stride, padding, dilation, every), (forward, backward, tiles) = conv
     _, rows, columns, into = y.shape
     (_, height, width, channels), needs_weight_grads, pixels = out.shape, len(sums) > 0, rows * columns
     height, width = (height + every - 1) // every, (width + every - 1) // every

@@ -83,7 +83,8 @@ class _Mixed(nn.Module):
 
 def _macs_of_a_step(first: Stage, run: Run) -> int:
     """Return the MACs of a forward pass over a whole batch in the first step of the first stage."""
-    search, step_index = first.initialise(run, None, StepIndex(run.seed, 0)), StepIndex(run.seed, 0)
+    step_index = StepIndex(run.seed, 0)
+    search = first.initialise(run, None, step_index)
     relaxation = first.relax(search)
     sampled_ops = relaxation.sampled_ops(search.logits, step_index)
     batch = run.data.labels[:0], run.data.labels[:0]  # no step is taken

@@ -172,8 +172,8 @@ def flat_weights(mixture: CellMixture) -> Tensor:
     operations = mixture.operations.flatten()
     if not mixture.auxiliary:
         return operations
-    edges = operations.new_ones(len(mixture.active)) if mixture.edges is None else mixture.edges
-    return torch.cat([operations, mixture.auxiliary * edges])
+    auxiliary = [torch.as_tensor(w, dtype=operations.dtype) for w in mixture.auxiliary_weights()]
+    return torch.cat([operations, torch.stack(auxiliary)])
 
 
 class FastCell:

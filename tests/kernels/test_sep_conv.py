@@ -131,8 +131,8 @@ def test_the_operators_keep_their_contract(dtype, keep):
     inputs = arguments(16, dtype, keep)
     opcheck(sep_conv_sum_operator, inputs)
     with torch.no_grad():
-        out, _, variances, kept = sep_conv_sum_operator(*inputs)
-        backward = torch.ones_like(out), *inputs[:-1], variances, kept, [True, True, False]
+        out, _, inverses, kept = sep_conv_sum_operator(*inputs)
+        backward = torch.ones_like(out), *inputs[:4], inverses, kept, [True, True, False]
         opcheck(sep_conv_sum_backward, backward, test_utils=("test_schema", "test_faketensor"))
 
 
