@@ -15,10 +15,11 @@ from ..stages.stage import Run, Stage, StepContext, StepIndex
 from ..supernet import Mixture, Supernet
 from ..supernet.install_kernels import can_install, check_can_install
 
-COMPILE_SECONDS = 15.0  # on a machine that has compiled none of them yet: 10 on a Zen 4, 16 on a Zen 3
-# In a step, for every 10^9 MACs of a forward pass; rough, from a busy machine: a bilevel step with 16
-# channels saves 1.2, one with four channels 4.3.
-SAVED_SECONDS = 1.0
+# Both of one thread of an AMD Zen 4 (2026-12-01); a slower processor takes and saves more.
+COMPILE_SECONDS = 10.0  # on a machine that has compiled none of them yet (benchmarks/two_checkouts.py)
+# In a step, for every 10^9 MACs of a forward pass (benchmarks/saved_seconds.py): a bilevel step saves 0.4,
+# a topology step half of it with 16 channels and less with 4.
+SAVED_SECONDS = 0.4
 
 
 def resolve_kernels(

@@ -47,7 +47,7 @@ def kept(folder):
 
 def test_kernels_are_off_where_compiling_takes_longer_than_the_steps_that_are_planned(tmp_path, capsys):
     first = searched(tmp_path / "run")
-    line = "kernels: off, which save about 0 s in 8 steps and take 15 s to compile\n"
+    line = "kernels: off, which save about 0 s in 8 steps and take 10 s to compile\n"
     assert capsys.readouterr().out == line and kept(tmp_path / "run") == "off"
     assert searched(tmp_path / "run", resume=True) == searched(tmp_path / "run", "off", resume=True) == first
     with pytest.raises(DotsZooError, match="made with training.kernels 'off', expected 'on'"):
