@@ -91,7 +91,7 @@ def export(
     options = ExportOptions(
         task=task,
         input_size=_with_channels(model, size),
-        dynamic=_axes(dynamic),
+        dynamic=open_axes(dynamic),
         lowering=lowering,
         io=IOSpec(image_type, logits),
         fuse=fuse,
@@ -129,7 +129,7 @@ def _refuse_choices(name: str, **choices: Any) -> None:
         raise DotsZooError(f"{name}: {' and '.join(given)} builds a network, and this is one: leave it out")
 
 
-def _axes(dynamic: Sequence[str]) -> tuple[str, ...]:
+def open_axes(dynamic: Sequence[str]) -> tuple[str, ...]:
     """Return the open axes. Raises DotsZooError for `none` beside others, and for one that stands twice."""
     names = tuple(dynamic)
     if len(set(names)) < len(names) or ("none" in names and len(names) > 1):
