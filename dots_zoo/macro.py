@@ -2,7 +2,7 @@
 
 Source: DARTS (ICLR 2019), Sec. 3.1-3.3 and its public evaluation networks; NAS-Bench-201 (ICLR 2020), Fig. 1.
 A macro-architecture is a stem, a list of cells, and the shape of the feature map after each of them. `MACROS`
-holds one record for each; `zoo.add_macro` adds a record and gives it a timm name.
+holds one record for each; `zoo.register_macro` adds a record and gives it a timm name.
 """
 
 import math

@@ -142,7 +142,7 @@ def _note(paper: str) -> dict[str, Any]:
     return {"notes": (f"paper: {paper}",)} if paper else {}
 
 
-def add_macro(macro: MacroArchitecture) -> None:
+def register_macro(macro: MacroArchitecture) -> None:
     """Add a macro-architecture for `register(..., macro=NAME)`, `--macro NAME` and timm's `cell_NAME`.
 
     timm's name builds any cell in it. Raises DotsZooError where the name is malformed or taken.
@@ -153,7 +153,7 @@ def add_macro(macro: MacroArchitecture) -> None:
 
 def _register_all() -> None:
     for macro in (MOBILE, CIFAR, NB201):
-        add_macro(macro)
+        register_macro(macro)
     for name, genotype, num_classes, cifar_paper, mobile_paper in CIFAR_MODELS:
         _add(name, genotype, "cifar", {"num_classes": num_classes, **_note(cifar_paper)})
         _add(f"{name}_mobile", genotype, "mobile", _note(mobile_paper))

@@ -81,7 +81,7 @@ class Method:
 METHODS: dict[str, Method] = {}
 
 
-def add_method(method: Method) -> None:
+def register_method(method: Method) -> None:
     """Make a method known: `search(NAME, ...)` and `dots-zoo search NAME` take it.
 
     Raises:

@@ -38,7 +38,7 @@ from .darts_pt import By, PerturbationConfig, decisions, perturbation_stages
 from .method import METHODS as METHODS
 from .method import Method as Method
 from .method import Topology
-from .method import add_method as add_method
+from .method import register_method as register_method
 from .topology import TopologyConfig, topology_search
 
 for _method in (
@@ -55,7 +55,7 @@ for _method in (
     fixed_alpha.METHOD,
     random_search.METHOD,
 ):
-    add_method(_method)
+    register_method(_method)
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ _S1 = {
 SPACES: dict[str, NamedSpace] = {}
 
 
-def add_space(space: NamedSpace) -> None:
+def register_space(space: NamedSpace) -> None:
     """Make a space known: `search(..., space=NAME)` and `dots-zoo search METHOD --space NAME` take it.
 
     Raises:
@@ -131,4 +131,4 @@ for _space in (
     NamedSpace("3-skip", darts_space(("none", *["skip_connect"] * 3, *S0[4:])), "DropNAS, three skips"),
     NamedSpace("S6", SearchSpace(3, (CellSpace("cell", (S6,) * 6),), "nasbench201"), "NAS-Bench-201"),
 ):
-    add_space(_space)
+    register_space(_space)
