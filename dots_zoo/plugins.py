@@ -71,7 +71,7 @@ def _load_file(path: Path) -> None:
 
 def _nearest(path: Path) -> str:
     """Return the Python files of the folder whose names are nearest to that of a file."""
-    beside = [str(other) for other in path.parent.glob("*.py")]
+    beside = [str(other) for other in path.parent.glob("*.py") if other.is_file()]
     near = difflib.get_close_matches(str(path), beside)
     return f" (nearest: {', '.join(near)})" if near else ""
 
@@ -126,7 +126,7 @@ def _errors_of(name: str, title: str) -> Iterator[None]:
 
 
 def _place(error: BaseException) -> tuple[str, int | None]:
-    """Return file and line of an error: the innermost line of the plug-in's own file; ("", None) if none."""
+    """Return file and line of an error: the innermost line in the file or folder of the plug-in."""
     if isinstance(error, SyntaxError) and error.filename:
         return error.filename, error.lineno
     frames = [
@@ -134,5 +134,7 @@ def _place(error: BaseException) -> tuple[str, int | None]:
         for frame in traceback.extract_tb(error.__traceback__)
         if not frame.filename.startswith((OURS, "<frozen importlib", importlib.__file__))
     ]
-    own = [frame for frame in frames if frame.filename == frames[0].filename]
+    first = Path(frames[0].filename) if frames else Path()
+    root = first.parent if first.name == "__init__.py" else first
+    own = [frame for frame in frames if Path(frame.filename).is_relative_to(root)]
     return (own[-1].filename, own[-1].lineno) if own else ("", None)

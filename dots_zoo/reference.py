@@ -27,10 +27,10 @@ from timm.models import is_model_in_modules
 from torch import nn
 
 from .genotype import bundled_names, is_genotype, load_genotype
-from .genotype.schema import write_json
+from .genotype.schema import read_json, write_json
 from .macro import MACROS, usual_macro
 from .runtime.errors import DotsZooError
-from .runtime.table import look_up
+from .runtime.table import PLUGIN_HINT, look_up
 
 LOCAL = "local-dir:"
 CONFIG, WEIGHTS, GENOTYPE = "config.json", "model.safetensors", "genotype.json"
@@ -133,8 +133,11 @@ def _training(name: str, folder: Path, macro: str | None, shape: Mapping[str, An
     if not timm.is_model(architecture):
         raise DotsZooError(
             f"{path}: expected an architecture that timm knows, got "
-            f"{architecture!r}{_nearest(architecture)}; one of your own has to be registered first"
+            f"{architecture!r}{_nearest(architecture)}; {PLUGIN_HINT}"
         )
+    cell = saved.get("genotype")
+    if isinstance(cell, str) and cell.startswith("{"):
+        read_json(cell, f"{path}, genotype")  # says which plug-in it needs before anything is built
     return Reference(
         name=name,
         architecture=architecture,

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from .. import plugins
 from ..runtime.errors import DotsZooError
 
 EPILOG = """examples:
@@ -39,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _parser().parse_args(argv)  # prints the commands and exits
     command = COMMANDS[argv[0]]
     try:
-        return command.run(argv[1:])
+        return command.run(_load_plugins(argv[1:]))
     except DotsZooError as error:
         print(f"dots-zoo: error: {error}", file=sys.stderr)
         return error.exit_code
@@ -66,6 +67,21 @@ class Command:
     text: str
     run: Callable[[Sequence[str]], int]
     extras: tuple[str, ...] = ()
+
+
+def _load_plugins(argv: Sequence[str]) -> list[str]:
+    """Load the plug-ins that a command line names by --plugin; return its other words.
+
+    Raises DotsZooError as `plugins.load` does, and for a --plugin without a value.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--plugin", action="append", default=[])
+    try:
+        options, words = parser.parse_known_args(argv)
+    except argparse.ArgumentError:
+        raise DotsZooError("--plugin: expected a file FILE.py or the name of a module, got nothing") from None
+    plugins.load(*options.plugin)
+    return words
 
 
 def _extras_for(module: str, command: Command) -> Sequence[str]:
