@@ -1,4 +1,4 @@
-"""Plug-ins by file, by module and by entry point: what they register is known, and errors are one sentence."""
+"""Plug-ins by file, by module and by entry point: what they register is known, an error is one sentence."""
 
 import subprocess
 import sys
