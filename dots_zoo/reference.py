@@ -162,7 +162,7 @@ def _no_training(folder: Path) -> str:
 def _cell(name: str, macro: str | None, shape: Mapping[str, Any], size: int | None) -> Reference:
     genotype = load_genotype(name)
     if macro is not None:
-        look_up(MACROS, macro, f"{name}: --macro")
+        look_up(MACROS, macro, f"{name}: --macro", PLUGIN_HINT)
     architecture = f"cell_{macro or usual_macro(genotype.space, math.inf if size is None else size)}"
     return Reference(
         name=name if len(name) <= MAX_NAME and name.isprintable() else genotype.name,

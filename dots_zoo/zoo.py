@@ -24,7 +24,7 @@ from .macro import CIFAR, MACROS, MOBILE, NB201, MacroArchitecture
 from .network import CellNet
 from .public_weights import checkpoint_filter_fn
 from .runtime.errors import DotsZooError
-from .runtime.table import add_record, look_up
+from .runtime.table import PLUGIN_HINT, add_record, look_up
 
 __all__: list[str] = []  # timm appends the names
 
@@ -123,7 +123,7 @@ def register(
     Raises DotsZooError for a name that is taken or that timm cannot hold, GenotypeError for a cell that
     cannot be read.
     """
-    look_up(MACROS, macro, f"register {name!r}, macro")
+    look_up(MACROS, macro, f"register {name!r}, macro", PLUGIN_HINT)
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise DotsZooError(
             f"register: expected a name of lower-case letters, digits and underscores, got {name!r}"

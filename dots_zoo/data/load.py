@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from ..runtime.errors import DotsZooError
-from ..runtime.table import look_up
+from ..runtime.table import PLUGIN_HINT, look_up
 from .datasets import DATASETS, OPTIONAL, Data, DataOptions, Dataset, ImageData, register_dataset
 from .image_folder import open_folder
 from .split import fraction_of_every_class
@@ -24,7 +24,7 @@ def load_data(options: DataOptions) -> Data:
 
     Raises DotsZooError where the data set is not there or the options cannot be used.
     """
-    dataset, fraction = look_up(DATASETS, options.data, "data"), options.train_fraction
+    dataset, fraction = look_up(DATASETS, options.data, "data", PLUGIN_HINT), options.train_fraction
     if options.image_size is not None and options.image_size < 8:
         raise DotsZooError(f"image_size: expected 8 pixels or more, got {options.image_size}")
     if not 0 < fraction <= 1:

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, Literal
 
 from dots_zoo.runtime.errors import DotsZooError
-from dots_zoo.runtime.table import look_up
+from dots_zoo.runtime.table import PLUGIN_HINT, look_up
 
 from ..space.space import SearchSpace
 from ..stages.config import TrainingConfig
@@ -128,7 +128,7 @@ def plan(name: str, config: Any, derivation: Derivation, space: SearchSpace) -> 
     Raises:
         DotsZooError: if there is no such method, or the parts cannot be combined.
     """
-    method, rule = look_up(METHODS, name, "method"), derivation.topology
+    method, rule = look_up(METHODS, name, "method", PLUGIN_HINT), derivation.topology
     reason = refusal(method, config, derivation, space)
     if reason:
         raise DotsZooError(f"search {name}: {reason}")

@@ -8,7 +8,7 @@ without none); NAS-Bench-201 (ICLR 2020), Fig. 1 (S6, as DARTS- calls it).
 from dataclasses import dataclass
 
 from dots_zoo.genotype import OPS
-from dots_zoo.runtime.table import add_record, look_up
+from dots_zoo.runtime.table import PLUGIN_HINT, add_record, look_up
 
 from .space import CellSpace, SearchSpace
 
@@ -74,7 +74,7 @@ def named_space(name: str) -> SearchSpace:
     Raises:
         DotsZooError: if there is none.
     """
-    return look_up(SPACES, name, "space").space
+    return look_up(SPACES, name, "space", PLUGIN_HINT).space
 
 
 def darts_space(operations: tuple[str, ...] = S0, intermediate: int = 4) -> SearchSpace:
