@@ -68,6 +68,9 @@ def test_the_example_is_searched_resumed_drawn_trained_and_exported(
     stages = ["operation search", "topology warm-up", "topology search"]
     assert [line["stage"] for line in lines] == stages and "beta.normal" in lines[-1]["weights"]
 
+    assert main(["explain", "shuffle", "runs/s/seed1"]) == 2
+    assert "got 'lazy'; one of your own comes with --plugin FILE_OR_MODULE" in capsys.readouterr().err
+
     draw = f"draw {path} -o cell.svg"
     assert asks_for_it(draw) and not Path("cell.svg").exists()
     run(draw)
