@@ -26,7 +26,7 @@ from ..supernet import (
     active_where,
     check_shape,
 )
-from .config import TrainingConfig, require_at_least
+from .config import TrainingConfig
 from .init_stage import continue_from, fresh
 from .stage import Figures, Logits, Relaxation, Search, Stage, StepContext, StepIndex, Weights
 from .steps import train_weights
@@ -170,9 +170,8 @@ def operation_search(
             validation split.
 
     Raises:
-        DotsZooError: if the epochs or the supernet cannot be used.
+        DotsZooError: if the supernet cannot be built.
     """
-    require_at_least("", epochs=(span.epochs, 0), warm_up=(span.warm_up, 0))
     training, weights = span.training, span.training.weights
     partial_channels, auxiliary = formulation.partial_channels, formulation.auxiliary
     check_shape(space, span.cells, training.channels, training.stem, partial_channels)

@@ -91,7 +91,7 @@ def test_the_example_is_searched_resumed_drawn_trained_and_exported(
 @pytest.mark.parametrize(
     "words",
     [
-        "lazy --selection perturbation --perturbation.tuning 0",
+        "lazy --order second --selection perturbation --perturbation.tuning 0",
         "lazy --space S2",
         "darts --space mine",
         "dots --space mine --warm_up 0 --topology_search.epochs 1 --topology_search.cells 3",

@@ -23,30 +23,15 @@ from helpers.tables import tables_as_before
 EXAMPLE = ROOT / "docs/examples/my_search.py"
 
 EVERYTHING = """
-from dataclasses import dataclass, field
-
 from torch import nn
 
 import dots_zoo
 from dots_zoo.macro import cifar
-from dots_zoo.search.methods import TrainingConfig, bilevel, darts_space, operation_search
-
-
-@dataclass(frozen=True)
-class Config:
-    epochs: int = 1
-    warm_up: int = 0
-    cells: int = 3
-    training: TrainingConfig = field(default_factory=TrainingConfig)
-
-
-def stages(config, space, after):
-    return operation_search(config, space, after, step=bilevel)
-
+from dots_zoo.search.methods import darts, darts_space
 
 dots_zoo.register_operation(dots_zoo.Operation("my_pool", lambda c, stride, affine: nn.MaxPool2d(1, stride)))
 dots_zoo.register_space(dots_zoo.NamedSpace("my_space", darts_space(("my_pool", "noise"), 1)))
-dots_zoo.register_method(dots_zoo.Method("my_method", Config, stages))
+dots_zoo.register_method(dots_zoo.Method("my_method", darts.DartsConfig, darts.stages, text="My title"))
 dots_zoo.register_dataset(dots_zoo.Dataset("my_data", lambda options: None))
 dots_zoo.register_macro(dots_zoo.MacroArchitecture("my_macro", cifar, channels=4, layers=3))
 pairs = "[('my_pool', 0), ('skip_connect', 1)]"
@@ -93,6 +78,9 @@ def test_a_file_registers_whatever_can_be_registered_and_is_loaded_once(tmp_path
     }
     assert {name for name, table in tables.items() if name in table} == set(tables)
     assert len(timm.create_model("my_network").cells) == 3
+    assert METHODS["my_method"].title == "My title" and METHODS["darts"].title.startswith(
+        "DARTS: one softmax"
+    )
     assert OPS["my_pool"].plugin == OPS["my_pool"].origin == "my_file.py"
     assert not any(OPS[name].origin for name in ("none", "sep_conv_3x3", "nor_conv_1x1"))
 
