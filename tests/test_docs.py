@@ -27,6 +27,7 @@ NEEDS = (
     "export LD_LIBRARY_PATH",
     "accelerate launch",
     "--data-root",
+    "--plugin my_search.py",  # tests/plugins/test_example.py
     " predict ",
     " curves runs/",
     "torchrun",
