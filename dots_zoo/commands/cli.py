@@ -165,6 +165,12 @@ def _eval(argv: Sequence[str]) -> int:
     return 0
 
 
+def _predict(argv: Sequence[str]) -> int:
+    from ..train.command import predict_main
+
+    return predict_main(argv)
+
+
 def _openmm(task: str, argv: Sequence[str]) -> int:
     from ..openmm.command import main as openmm
 
@@ -231,6 +237,7 @@ COMMANDS: Mapping[str, Command] = {
     "explain": Command("analyse a completed search", _explain, ("search",)),
     "train": Command("train a network", _train, ("train",)),
     "eval": Command("evaluate a network", _eval, ("train",)),
+    "predict": Command("name what is on images", _predict, ("train",)),
     "det": Command("detection with MMDetection", partial(_openmm, "det"), ("mm",)),
     "seg": Command("segmentation with MMSegmentation", partial(_openmm, "seg"), ("mm",)),
     "export": Command("export a model to ONNX and prove it against PyTorch", _export, ("export",)),

@@ -1,34 +1,33 @@
-"""Parse and run `dots-zoo train` and `dots-zoo eval`.
+"""Parse and run `dots-zoo train`, `eval` and `predict`; the Python functions take the same options.
 
 Options come from the command line, a YAML file (`--config`) or a preset: `presets/NAME.yaml` holds a paper's
 hyperparameters, or small ones.
 """
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from accelerate import Accelerator  # type: ignore[import-untyped]
+from accelerate import PartialState  # type: ignore[import-untyped]
 from jsonargparse import ArgumentParser
 
-from ..data.datasets import Data, DataOptions
-from ..data.load import add_data_options, load_data
+from ..data.load import add_data_options
 from ..macro import MACROS
-from ..reference import Reference, create
-from ..runtime.config_cli import Verbatim, build, dotted, preset, preset_names, take_preset
+from ..runtime.config_cli import Verbatim, dotted, preset, preset_names, take_preset
 from ..runtime.distributed import disconnecting
-from ..runtime.errors import DotsZooError
 from ..runtime.malloc import keep_freed_memory
-from .evaluate import Score, evaluate
-from .model import ModelOptions, as_trained, fitting, referred
+from .api import evaluate_with, train_with
+from .model import ModelOptions
+from .prediction import predict
 from .recipe import Recipe
-from .run import summary, train
+from .summary import summary
 
 PRESETS = Path(__file__).parent / "presets"
 BEGIN = "begin with the model's own weights; the classifier is new where the classes are others"
 EVALUATED = "the model's own weights; they are what is evaluated with or without it"
 MACRO = "macro-architecture of a genotype; if not given that of its space for images of the size"
-MODEL = "timm name of one of our models, genotype (bundled name, file or text) or the folder of a training"
+NETWORK = "timm name, genotype (bundled name, file or text), folder of a training or of a search"
 
 EXAMPLES = """\
 examples:
@@ -52,13 +51,14 @@ def train_parser(preset_name: str | None = None) -> ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=Verbatim,
     )
-    parser.add_argument("model", type=str, help=MODEL)
+    parser.add_argument("network", type=str, help=NETWORK)
     parser.add_argument("--config", action="config", help="YAML file with any of the options below")
     parser.add_argument("--out", type=str, required=True, help="folder of the run; new or empty")
     parser.add_argument("--resume", action="store_true", help="resume from the checkpoint in the folder")
     parser.add_argument(
         "--checkpoint_seconds", type=float, default=300.0, help="between two checkpoints; 0: every step"
     )
+    parser.add_argument("--quiet", action="store_true", help="neither a bar nor a line an epoch")
     add_data_options(parser)
     _add_model(parser, BEGIN)
     parser.add_class_arguments(Recipe)
@@ -74,67 +74,57 @@ def _add_model(parser: ArgumentParser, pretrained: str) -> None:
 
 
 @disconnecting()
-def train_main(argv: Sequence[str]) -> None:
+def train_main(argv: Sequence[str]) -> int:
     """Train as `argv` says; print a line an epoch and a summary at the end."""
     keep_freed_memory()
     name, words = take_preset(argv)
-    options = train_parser(name).parse_args(words).as_dict()
-    model, chosen, out = options["model"], build(ModelOptions, options), Path(options["out"])
-    run = train(
-        model,
-        chosen,
-        load_data(fitting(build(DataOptions, options), model, chosen)),
-        build(Recipe, options),
-        out,
-        resume=options["resume"],
-        checkpoint_seconds=options["checkpoint_seconds"],
-    )
-    if run:  # the main process
-        print(summary(run, out))
+    training = train_with(train_parser(name).parse_args(words).as_dict())
+    if PartialState().is_main_process:
+        print(summary(training.run, training.path))
+    return 0
 
 
 def eval_parser() -> ArgumentParser:
     """Return the parser of an evaluation."""
     parser = ArgumentParser(
         prog="dots-zoo eval",
-        description="Print how many test images a network with its weights names.",
+        description="Print how many test images a network with its weights names, in all and by class.",
         epilog=EXAMPLES,
         formatter_class=Verbatim,
     )
-    parser.add_argument("model", type=str, help=MODEL)
+    parser.add_argument("network", type=str, help=NETWORK)
+    parser.add_argument("-o", "--out", type=str | None, help="JSON file of all figures")
+    parser.add_argument("--confusion", type=str | None, help="picture of the confusion matrix")
+    parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--batch_size", type=int, default=100, help="images at a time")
+    parser.add_argument("--quiet", action="store_true", help="no bar")
     add_data_options(parser)
     _add_model(parser, EVALUATED)
     return parser
 
 
-def eval_main(argv: Sequence[str]) -> None:
-    """Evaluate as `argv` says and print one line."""
+def eval_main(argv: Sequence[str]) -> int:
+    """Evaluate as `argv` says; print a line of all images and one a class."""
     options = eval_parser().parse_args(argv).as_dict()
-    model, chosen = options["model"], build(ModelOptions, options)
-    data = load_data(fitting(build(DataOptions, options), model, chosen))
-    reference = referred(model, chosen, data.size)
-    score = eval_model(reference, data, options["batch_size"])
-    print(
-        f"{reference.name}: {100 * score.accuracy:.2f} % of {score.images} test images of {data.name} at "
-        f"{data.size}x{data.size} (top five: {100 * score.top5:.2f} %, loss {score.loss:.4f})"
-    )
+    evaluation = evaluate_with(options)
+    if PartialState().is_main_process:
+        print(json.dumps(evaluation.as_dict(), indent=1) if options["json"] else "\n".join(evaluation.lines))
+    return 0
 
 
-def eval_model(reference: Reference, data: Data, batch_size: int = 100) -> Score:
-    """Score a network with its weights on the test images, normalised as in its training.
-
-    Raises DotsZooError where it has no weights, or other classes or channels than the data.
-    """
-    network = create(reference, weights=True)
-    expected = data.classes, data.in_chans
-    actual = network.num_classes, network.pretrained_cfg["input_size"][0]
-    if expected != actual:
-        raise DotsZooError(
-            f"eval {reference.name}: expected a network of {expected[0]} classes and {expected[1]} channels "
-            f"for {data.name}, got {actual[0]} and {actual[1]}"
-        )
-    accelerator = Accelerator()
-    network.to(accelerator.device)
-    normalised = as_trained(data, network).to(accelerator.device)
-    return evaluate(network, normalised, accelerator, batch_size=batch_size, progress=True)
+def predict_main(argv: Sequence[str]) -> int:
+    """Predict as `argv` says; print a line an image."""
+    parser = ArgumentParser(prog="dots-zoo predict", epilog=EXAMPLES, formatter_class=Verbatim)
+    parser.add_argument("network", type=str, help=NETWORK)
+    parser.add_argument("images", type=str, nargs="+", help="image files, folders, globs")
+    parser.add_argument("--top", type=int, default=5)
+    parser.add_argument("-o", "--out", type=str | None)
+    parser.add_argument("--sheet", type=str | None)
+    parser.add_argument("--device", type=str | None)
+    parser.add_argument("--batch_size", type=int, default=32)
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    options = parser.parse_args(argv).as_dict()
+    as_json = options.pop("json")
+    predictions = predict(options.pop("network"), options.pop("images"), **options)
+    print(json.dumps(predictions.as_dict(), indent=1) if as_json else "\n".join(predictions.lines))
+    return 0

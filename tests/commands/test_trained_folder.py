@@ -18,7 +18,7 @@ from PIL import Image
 from dots_zoo.commands.cli import main
 from dots_zoo.data.datasets import DataOptions
 from dots_zoo.data.load import load_data
-from dots_zoo.train.evaluate import evaluate
+from dots_zoo.train.score import score
 
 RECIPE = "--batch_size 4 --epochs 1 --drop_path_rate 0 --aux_weight 0 --augmentation.cutout 0".split()
 SMALL = ["--channels", "2", "--layers", "3", *RECIPE]
@@ -63,8 +63,8 @@ def test_eval_of_a_folder_takes_its_weights_size_and_normalisation(
     data = load_data(DataOptions(data="image_folder", data_root=str(bright), image_size=12))
     own = model.pretrained_cfg
     trained = replace(data, mean=tuple(own["mean"]), std=tuple(own["std"]))
-    expected = evaluate(model, trained, Accelerator())
-    assert abs(expected.loss - evaluate(model, data, Accelerator()).loss) > 0.001  # bright ones' mean and std
+    expected = score(model, trained, Accelerator())
+    assert abs(expected.loss - score(model, data, Accelerator()).loss) > 0.001  # bright ones' mean and std
     name = f"local-dir:{net}"
     assert main(["eval", name, "--data", "image_folder", "--data_root", str(bright)]) == 0
     assert capsys.readouterr().out == (

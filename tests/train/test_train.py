@@ -14,9 +14,10 @@ from dots_zoo.data.augment import Augmentation
 from dots_zoo.data.datasets import ImageData
 from dots_zoo.network import CellNet
 from dots_zoo.runtime.errors import DotsZooError
-from dots_zoo.train.evaluate import evaluate
-from dots_zoo.train.loop import Checkpoint, ahead, fit, loss_of, training_part
+from dots_zoo.train.loop import Checkpoint, ahead, fit, loss_of
 from dots_zoo.train.recipe import Recipe
+from dots_zoo.train.score import score
+from dots_zoo.train.split import split
 from dots_zoo.train.state import Row, State
 from helpers.striped_images import PLAIN, shades, shades_of, stripes
 
@@ -40,13 +41,13 @@ def test_it_learns_and_reports_each_epoch() -> None:
     assert [len(history) for history in seen] == [1, 2, 3, 4] and seen[-1] == state.history
     assert [row["epoch"] for row in state.history] == [0, 1, 2, 3]
     assert state.history[-1]["loss"] < state.history[0]["loss"]
-    assert state.history[-1]["held_accuracy"] > 0.8 and state.history[-1]["held_images"] == 32
+    assert state.history[-1]["test_accuracy"] > 0.8 and state.history[-1]["test_images"] == 32
 
 
 def test_evaluations_come_when_asked_and_after_the_last_epoch() -> None:
     for every, expected in ((1, [0, 1, 2]), (2, [1, 2]), (0, [2])):
         history = train(replace(PLAIN, epochs=3, evaluate_every=every)).history
-        assert [row["epoch"] for row in history if "held_loss" in row] == expected
+        assert [row["epoch"] for row in history if "test_loss" in row] == expected
 
 
 def test_every_image_is_used_once_an_epoch_and_never_one_that_is_held_out() -> None:
@@ -60,9 +61,9 @@ def test_every_image_is_used_once_an_epoch_and_never_one_that_is_held_out() -> N
     state = fit(model, data, replace(PLAIN, validation=16), progress=False)
     assert len(used) == 6 and sorted(sum(used[:3], [])) == sorted(sum(used[3:], [])) == list(range(48))
     assert used[0] != used[3] and sorted(used[0]) != used[0]
-    score = evaluate(state.model, data, Accelerator(), held_out=torch.arange(48, 64), batch_size=5)
-    assert state.history[-1]["held_accuracy"] == score.accuracy and score.images == 16
-    assert state.history[-1]["held_loss"] == pytest.approx(score.loss, rel=1e-5)
+    result = score(state.model, data, Accelerator(), held_out=torch.arange(48, 64), batch_size=5)
+    assert state.history[-1]["validation_accuracy"] == result.accuracy and result.images == 16
+    assert state.history[-1]["validation_loss"] == pytest.approx(result.loss, rel=1e-5)
 
 
 def test_the_network_sees_growing_images_and_is_evaluated_on_whole_ones() -> None:
@@ -97,9 +98,9 @@ def test_the_average_of_the_weights_is_kept_and_evaluated() -> None:
     state = train(recipe)
     assert state.ema is not None and state.kept is state.ema.module
     assert not torch.equal(parameters(state.kept), parameters(state.model))
-    score = evaluate(state.kept, stripes(), Accelerator())
-    assert state.history[-1]["held_loss"] == pytest.approx(score.loss)
-    assert evaluate(state.model, stripes(), Accelerator()).loss != pytest.approx(score.loss)
+    result = score(state.kept, stripes(), Accelerator())
+    assert state.history[-1]["test_loss"] == pytest.approx(result.loss)
+    assert score(state.model, stripes(), Accelerator()).loss != pytest.approx(result.loss)
 
 
 class SharesOfWhite(torch.nn.Module):
@@ -215,9 +216,9 @@ def test_a_training_that_is_told_to_end_keeps_its_step_and_goes_on(tmp_path: Pat
 )
 def test_images_that_do_not_suffice_are_refused(changes: dict[str, Any], classes: int, message: str) -> None:
     with pytest.raises(DotsZooError, match=message):
-        training_part(stripes(classes=classes), replace(PLAIN, **changes))
+        split(stripes(classes=classes), replace(PLAIN, **changes))
     with pytest.raises(DotsZooError, match="a batch that 3 processes can share"):
-        training_part(stripes(), PLAIN, processes=3)
+        split(stripes(), PLAIN, processes=3)
 
 
 def test_ahead_gives_the_same_items_and_passes_errors_on() -> None:

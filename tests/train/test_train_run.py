@@ -22,7 +22,7 @@ from dots_zoo.commands.cli import main
 from dots_zoo.data.datasets import DataOptions
 from dots_zoo.data.load import load_data
 from dots_zoo.genotype import load_genotype, save_genotype
-from dots_zoo.train.evaluate import evaluate
+from dots_zoo.train.score import score
 
 TINY = (
     "--channels 2 --layers 3 --batch_size 256 --augmentation.crop_padding 1 --augmentation.cutout 2".split()
@@ -87,7 +87,7 @@ def test_timm_loads_the_folder_and_it_scores_what_run_json_says(
 ) -> None:
     run, data = json.loads((folder / "run.json").read_text()), load_data(DataOptions())
     model = timm.create_model(f"local-dir:{folder}", pretrained=True)
-    assert evaluate(model, data, Accelerator()).accuracy == run["score"]["accuracy"]
+    assert score(model, data, Accelerator()).accuracy == run["score"]["accuracy"]
     assert model.pretrained_cfg["input_size"] == (1, 8, 8)
     assert model.pretrained_cfg["mean"] == pytest.approx(data.mean)
     for name in (f"local-dir:{folder}", str(folder)):
@@ -259,4 +259,4 @@ def test_two_processes_train_one_network(tmp_path: Path) -> None:
     run, data = json.loads((out / "run.json").read_text()), load_data(DataOptions())
     assert run["score"]["images"] == 355
     model = timm.create_model(f"local-dir:{out}", pretrained=True)
-    assert evaluate(model, data, Accelerator()).accuracy == run["score"]["accuracy"]
+    assert score(model, data, Accelerator()).accuracy == run["score"]["accuracy"]
