@@ -90,7 +90,7 @@ def test_a_folder_gives_its_weights_and_a_genotype_its_width_and_depth(here: Pat
         ("nte", {}, r"unknown model 'nte' \(nearest: net\)"),
         ("local-dir:nte", {}, r"nte: expected the folder of a training .* nothing there \(nearest: net\)"),
         ("local-dir:cell.json", {}, "cell.json: expected the folder of a training .* got a file"),
-        ("begun", {}, "begun: .* got one that has not ended: dots-zoo train ... --resume ends it"),
+        ("begun", {}, "begun: .* got a training that has not ended: dots-zoo train ... --resume ends it"),
         ("empty", {}, "empty: expected the folder of a training with its config.json, got an empty folder"),
         ("resnet18.none", {}, "resnet18.none: .*Leave out what is after the dot"),
         ("net", {"macro": "cifar"}, "net: --macro is for a genotype, and this is a training"),

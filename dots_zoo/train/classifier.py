@@ -124,11 +124,11 @@ def _per_channel(values: Any, channels: int) -> tuple[float, ...]:
     return given if len(given) == channels else (sum(given) / len(given),) * channels
 
 
-def _open_file(name: str, device: torch.device, asked: str | None) -> Classifier:
+def _open_file(name: str, device: torch.device, requested: str | None) -> Classifier:
     """Open an ONNX file by its own metadata. Raises ModuleNotFoundError without the extra `export`."""
     import onnxruntime as ort
 
-    session = _session(Path(name), device, asked, ort)
+    session = _session(Path(name), device, requested, ort)
     facts = _metadata(name, session)
     [image], [output] = session.get_inputs(), session.get_outputs()
     dtype = np.float16 if image.type == "tensor(float16)" else np.float32
@@ -151,7 +151,7 @@ def _padded(images: Tensor, length: int) -> Tensor:
     return torch.cat([images, images[-1:].expand(length - len(images), -1, -1, -1)])
 
 
-def _session(path: Path, device: torch.device, asked: str | None, ort: Any) -> Any:
+def _session(path: Path, device: torch.device, requested: str | None, ort: Any) -> Any:
     if not path.is_file():
         beside = [str(other) for other in path.parent.glob(f"*{SUFFIX}")]
         near = difflib.get_close_matches(str(path), beside)
@@ -170,9 +170,9 @@ def _session(path: Path, device: torch.device, asked: str | None, ort: Any) -> A
         raise DotsZooError(
             f"{path}: ONNX Runtime cannot run this file: {str(error).splitlines()[0]}"
         ) from error
-    if asked is not None and device.type == "cuda" and session.get_providers()[0] != PROVIDER:
+    if requested is not None and device.type == "cuda" and session.get_providers()[0] != PROVIDER:
         raise DotsZooError(
-            f"{path}: ONNX Runtime does not start on {asked}; dots-zoo doctor says what is missing, or say "
+            f"{path}: ONNX Runtime does not start on {requested}; dots-zoo doctor says what is missing, or say "
             "--device cpu"
         )
     return session

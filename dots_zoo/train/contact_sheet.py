@@ -45,9 +45,9 @@ def contact_sheet(thumbnails: Sequence[Image.Image], captions: Sequence[str], su
 def _shortened(caption: str, font: ImageFont.FreeTypeFont) -> str:
     """Shorten the class in a caption, not its probability, until the line fits."""
     name, _, rest = caption.rpartition(" ")
-    name, _, number = name.rpartition(" ")
+    name, _, percent = name.rpartition(" ")
     text = caption
     while font.getlength(text) > SIDE and name:
         name = name[:-1]
-        text = f"{name}… {number} {rest}"
+        text = f"{name}… {percent} {rest}"
     return text

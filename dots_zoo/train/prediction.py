@@ -29,14 +29,14 @@ NAMED = 3  # files that an error names
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a network answered.
+    """The answers of a network, image by image.
 
     Args:
         network: the reference or the file that was asked.
         rows: for every image {"image": its path, "answers": [{"class", "index", "probability"}, ...]}, the
             most probable answer first.
-        path: the JSON file; None where none was asked for.
-        sheet: the contact sheet; None where none was asked for.
+        path: the JSON file; None where none was requested.
+        sheet: the contact sheet; None where none was requested.
     """
 
     network: str
@@ -58,7 +58,7 @@ class Predictions:
 
 @dataclass(frozen=True)
 class _Outputs:
-    """The files that are asked for, checked."""
+    """The files that are requested, checked."""
 
     path: Path | None
     sheet: Path | None

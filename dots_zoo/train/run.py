@@ -29,6 +29,7 @@ from ..runtime.atomic_write import write_file
 from ..runtime.best_effort import attempt
 from ..runtime.distributed import processes_of
 from ..runtime.environment import environment
+from ..runtime.errors import DotsZooError
 from ..runtime.run_folder import check_run_folder, make_folder
 from ..runtime.sigterm import sigterm_flag
 from .loop import Checkpoint, fit
@@ -78,10 +79,10 @@ def run_training(
     """
     accelerator = Accelerator(mixed_precision=recipe.precision)
     processes = processes_of(accelerator)
-    asked, recipe = recipe, with_batch_that_fits(recipe, data, processes.count)
+    requested, recipe = recipe, with_batch_that_fits(recipe, data, processes.count)
     split(data, recipe, processes.count)  # refused before a folder is made
     built = build(model, options, data, recipe)
-    count(built.network, (data.in_chans, data.size, data.size))  # so is a size that the network cannot run
+    _refuse_size(built, data)
     if options.pretrained:
         data = as_trained(data, built.network)
     settings = _plain({"network": _kept(model, built), **data.options, **asdict(options), **asdict(recipe)})
@@ -89,7 +90,7 @@ def run_training(
     if not processes.agree(json.dumps([settings, identity], sort_keys=True)):
         processes.end("training: expected the same options and files in all processes")
     processes.first_does(partial(_prepare, out, resume, settings))
-    for sentence in _notices(built, asked, recipe) if processes.first else ():
+    for sentence in _notices(built, requested, recipe) if processes.first else ():
         _log.warning("%s: %s", built.reference.name, sentence)
     task = _Task(built, data, recipe, accelerator, out, settings)
     with sigterm_flag() as stop:
@@ -107,15 +108,27 @@ def run_training(
     return results
 
 
-def _notices(built: Built, asked: Recipe, recipe: Recipe) -> list[str]:
+def _refuse_size(built: Built, data: Data) -> None:
+    """Raise DotsZooError where the network cannot run images of the data's size."""
+    try:
+        count(built.network, (data.in_chans, data.size, data.size))
+    except DotsZooError as error:
+        raise DotsZooError(
+            f"{built.reference.name}: {error}; image_size gives images of another size"
+        ) from error
+
+
+def _notices(built: Built, requested: Recipe, recipe: Recipe) -> list[str]:
     """Return a sentence for everything in a recipe that is not done as it says."""
     sentences = left_out(built.network, recipe)
-    if recipe.batch_size != asked.batch_size:
-        sentences.append(f"batch_size is {recipe.batch_size}, not {asked.batch_size}: all training images")
+    if recipe.batch_size != requested.batch_size:
+        sentences.append(
+            f"batch_size is {recipe.batch_size}, not {requested.batch_size}: all training images"
+        )
     if recipe.warm_up < recipe.warm_up_epochs:
         sentences.append(
-            f"warm_up_epochs is {recipe.warm_up:g}, not {recipe.warm_up_epochs:g}: at most a fifth of the "
-            f"{recipe.epochs} epochs"
+            f"warm_up_epochs is {recipe.warm_up:g}, not {recipe.warm_up_epochs:g}: at most a fifth of all "
+            "epochs"
         )
     return sentences
 

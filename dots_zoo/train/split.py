@@ -86,5 +86,5 @@ def _last_of_every_class(labels: Tensor, size: int) -> Tensor:
     taken = shares.floor().long()
     largest = (shares - taken).argsort(descending=True, stable=True)
     taken[largest[: size - int(taken.sum())]] += 1
-    ends = counts.cumsum(0)
-    return torch.cat([torch.arange(end - n, end) for end, n in zip(ends, taken, strict=True)])
+    parts = zip(counts.cumsum(0), taken, strict=True)
+    return torch.cat([torch.arange(end - size, end) for end, size in parts])

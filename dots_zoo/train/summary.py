@@ -62,7 +62,7 @@ def summary(run: Mapping[str, Any], out: Path) -> str:
     if "best" in run:
         best = run["best"]
         lines.append(
-            f"best epoch, {best['epoch'] + 1} by validation: {_accuracy(best['validation'])} validation "
+            f"best epoch by validation, {best['epoch'] + 1}: {_accuracy(best['validation'])} validation "
             f"images, {_accuracy(best['score'])} test images; in {out / 'best'}"
         )
     folder = shlex.quote(str(out))

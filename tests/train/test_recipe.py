@@ -22,6 +22,17 @@ def test_the_learning_rate_rises_linearly_and_falls_as_a_cosine() -> None:
     assert learning_rate(replace(recipe, warm_up_epochs=0), 0, 4) == 0.4
 
 
+def test_warm_up_takes_a_fifth_of_the_epochs_at_most() -> None:
+    short = Recipe(epochs=3, learning_rate=0.4, warm_up_epochs=3)
+    rates = [learning_rate(short, step, 5) for step in range(15)]
+    assert short.warm_up == pytest.approx(0.6) and rates[:4] == pytest.approx([0.4 / 3, 0.8 / 3, 0.4, 0.4])
+    assert rates[9] == pytest.approx(0.2) and rates[14] < 0.01  # the cosine has the other twelve steps
+    for name in preset_names(PRESETS):
+        schedule = preset(PRESETS, name)
+        recipe = Recipe(epochs=schedule["epochs"], warm_up_epochs=schedule["warm_up_epochs"])
+        assert recipe.warm_up == recipe.warm_up_epochs, name
+
+
 def test_drop_path_reaches_its_rate_in_the_last_epoch() -> None:
     rates = [drop_path_rate(Recipe(epochs=3, drop_path_rate=0.4), epoch) for epoch in range(3)]
     assert rates == pytest.approx([0.0, 0.2, 0.4])
@@ -51,10 +62,11 @@ def test_images_grow_from_a_size_over_epochs(numbers: dict[str, int]) -> None:
         ("epochs", 0, "epochs: expected 1 or more, got 0"),
         ("learning_rate", 0.0, "learning_rate: expected more than 0, got 0.0"),
         ("learning_rate", math.nan, "learning_rate: expected more than 0, got nan"),
-        ("warm_up_epochs", 601, "warm_up_epochs: expected 0 to the number of epochs, 600, got 601"),
+        ("warm_up_epochs", -1, "warm_up_epochs: expected 0 or more, got -1"),
         ("drop_path_rate", 1.0, "drop_path_rate: expected a probability below 1, got 1.0"),
         ("ema_decay", 1.0, "ema_decay: expected 0 to below 1, got 1.0"),
         ("validation", -1, "validation: expected 0 or more, got -1"),
+        ("validation", 2.5, "validation: expected a number of images or a share below 1, got 2.5"),
     ],
 )
 def test_numbers_out_of_range_are_refused(name: str, value: float, message: str) -> None:

@@ -66,7 +66,7 @@ def test_config_yaml_holds_the_cell_and_not_its_path(tmp_path: Path) -> None:
     cell, out, again = tmp_path / "g.json", tmp_path / "run", tmp_path / "again"
     save_genotype(load_genotype("darts_v2"), cell)
     assert train(cell, *SMALL, "--batch_size", 720, "--data", "digits", "--out", out) == 0
-    assert load_genotype(yaml.safe_load((out / "config.yaml").read_text())["model"]) == load_genotype(
+    assert load_genotype(yaml.safe_load((out / "config.yaml").read_text())["network"]) == load_genotype(
         "darts_v2"
     )
     assert json.loads((out / "run.json").read_text())["model"] == str(cell)

@@ -209,9 +209,10 @@ def test_a_training_that_is_told_to_end_keeps_its_step_and_goes_on(tmp_path: Pat
     [
         ({"batch_size": 65}, 2, "expected 65 images .* got 64 images"),
         ({"validation": 60}, 2, "expected 16 images .* got 4 images"),
-        ({"validation": 80}, 2, "got 0 images"),
+        ({"validation": 80}, 2, "expected some of the 64 training images, but not all, got 80"),
+        ({"validation": 0.001}, 2, "expected some of the 64 training images, but not all, got 0.001"),
         ({"first_size": 9, "growing_epochs": 1}, 2, "the side of the images or less, 8, got 9"),
-        ({"validation": 1}, 2, "expected images of all 2 classes among the last 1 training .* got 1"),
+        ({"validation": 1}, 2, "expected images of all 2 classes among the 1 training .* got 1"),
     ],
 )
 def test_images_that_do_not_suffice_are_refused(changes: dict[str, Any], classes: int, message: str) -> None:
