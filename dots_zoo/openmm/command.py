@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..options.image_size import image_size
 from ..runtime.atomic_write import check_output, write_file
 from ..runtime.distributed import disconnecting
-from ..runtime.image_size import image_size
 from . import check as mm_check
 from . import predict as mm_predict
 from . import run as mm_run
@@ -42,6 +42,16 @@ def main(task: str, argv: Sequence[str]) -> int:
     args = _parser(task).parse_args(argv)
     result: int = args.run(args)
     return result
+
+
+def detection(argv: Sequence[str]) -> int:
+    """Run `dots-zoo det`."""
+    return main("det", argv)
+
+
+def segmentation(argv: Sequence[str]) -> int:
+    """Run `dots-zoo seg`."""
+    return main("seg", argv)
 
 
 def _parser(task: str) -> argparse.ArgumentParser:

@@ -5,3 +5,9 @@
 `summary`, `plots` and `half_weights` write what is shared. `api` has the functions of Python,
 `command` the commands; `presets/` holds the recipes of the papers.
 """
+
+from .api import Training, evaluate, train
+from .evaluation import Evaluation
+from .prediction import Predictions, predict
+
+__all__ = ["Evaluation", "Predictions", "Training", "evaluate", "predict", "train"]

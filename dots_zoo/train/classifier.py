@@ -172,8 +172,8 @@ def _session(path: Path, device: torch.device, requested: str | None, ort: Any) 
         ) from error
     if requested is not None and device.type == "cuda" and session.get_providers()[0] != PROVIDER:
         raise DotsZooError(
-            f"{path}: ONNX Runtime does not start on {requested}; dots-zoo doctor says what is missing, or say "
-            "--device cpu"
+            f"{path}: ONNX Runtime does not start on {requested}; dots-zoo doctor says what is "
+            "missing, or say --device cpu"
         )
     return session
 

@@ -69,8 +69,8 @@ def predict(
     images: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     *,
     top: int = 5,
-    out: str | os.PathLike[str] | None = None,
-    sheet: str | os.PathLike[str] | None = None,
+    out: str | Path | None = None,
+    sheet: str | Path | None = None,
     device: str | None = None,
     batch_size: int = 32,
 ) -> Predictions:

@@ -4,8 +4,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from dots_zoo.options.image_size import image_size
 from dots_zoo.runtime.atomic_write import check_output, write_file
-from dots_zoo.runtime.image_size import image_size
 
 from .compare import compare
 from .latency import Plan, bench
@@ -22,15 +22,19 @@ examples:
   dots-zoo bench m.onnx --provider cpu cuda tensorrt --batch 1 32 --cuda-graph --engine-cache trt -o b.json"""
 
 
-def main(argv: Sequence[str]) -> int:
-    """Run the command that `argv` begins with; return 1 where a check failed or a network became slower."""
-    parsers = {
-        "bench": _bench_parser,
-        "report": _report_parser,
-        "compare": _compare_parser,
-    }
-    runs = {"bench": run_bench, "report": run_report, "compare": run_compare}
-    return runs[argv[0]](parsers[argv[0]]().parse_args(argv[1:]))
+def bench_main(argv: Sequence[str]) -> int:
+    """Measure as `argv` says; return 1 where a check failed."""
+    return run_bench(_bench_parser().parse_args(argv))
+
+
+def report_main(argv: Sequence[str]) -> int:
+    """Write a page as `argv` says."""
+    return run_report(_report_parser().parse_args(argv))
+
+
+def compare_main(argv: Sequence[str]) -> int:
+    """Compare as `argv` says; return 1 where a network became slower."""
+    return run_compare(_compare_parser().parse_args(argv))
 
 
 def _bench_parser() -> argparse.ArgumentParser:

@@ -4,8 +4,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from dots_zoo.options.image_size import image_size
 from dots_zoo.runtime.errors import DotsZooError
-from dots_zoo.runtime.image_size import image_size
 
 from .command import export_model, inspect_model
 

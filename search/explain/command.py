@@ -81,7 +81,7 @@ ANALYSES: Mapping[str, Analysis] = {
 }
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the analysis that `argv` names and print its result in a line.
 
     Raises:
@@ -96,6 +96,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     out = run / "explain" if options["out"] is None else Path(options["out"])
     result, [written, *pictures] = explain(parsed.what, run, config, out, progress=True)
     print(", ".join([f"{result}; written to {written}", *(picture.name for picture in pictures)]))
+    return 0
 
 
 def explain(what: str, run: Path, config: Any, out: Path, *, progress: bool = True) -> tuple[str, list[Path]]:

@@ -13,8 +13,8 @@ from dots_zoo.export.bench import latency
 from dots_zoo.export.bench.command import fraction, row_lines
 from dots_zoo.export.bench.schema import dump, read_bench
 from dots_zoo.export.ort_session import Gpu
+from dots_zoo.options.image_size import image_size
 from dots_zoo.runtime.errors import DotsZooError
-from dots_zoo.runtime.image_size import image_size
 from helpers.bench_document import document, row
 from helpers.tiny_onnx import save
 

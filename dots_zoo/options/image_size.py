@@ -2,7 +2,7 @@
 
 import re
 
-from .errors import DotsZooError
+from ..runtime.errors import DotsZooError
 
 
 def image_size(text: str) -> tuple[int, int]:
