@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 import dots_zoo  # noqa: F401
 from dots_zoo.genotype import load_genotype, save_genotype, to_text
-from dots_zoo.reference import create, resolve
+from dots_zoo.reference import create, genotype_of, resolve
 from dots_zoo.runtime.errors import DotsZooError
 from helpers.fitting import fitted
 
@@ -75,6 +75,39 @@ def test_a_folder_gives_its_weights_and_a_genotype_its_width_and_depth(here: Pat
     assert list(network.pretrained_cfg["mean"]) == [0.25] and network.num_classes == 5
     wider = create(resolve(to_text(load_genotype("darts_v1")), channels=6, layers=4, size=32), weights=False)
     assert wider.stem[0][0].out_channels == 18 and len(wider.cells) == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "cell"),
+    [
+        ("dots_cifar10_tiny", "dots_cifar10"),
+        ("darts_v1_mobile", "darts_v1"),
+        ("fair_darts_cifar10_a", "fair_darts_cifar10_a"),
+        ("cell.json", "darts_v2"),
+        ("found", "darts_v2"),
+        ("net", "darts_v1"),
+        ("local-dir:net", "darts_v1"),
+        ("dots_zoo", "dots_cifar10"),
+    ],
+)
+def test_every_network_of_cells_has_its_cell(name: str, cell: str, here: Path) -> None:
+    (here / "dots_zoo").mkdir()
+    (here / "dots_zoo/config.json").write_text('{"architecture": "dots_cifar10"}')
+    assert genotype_of(name).cells == load_genotype(cell).cells
+    assert genotype_of(Path(name)).cells == load_genotype(cell).cells
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("resnet18", "resnet18: expected a network of cells, got another of timm's"),
+        ("darts_v7", r"unknown model 'darts_v7' \(nearest: darts_v2"),
+        ("begun", "begun: .* got a training that has not ended"),
+    ],
+)
+def test_what_has_no_cell_is_one_sentence(name: str, message: str, here: Path) -> None:
+    with pytest.raises(DotsZooError, match=message):
+        genotype_of(name)
 
 
 @pytest.mark.parametrize(

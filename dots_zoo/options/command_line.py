@@ -55,8 +55,8 @@ class Option:
 def options_of(source: Callable[..., Any], prefix: str = "", own: Any = REQUIRED) -> Iterator[Option]:
     """Yield the fields of a dataclass, those of dataclasses among them included, or a function's arguments.
 
-    The help of each is its entry under `Args` in the docstring. own: an instance of the dataclass, whose values
-    are the defaults.
+    The help of each is its entry under `Args` in the docstring. own: an instance of the dataclass with
+    the defaults.
     """
     texts = {p.arg_name: p.description or "" for p in parse_docstring(source.__doc__ or "").params}
     types = get_type_hints(source)

@@ -69,8 +69,8 @@ def train(network: str | os.PathLike[str], *, out: str | os.PathLike[str], **opt
     Args:
         network: what reference.py takes.
         out: folder of the run, new or empty.
-        options: the command's, with underscores: `preset`, `resume`, `checkpoint_seconds`, `quiet`, and the fields
-            of DataOptions, ModelOptions and Recipe, those of `augmentation` as a table.
+        options: the command's, with underscores: `preset`, `resume`, `checkpoint_seconds`, `quiet`, and the
+            fields of DataOptions, ModelOptions and Recipe, those of `augmentation` as a table.
 
     Raises:
         DotsZooError: before anything is written, for options and input that cannot be used.

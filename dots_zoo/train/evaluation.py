@@ -144,7 +144,7 @@ def check_picture(path: Path) -> None:
 def confusion_picture(evaluation: Evaluation, suffix: str) -> bytes:
     """Draw the confusion matrix: the colour is the share of a label's images, the number their count."""
     counts = Tensor(evaluation.confusion)
-    shares = counts / counts.sum(1, keepdim=True).clamp(min=1)
+    shares = (counts / counts.sum(1, keepdim=True).clamp(min=1)).numpy()
     classes = len(counts)
     side = min(20.0, 3.2 + 0.42 * classes) if classes <= LABELLED else 8.0
     figure = Figure(figsize=(side, side), layout="constrained")

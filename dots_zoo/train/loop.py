@@ -245,7 +245,7 @@ def _row(run: _Run, state: State) -> Row:
         held_out = run.parts.validation
         figures = score(state.kept, run.data, run.accelerator, held_out=held_out).figures
         row |= {f"{'test' if held_out is None else 'validation'}_{name}": n for name, n in figures.items()}
-        if held_out is not None and best_epoch([*state.history, row]) == epoch:
+        if held_out is not None and every and best_epoch([*state.history, row]) == epoch:
             state.keep_best()
     return row
 

@@ -162,7 +162,8 @@ def drop_path_schedule(network: nn.Module, recipe: Recipe) -> Callable[[int], No
     paths = [(module, module.drop_prob) for module in network.modules() if isinstance(module, DropPath)]
 
     def set_rates(epoch: int) -> None:
+        share = drop_path_rate(recipe, epoch) / recipe.drop_path_rate if recipe.drop_path_rate else 0.0
         for path, final in paths:
-            path.drop_prob = final * drop_path_rate(recipe, epoch) / recipe.drop_path_rate
+            path.drop_prob = share * final
 
     return set_rates

@@ -90,7 +90,7 @@ def run_training(
     if not processes.agree(json.dumps([settings, identity], sort_keys=True)):
         processes.end("training: expected the same options and files in all processes")
     processes.first_does(partial(_prepare, out, resume, settings))
-    for sentence in _notices(built, requested, recipe) if processes.first else ():
+    for sentence in _notices(built, data, requested, recipe) if processes.first else ():
         _log.warning("%s: %s", built.reference.name, sentence)
     task = _Task(built, data, recipe, accelerator, out, settings)
     with sigterm_flag() as stop:
@@ -118,9 +118,11 @@ def _refuse_size(built: Built, data: Data) -> None:
         ) from error
 
 
-def _notices(built: Built, requested: Recipe, recipe: Recipe) -> list[str]:
-    """Return a sentence for everything in a recipe that is not done as it says."""
-    sentences = left_out(built.network, recipe)
+def _notices(built: Built, data: Data, requested: Recipe, recipe: Recipe) -> list[str]:
+    """Return a sentence for everything in a recipe that is not done as it says, or does harm."""
+    sentences, cutout = left_out(built.network, recipe), recipe.augmentation.cutout
+    if cutout >= data.size:
+        sentences.append(f"augmentation.cutout {cutout} blanks most of an image of {data.size}x{data.size}")
     if recipe.batch_size != requested.batch_size:
         sentences.append(
             f"batch_size is {recipe.batch_size}, not {requested.batch_size}: all training images"
