@@ -56,16 +56,16 @@ COMMANDS: Mapping[str, Command] = {
     "predict": Command("name what is on images", "dots_zoo.train.command:predict_main", ("train",)),
     "det": Command("detection with MMDetection", "dots_zoo.openmm.command:detection", ("mm",)),
     "seg": Command("segmentation with MMSegmentation", "dots_zoo.openmm.command:segmentation", ("mm",)),
-    "export": Command("export to ONNX, proven", "dots_zoo.export.convert.main:export_main", ("export",)),
+    "export": Command("export to ONNX, proven", "dots_zoo.export.convert.command:export_main", ("export",)),
     "inspect": Command(
-        "print what an ONNX file holds", "dots_zoo.export.convert.main:inspect_main", ("export",)
+        "print what an ONNX file holds", "dots_zoo.export.convert.command:inspect_main", ("export",)
     ),
-    "bench": Command("measure latency", "dots_zoo.export.bench.command:bench_main", ("export",)),
+    "bench": Command("measure latency", "dots_zoo.export.measure.command:bench_main", ("export",)),
     "report": Command(
-        "render measurements as a page", "dots_zoo.export.bench.command:report_main", ("export",)
+        "render measurements as a page", "dots_zoo.export.measure.command:report_main", ("export",)
     ),
     "compare": Command(
-        "fail where a network became slower", "dots_zoo.export.bench.command:compare_main", ("export",)
+        "fail where a network became slower", "dots_zoo.export.measure.command:compare_main", ("export",)
     ),
     "tables": Command("the papers' cost tables", "dots_zoo.export.tables.command:main", ("export",)),
     "demo": Command(

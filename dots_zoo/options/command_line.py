@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, get_type_hints
 
 import yaml  # type: ignore[import-untyped]
@@ -131,11 +132,16 @@ class CommandLine:
         self.parser.add_argument(name, help=text, **{"type": str, "metavar": name.upper(), **how})
         self.positionals.append(name)
 
-    def add_from(self, source: Callable[..., Any], skip: Sequence[str] = (), **helps: str) -> None:
-        """Add the options of a dataclass or a function, save `skip`; `helps` replaces the help of some."""
+    def add_from(
+        self,
+        source: Callable[..., Any],
+        skip: Sequence[str] = (),
+        defaults: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
+        """Add the options of a dataclass or a function, save `skip`, with other `defaults` for some."""
         for option in options_of(source):
             if option.name not in (*skip, *self.positionals):
-                self.add(replace(option, help=helps.get(option.name, option.help)))
+                self.add(replace(option, default=defaults.get(option.name, option.default)))
 
     def add(self, option: Option) -> None:
         """Add an option; a bool is a flag with its opposite, --name and --no-name."""
@@ -241,3 +247,21 @@ class CommandLine:
         if wrong:
             named = ", ".join(f"{name}{nearest(name, right)}" for name in dict.fromkeys(wrong))
             raise DotsZooError(f"{self.name}: no such {table}: {named}; {self.name} --help lists them")
+
+
+def choose_subcommand(
+    name: str, text: str, commands: Mapping[str, str], argv: Sequence[str], footer: str
+) -> tuple[str, list[str]]:
+    """Return the first word, a key of `commands` (name -> title), and the words behind it.
+
+    --help prints the commands and exits. Raises DotsZooError for another word, and where there is none.
+    """
+    if argv and argv[0] in ("-h", "--help"):
+        titles = "\n".join(f"  {command:<14} {title}" for command, title in commands.items())
+        usage = f"usage: dots-zoo {name} WHAT [options]; dots-zoo {name} WHAT --help"
+        print(f"{usage}\n\n{text}\n\n{titles}\n\n{footer}")
+        raise SystemExit(0)
+    if not argv or argv[0] not in commands:
+        given = f"{argv[0]!r}{nearest(argv[0], commands)}" if argv else "nothing"
+        raise DotsZooError(f"dots-zoo {name}: expected one of {', '.join(commands)}, got {given}")
+    return argv[0], [*argv[1:]]
