@@ -37,7 +37,7 @@ from dots_zoo.search.stages.stage import Stage
 from dots_zoo.train.command import eval_parser
 from dots_zoo.train.model import ModelOptions
 from dots_zoo.train.recipe import Recipe
-from dots_zoo.train.run import train
+from dots_zoo.train.run import run_training
 from helpers.tables import tables_as_before
 from helpers.toy_search import toy_data, toy_training
 
@@ -81,11 +81,11 @@ def run_search(out: Path, space: str, method: str = "darts", **changes: Any) -> 
     return search(method, config, Derivation(), space, few, out, progress=False)
 
 
-def run_training(genotype: str, data: str, out: Path, macro: str = "cifar") -> dict[str, Any]:
+def short_training(genotype: str, data: str, out: Path, macro: str = "cifar") -> dict[str, Any]:
     options = ModelOptions(macro=macro, channels=4, layers=3)
     recipe = Recipe(epochs=1, batch_size=32, aux_weight=0.0, drop_path_rate=0.0)
     loaded = load_data(DataOptions(data=data, train_fraction=0.1 if data == "digits" else 1.0))
-    return train(genotype, options, loaded, recipe, out, progress=False)
+    return run_training(genotype, options, loaded, recipe, out, progress=False)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_an_operation_is_searched_drawn_trained_and_exported(name: str, build: A
     assert name in picture and "#999999" in picture
 
     path = dots_zoo.save_genotype(genotype, tmp_path / "cell.json")
-    run_training(str(path), "digits", tmp_path / "net")
+    short_training(str(path), "digits", tmp_path / "net")
     from dots_zoo.export.convert.options import ExportOptions
     from dots_zoo.export.convert.to_onnx import export_onnx
 
@@ -281,7 +281,7 @@ def test_a_data_set_is_searched_and_trained_on_by_its_name(
     assert len(load_data(DataOptions(data="stripes", train_fraction=0.5)).labels) == 32
     with pytest.raises(DotsZooError, match="threads: expected only with image_folder, got it with stripes"):
         load_data(DataOptions(data="stripes", threads=2))
-    run_training("darts_v1", "stripes", tmp_path / "net")
+    short_training("darts_v1", "stripes", tmp_path / "net")
     assert "data: stripes\n" in (tmp_path / "net/config.yaml").read_text()
     assert choose(["darts", "--data", "stripes", "--out", "x"]).data == DataOptions(data="stripes")
     for ask in (lambda: choose(["darts", "--help"]), lambda: eval_parser().parse_args(["--help"])):
@@ -303,7 +303,7 @@ def test_a_macro_architecture_builds_any_cell_under_its_timm_name(tmp_path: Path
     assert features.feature_info.reduction() == [1, 2, 4]
     dots_zoo.register("narrow_darts", "darts_v2", macro="narrow", channels=6)
     assert timm.create_model("narrow_darts").cells[0].out_chs == 24
-    run_training("darts_v1", "digits", tmp_path / "net", macro="narrow")
+    short_training("darts_v1", "digits", tmp_path / "net", macro="narrow")
     config = json.loads((tmp_path / "net/config.json").read_text())
     assert config["architecture"] == "cell_narrow"
     assert eval_parser().parse_args(["darts_v1", "--macro", "narrow"]).macro == "narrow"

@@ -191,7 +191,7 @@ def retrain(genotype: Path, weights: Path | None, seed: int, settings: Settings)
     if weights is not None:
         write_file(weights, save(model.state_dict()))
     costs = count(model, (1, 8, 8))
-    return {"accuracy": last["held_accuracy"], "params": costs.params, "macs": costs.macs}
+    return {"accuracy": last["test_accuracy"], "params": costs.params, "macs": costs.macs}
 
 
 def _register(genotype: Genotype, weights: Path, settings: Settings, data: Any) -> None:

@@ -54,6 +54,7 @@ COMMANDS: Mapping[str, Command] = {
     "explain": Command("analyse a completed search", "dots_zoo.search.explain.command:main", ("search",)),
     "train": Command("train a network", "dots_zoo.train.command:train_main", ("train",)),
     "eval": Command("evaluate a network", "dots_zoo.train.command:eval_main", ("train",)),
+    "predict": Command("name what is on images", "dots_zoo.train.command:predict_main", ("train",)),
     "det": Command("detection with MMDetection", "dots_zoo.openmm.command:detection", ("mm",)),
     "seg": Command("segmentation with MMSegmentation", "dots_zoo.openmm.command:segmentation", ("mm",)),
     "export": Command("export to ONNX, proven", "dots_zoo.export.convert.command:export_main", ("export",)),

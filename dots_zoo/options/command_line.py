@@ -53,26 +53,29 @@ class Option:
         return f"{text.removesuffix('.')} (default: {shown.replace('%', '%%')})"
 
 
-def options_of(source: Callable[..., Any], prefix: str = "") -> Iterator[Option]:
+def options_of(source: Callable[..., Any], prefix: str = "", own: Any = REQUIRED) -> Iterator[Option]:
     """Yield the fields of a dataclass, those of dataclasses among them included, or a function's arguments.
 
-    The help of each is its entry under `Args` in the docstring.
+    The help of each is its entry under `Args` in the docstring. own: an instance of the dataclass with
+    the defaults.
     """
     texts = {p.arg_name: p.description or "" for p in parse_docstring(source.__doc__ or "").params}
     types = get_type_hints(source)
     if is_dataclass(source):
-        declared = [(f.name, _default_of(f)) for f in fields(source)]
+        declared = [(f.name, _default_of(f, own)) for f in fields(source)]
     else:
         given = inspect.signature(source).parameters.values()
         declared = [(p.name, REQUIRED if p.default is p.empty else p.default) for p in given]
     for name, default in declared:
         if is_dataclass(types[name]) and isinstance(types[name], type):
-            yield from options_of(types[name], f"{prefix}{name}.")
+            yield from options_of(types[name], f"{prefix}{name}.", default)
         else:
             yield Option(f"{prefix}{name}", types[name], default, " ".join(texts.get(name, "").split()))
 
 
-def _default_of(field: Any) -> Any:
+def _default_of(field: Any, own: Any) -> Any:
+    if own is not REQUIRED:
+        return getattr(own, field.name)
     if field.default is not MISSING:
         return field.default
     return REQUIRED if field.default_factory is MISSING else field.default_factory()
