@@ -74,7 +74,7 @@ def train(
             recipe,
             accelerator=accelerator,
             checkpoint=Checkpoint(out / "checkpoint", checkpoint_seconds, identity, stop),
-            on_epoch=_log_to(out, recipe.epochs) if processes.first else lambda history: None,
+            on_epoch=_log_to(out) if processes.first else lambda history: None,
             progress=progress,
         )
     return _finish(out, built, data, recipe, state, settings) if processes.first else {}
@@ -101,7 +101,7 @@ def _prepare(out: Path, resume: bool, settings: Mapping[str, Any]) -> None:
         write_file(out / "config.yaml", (header + yaml.safe_dump(settings, sort_keys=False)).encode())
 
 
-def _log_to(out: Path, epochs: int) -> Callable[[list[Row]], None]:
+def _log_to(out: Path) -> Callable[[list[Row]], None]:
     # Created on the first epoch, so never by a training that is refused.
     board = cache(partial(SummaryWriter, str(out / "tensorboard")))
 
@@ -110,18 +110,8 @@ def _log_to(out: Path, epochs: int) -> Callable[[list[Row]], None]:
         for name, value in history[-1].items():
             board().add_scalar(name, value, int(history[-1]["epoch"]))
         board().flush()
-        print(line(history[-1], epochs), flush=True)
 
     return on_epoch
-
-
-def line(row: Row, epochs: int) -> str:
-    """Format the metrics of an epoch as one line."""
-    percent = 100 * row["accuracy"]
-    text = f"epoch {row['epoch'] + 1:.0f} of {epochs}: loss {row['loss']:.4f}, accuracy {percent:.2f} %"
-    if "held_accuracy" in row:
-        text += f", held out {100 * row['held_accuracy']:.2f} %"
-    return f"{text}, {row['seconds']:.0f} s"
 
 
 def summary(run: Mapping[str, Any], out: Path) -> str:

@@ -109,3 +109,12 @@ def _tensors(state: State) -> dict[str, Tensor]:
         if (buffer := state.optimiser.state[parameter].get("momentum_buffer")) is not None:
             tensors[f"momentum.{name}"] = buffer
     return tensors
+
+
+def epoch_line(row: Row, epochs: int) -> str:
+    """Format the metrics of an epoch as one line."""
+    percent = 100 * row["accuracy"]
+    text = f"epoch {row['epoch'] + 1:.0f} of {epochs}: loss {row['loss']:.4f}, accuracy {percent:.2f} %"
+    if "held_accuracy" in row:
+        text += f", held out {100 * row['held_accuracy']:.2f} %"
+    return f"{text}, {row['seconds']:.0f} s"
