@@ -4,14 +4,19 @@ import contextlib
 import io
 import json
 import re
+import shlex
+from html import unescape
 from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from dots_zoo.commands.cli import main
 from dots_zoo.genotype import load_genotype, to_text
+from dots_zoo.macs import count
+from dots_zoo.search.methods.registry import METHODS
 
 SEARCH = (
     "search dots --data digits --train_fraction 0.2 --space S2 --groups one --epochs 2 --warm_up 1 --cells 3 "
@@ -78,10 +83,48 @@ def test_tensorboard_shows_every_figure_of_every_line_and_the_cell(watched) -> N
 
 def test_the_page_shows_the_cell_as_it_changed_and_every_weight(watched) -> None:  # type: ignore[no-untyped-def]
     page = (watched[0] / "report.html").read_text()
-    shown = re.findall(r'<figure class="scroll"><img alt="([^"]+)"', page)
-    assert shown[:2] == ["the cells that were found", "losses, accuracies, entropies (nats), operations"]
-    assert sum("after every line of the log" in caption for caption in shown) == 2
-    assert {"beta.normal", "beta.reduce"} <= set(shown)
-    assert [caption for caption in shown if caption.startswith("alpha.")] == sorted(
-        path.stem for path in (watched[0] / "plots").glob("alpha.*.png")
+    shown = re.findall(r'<figure[^>]*><img alt="([^"]+)"', page)
+    assert shown[:7] == [
+        "the cell that was found",
+        *("loss", "accuracy", "entropy of the weights (nats; 0: decided)", "operations of the cells"),
+        *("the normal cell, epoch by epoch", "the reduction cell, epoch by epoch"),
+    ]
+    for cell in ("normal", "reduction"):
+        assert f"weights of the edges of the {cell} cell, epochs 3 to 4" in shown
+        assert sum(f"weights of the operations of the {cell} cell" in caption for caption in shown) == 2
+    assert len(shown) == 7 + 2 + 4
+
+
+def test_the_page_opens_with_a_summary_in_words(watched) -> None:  # type: ignore[no-untyped-def]
+    out = watched[0]
+    run, lines = json.loads((out / "run.json").read_text()), lines_of(out)
+    text = unescape(re.sub(r"<[^>]+>", " ", (out / "report.html").read_text().partition("<body>")[2]))
+    opening = text.partition("How the search went")[0]
+    assert run["data"] == {"images": 288, "input_size": [1, 8, 8], "classes": 10}
+    assert "dots searched a cell on digits (288 training images of 8x8 pixels in grey, 10 classes)" in opening
+    assert "with seed 0 in " in opening and METHODS["dots"].title in opening
+    # The network is the one that `dots-zoo train` builds, counted as everywhere.
+    model = timm.create_model("cell_cifar", genotype=str(out / "genotype.json"), in_chans=1, num_classes=10)
+    costs = count(model, (1, 8, 8))
+    assert run["network"]["params"] == costs.params and run["network"]["macs"] == costs.macs
+    assert (
+        f"cell_cifar: {costs.params / 1e6:.3g} million parameters, {costs.macs / 1e6:.3g} million" in opening
     )
+    assert f"named {100 * lines[-1]['accuracy']:.1f} % of the training images" in opening
+    assert f"to {lines[-1]['entropy.beta.normal']:.2f} nats" in opening
+    assert f"Of 16 edges {lines[-1]['parametric']:.0f} have weights of their own" in opening
+    for key in ("entropy.", "parametric", "architecture_loss", "config_sha256", "alpha.", "beta."):
+        assert key not in text
+
+
+def test_the_genotype_and_the_next_command_can_be_copied_whole(watched) -> None:  # type: ignore[no-untyped-def]
+    out = watched[0]
+    page = (out / "report.html").read_text()
+    command, genotype = map(
+        unescape, re.findall(r'class="copy">copy</button><pre>(.*?)</pre>', page, re.DOTALL)
+    )
+    assert load_genotype(genotype).cells == load_genotype(out / "genotype.json").cells
+    words = shlex.split(command)
+    assert words[:5] == ["dots-zoo", "train", str(out), "--data", "digits"]
+    short = [*words[1:-1], str(out.parent / "net"), "--epochs", "4", "--channels", "2", "--layers", "3"]
+    assert main(short) == 0
