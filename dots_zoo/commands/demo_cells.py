@@ -155,19 +155,19 @@ class Comparison:
         return {**asdict(self), "beyond_chance": self.beyond_chance}
 
 
-def compare(found: Tensor, control: Tensor) -> Comparison:
+def compare(searched: Tensor, control: Tensor) -> Comparison:
     """Compare the hits of two cells, bool (TEST_COPIES * digits,)."""
-    digits = (found.double() - control.double()).view(TEST_COPIES, -1).mean(0)
+    digits = (searched.double() - control.double()).view(TEST_COPIES, -1).mean(0)
     return Comparison(digits.mean().item(), digits.std().item() / math.sqrt(len(digits)))
 
 
 def verdicts(result: Mapping[str, Any]) -> list[str]:
     """Say in sentences what the accuracies of a demo's result tell, and what they do not."""
-    found, control, neighbours, *_ = result["accuracies"]
+    searched, control, neighbours, *_ = result["accuracies"]
     comparison = result["comparison"]
     points, chance = 100 * comparison["difference"], 200 * comparison["standard_error"]
-    cost_ratio = found["macs"] / control["macs"]
-    gap = 100 * (found["accuracy"] - neighbours["accuracy"])
+    cost_ratio = searched["macs"] / control["macs"]
+    gap = 100 * (searched["accuracy"] - neighbours["accuracy"])
     limit = f"(two standard errors: {chance:.1f})"
     if comparison["beyond_chance"]:
         pays = "pays" if points > 0 else "does not pay"

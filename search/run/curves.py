@@ -16,13 +16,14 @@ from dots_zoo.genotype import OPS, CellGenotype
 from ..stages.figures import figure_title
 from .figure import WIDEST, Line, edge_words, mark_stages, save_figure, stage_starts
 
-# file -> title
+# panel -> caption
 PANELS = {
     "loss": "loss",
     "accuracy": "accuracy",
     "entropy": "entropy of the weights (nats; 0: decided)",
     "operations": "operations of the cells",
 }
+LABELS = {"entropy": "entropy, nats", "operations": "number"}  # of the y axis, where it is not the name
 SIZE = (5.4, 3.3)  # inches
 MARKED = 60  # points, up to which each has a dot
 
@@ -45,7 +46,7 @@ def plot_figures(lines: Sequence[Line], panel: str, path: Path) -> Path:
         axes.plot(*zip(*points, strict=True), marker="." if len(points) < MARKED else "", label=label)
     starts = [(epoch + 0.5, stage) for epoch, stage in stage_starts(lines)]
     mark_stages(axes, starts, lines[-1]["epoch"] + 1.5)
-    axes.set_ylabel(PANELS[panel])
+    axes.set_ylabel(LABELS.get(panel, panel))
     axes.set_xlabel("epoch")
     axes.set_xlim(lines[0]["epoch"] + 0.5, lines[-1]["epoch"] + 1.5)
     axes.margins(y=0.12)
