@@ -39,7 +39,7 @@ from .recipe import Recipe
 from .score import Score, score
 from .split import split, with_batch_that_fits
 from .state import Row, State, best_epoch
-from .summary import card, epoch_line
+from .summary import card
 
 BEST = "best"  # folder of the best epoch, in that of the training
 WHERE = ("data_root", "download", "threads")  # data options that do not change the result
@@ -100,7 +100,7 @@ def run_training(
             recipe,
             accelerator=accelerator,
             checkpoint=Checkpoint(out / "checkpoint", checkpoint_seconds, identity, stop),
-            on_epoch=_log_to(out, recipe.epochs) if processes.first else lambda history: None,
+            on_epoch=_log_to(out) if processes.first else lambda history: None,
             progress=progress,
         )
     results = _results(task, state)
@@ -156,7 +156,7 @@ def _prepare(out: Path, resume: bool, settings: Mapping[str, Any]) -> None:
         write_file(out / "config.yaml", (header + yaml.safe_dump(settings, sort_keys=False)).encode())
 
 
-def _log_to(out: Path, epochs: int) -> Callable[[list[Row]], None]:
+def _log_to(out: Path) -> Callable[[list[Row]], None]:
     # Created on the first epoch, so never by a training that is refused.
     board = cache(partial(SummaryWriter, str(out / "tensorboard")))
 
@@ -165,7 +165,6 @@ def _log_to(out: Path, epochs: int) -> Callable[[list[Row]], None]:
         for name, value in history[-1].items():
             board().add_scalar(name, value, int(history[-1]["epoch"]))
         board().flush()
-        print(epoch_line(history[-1], epochs), flush=True)
 
     return on_epoch
 
