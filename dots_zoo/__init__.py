@@ -13,6 +13,7 @@ from .genotype import (
     load_genotype,
     save_genotype,
 )
+from .hub import save_for_hf
 from .macro import MacroArchitecture
 from .public_weights import load_public_checkpoint
 from .runtime.errors import DotsZooError
@@ -33,5 +34,6 @@ __all__ = [
     "load_genotype",
     "load_public_checkpoint",
     "register",
+    "save_for_hf",
     "save_genotype",
 ]

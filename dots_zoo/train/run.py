@@ -20,6 +20,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from ..data.datasets import Data
 from ..genotype import bundled_names
+from ..hub import hub_config
 from ..macs import count
 from ..runtime.atomic_write import write_file
 from ..runtime.best_effort import attempt
@@ -149,8 +150,8 @@ def _finish(
     _write_metrics(out, state.history)  # again, in case a run was killed before its last row was written
     weights = {k: v.contiguous() for k, v in state.kept.state_dict().items() if not k.startswith("aux_head.")}
     write_file(out / "model.safetensors", save(weights, {"format": "pt"}))
-    write_file(out / "config.json", json.dumps(_timm_config(built, data), indent=2).encode())
     built.network.aux_head = None  # neither kept nor counted
+    write_file(out / "config.json", json.dumps(_timm_config(built, data), indent=2).encode())
     costs = count(built.network, (data.in_chans, data.size, data.size))
     run = {
         "schema": 1,
@@ -176,23 +177,15 @@ def _finish(
 
 
 def _timm_config(built: Built, data: Data) -> dict[str, Any]:
-    """Return config.json as timm writes it for the Hub and reads it from a folder."""
-    cfg: Any = built.network.pretrained_cfg
-    return {
-        "architecture": built.reference.architecture,
-        "num_classes": data.classes,
-        "num_features": built.network.num_features,
-        "model_args": dict(built.arguments),
-        "pretrained_cfg": {
-            "input_size": [data.in_chans, data.size, data.size],
+    """Return config.json, which timm and transformers read."""
+    return hub_config(
+        built.network,
+        label_names=data.class_names or (),
+        data_config={
+            "input_size": (data.in_chans, data.size, data.size),
             "mean": data.mean,
             "std": data.std,
             "interpolation": "bilinear",
             "crop_pct": 0.875 if data.name == "image_folder" else 1.0,
-            "num_classes": data.classes,
-            "first_conv": cfg["first_conv"],
-            "classifier": cfg["classifier"],
-            "license": cfg["license"],
-            **({"label_names": data.class_names} if data.class_names else {}),
         },
-    }
+    )
