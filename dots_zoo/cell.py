@@ -28,9 +28,7 @@ class DropPath(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.rate, self.is_set = 0.0, False
-        # Not in the state dict, so with a value even where the network is built on the meta device.
-        device = "cpu" if torch.get_default_device().type == "meta" else None
-        self.register_buffer("keep_prob", torch.ones((), device=device), persistent=False)
+        self.register_buffer("keep_prob", torch.ones(()), persistent=False)
 
     @property
     def drop_prob(self) -> float:

@@ -156,7 +156,9 @@ class CellNet(nn.Module):
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """Replace the classifier by a new one of num_classes (0: none), and the auxiliary head's with it."""
         self.num_classes = num_classes
-        self.head.reset(num_classes, global_pool)
+        weight = next(self.parameters())
+        placed = {"device": weight.device, "dtype": weight.dtype}
+        self.head.reset(num_classes, global_pool, in_features=self.num_features, **placed)
         if self.aux_head is not None:
             if num_classes == 0:
                 self.aux_head = None

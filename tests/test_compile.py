@@ -5,6 +5,7 @@ own matter, takes a minute, and is the slow row.
 """
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -38,7 +39,7 @@ class Times(nn.Module):
 CELL = CellGenotype((Edge(2, 0, "dil_conv_3x3"), Edge(2, 1, "skip_connect")), (2,))
 
 
-def small(**options: float | bool) -> CellNet:
+def small(**options: Any) -> CellNet:
     genotype = Genotype("small", "darts", {"normal": CELL, "reduce": CELL})
     return CellNet(genotype, "cifar", 4, 3, num_classes=10, **options).train()
 
@@ -101,11 +102,9 @@ def test_a_network_without_drop_path_draws_nothing() -> None:
     assert drawn == [False, True]
 
 
-def test_the_rate_is_kept_outside_the_state_dict_and_survives_the_meta_device() -> None:
+def test_the_rate_is_kept_outside_the_state_dict_and_comes_back_from_the_meta_device() -> None:
     assert not [key for key in small(drop_path_rate=0.2).state_dict() if "keep_prob" in key]
-    model = CellNet("dots_cifar10", "cifar", 4, 3, drop_path_rate=0.2, device="meta")
-    assert {round(float(m.keep_prob), 6) for m in model.modules() if isinstance(m, DropPath)} == {0.8}
-    model.to("meta").to_empty(device="cpu")
+    model = small(drop_path_rate=0.2, device="meta").to_empty(device="cpu")
     for module in model.modules():
         if isinstance(module, DropPath):
             module.init_non_persistent_buffers()
