@@ -9,9 +9,9 @@ import torch
 from torchvision.transforms.functional import to_pil_image
 
 from dots_zoo.commands.cli import main
-from dots_zoo.export.bench import latency
-from dots_zoo.export.bench.schema import dump
 from dots_zoo.export.convert import precision
+from dots_zoo.export.measure import latency
+from dots_zoo.export.measure.schema import dump
 from dots_zoo.openmm.progress import quiet
 from helpers.bench_document import document
 from helpers.matrix import slow
@@ -119,7 +119,7 @@ def test_no_space_for_what_is_needed_in_between(
     for i, pixels in enumerate(torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8)):
         to_pil_image(pixels).save(tmp_path / f"{i}.png")
     monkeypatch.setattr(precision.onnx, "save", full)
-    words = ["--precision", "int8", "--calibration", str(tmp_path), "--exporter", "torchscript"]
+    words = ["--precision", "int8", "--images", str(tmp_path), "--exporter", "torchscript"]
     assert main(["export", "test_byobnet", *words, "--input", "32x32", "-o", str(tmp_path / "i.onnx")]) == 2
     [error] = capsys.readouterr().err.splitlines()
     assert "while it is calibrated, and that fails (No space left on device): make space" in error
