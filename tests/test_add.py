@@ -305,7 +305,7 @@ def test_a_macro_architecture_builds_any_cell_under_its_timm_name(tmp_path: Path
     assert timm.create_model("narrow_darts").cells[0].out_chs == 24
     short_training("darts_v1", "digits", tmp_path / "net", macro="narrow")
     config = json.loads((tmp_path / "net/config.json").read_text())
-    assert config["architecture"] == "cell_narrow"
+    assert config["architecture"] == "cell_narrow.import_dots_zoo"
     assert eval_parser().parse_args(["darts_v1", "--macro", "narrow"]).macro == "narrow"
     with pytest.raises(dots_zoo.GenotypeError, match="built of 'darts' cells: use macro nb201"):
         timm.create_model("cell_narrow", genotype="|none~0|+|none~0|none~1|+|none~0|none~1|skip_connect~2|")

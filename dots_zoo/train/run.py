@@ -23,6 +23,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from ..data.datasets import Data
 from ..genotype import bundled_names
+from ..hub import hub_config
 from ..macs import count
 from ..network import CellNet
 from ..runtime.atomic_write import write_file
@@ -245,23 +246,15 @@ def _finish(task: _Task, state: State, run: Mapping[str, Any]) -> None:
 
 
 def _timm_config(built: Built, data: Data) -> dict[str, Any]:
-    """Return config.json as timm writes it for the Hub and reads it from a folder."""
-    network: Any = built.network
-    cfg = network.pretrained_cfg
-    return {
-        "architecture": built.reference.architecture,
-        "num_classes": data.classes,
-        "num_features": network.num_features,
-        "model_args": dict(built.arguments),
-        "pretrained_cfg": {
-            "input_size": [data.in_chans, data.size, data.size],
-            "fixed_input_size": built.reference.fixed_size,
+    """Return config.json, which timm and transformers read."""
+    return hub_config(
+        built.network,
+        label_names=data.class_names or (),
+        data_config={
+            "input_size": (data.in_chans, data.size, data.size),
             "mean": data.mean,
             "std": data.std,
             "interpolation": "bilinear",
             "crop_pct": 0.875 if data.name == "image_folder" else 1.0,
-            "num_classes": data.classes,
-            **{key: cfg[key] for key in ("first_conv", "classifier", "license") if cfg.get(key)},
-            **({"label_names": data.class_names} if data.class_names else {}),
         },
-    }
+    )
