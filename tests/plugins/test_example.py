@@ -17,7 +17,7 @@ SEARCH = (
     "--checkpoint_seconds 0 --out runs/s"
 )
 PAIRS = "--topology pairs --topology_search.epochs 2 --topology_search.cells 3"
-TRAIN = "--data digits --train_fraction 0.2 --channels 4 --layers 3 --epochs 1 --aux_weight 0 --out runs/net"
+TRAIN = "--data digits --train-fraction 0.2 --channels 4 --layers 3 --epochs 1 --aux-weight 0 --out runs/net"
 NEEDED = (
     "expected the plug-in my_search.py, which registers depthwise_3x3, got none: add --plugin my_search.py"
 )
