@@ -23,15 +23,15 @@ from typing import Any
 import timm
 import torch
 from safetensors import SafetensorError
-from timm.models import is_model_in_modules
+from timm.models import is_model_in_modules, split_model_name_tag
 from torch import nn
 
 from .genotype import Genotype, bundled_names, is_genotype, load_genotype
-from .genotype.schema import write_json
+from .genotype.schema import read_json, write_json
 from .macro import MACROS, usual_macro
 from .runtime.errors import DotsZooError
 from .runtime.run_folder import run_of
-from .runtime.table import look_up
+from .runtime.table import PLUGIN_HINT, look_up
 
 LOCAL = "local-dir:"
 CONFIG, WEIGHTS, GENOTYPE = "config.json", "model.safetensors", "genotype.json"
@@ -126,7 +126,9 @@ def _training(name: str, folder: Path, macro: str | None, shape: Mapping[str, An
     path = folder / CONFIG
     try:
         config = json.loads(path.read_text("utf-8"))
-        architecture, saved = config["architecture"], dict(config.get("model_args") or {})
+        architecture, _ = split_model_name_tag(config["architecture"])  # the tag names an import (zoo.py)
+        saved = {key: config[key] for key in ("num_classes",) if key in config}
+        saved.update(config.get("model_args") or {})
         cfg = timm.get_pretrained_cfg(architecture) if timm.is_model(architecture) else None
         own = config.get("pretrained_cfg") or {}
         size = tuple(int(n) for n in own.get("input_size") or ()) or _input_size(cfg)
@@ -140,8 +142,11 @@ def _training(name: str, folder: Path, macro: str | None, shape: Mapping[str, An
     if not timm.is_model(architecture):
         raise DotsZooError(
             f"{path}: expected an architecture that timm knows, got "
-            f"{architecture!r}{_nearest(architecture)}; one of your own has to be registered first"
+            f"{architecture!r}{_nearest(architecture)}; {PLUGIN_HINT}"
         )
+    cell = saved.get("genotype")
+    if isinstance(cell, str) and cell.startswith("{"):
+        read_json(cell, f"{path}, genotype")  # says which plug-in it needs before anything is built
     return Reference(
         name=name,
         architecture=architecture,
@@ -168,7 +173,7 @@ def _no_training(folder: Path) -> str:
 def _cell(name: str, macro: str | None, shape: Mapping[str, Any], size: int | None) -> Reference:
     genotype = load_genotype(name)
     if macro is not None:
-        look_up(MACROS, macro, f"{name}: --macro")
+        look_up(MACROS, macro, f"{name}: --macro", PLUGIN_HINT)
     architecture = f"cell_{macro or usual_macro(genotype.space, math.inf if size is None else size)}"
     return Reference(
         name=name if len(name) <= MAX_NAME and name.isprintable() else genotype.name,

@@ -37,7 +37,8 @@ class Command:
 
     Args:
         text: description for the help.
-        function: MODULE:FUNCTION of the arguments after the command's name, which returns the exit code.
+        function: MODULE:FUNCTION of the arguments after the command's name, which returns the exit code. The
+            module has command_lines() too, the options of its commands.
         extras: extras that it needs; empty for the core alone.
     """
 
@@ -71,6 +72,7 @@ COMMANDS: Mapping[str, Command] = {
     "demo": Command(
         "all of it once, on real images", "dots_zoo.commands.demo_command:main", ("search", "export")
     ),
+    "completion": Command("complete options in a shell", "dots_zoo.commands.completion:main"),
     "doctor": Command("versions, providers, missing extras", "dots_zoo.commands.doctor:main"),
 }
 

@@ -133,7 +133,7 @@ def test_dynamic_axes():
     assert commands.open_axes(["batch", "height", "width"]) == ("batch", "height", "width")
     assert commands.open_axes(["none"]) == ()
     for names in (["batch", "batch"], ["batch", "none"]):
-        with pytest.raises(DotsZooError, match="dynamic: expected none, or some of batch, height and width"):
+        with pytest.raises(DotsZooError, match="dynamic: expected none, or batch, height, width once"):
             commands.open_axes(names)
 
 

@@ -40,7 +40,7 @@ def test_a_line_a_row_and_a_file(here: Path, capsys: pytest.CaptureFixture[str])
         "my_model fp32 batch 2, onnxruntime, CPUExecutionProvider, 1 thread: "
         f"p50 {rows[1].resident.p50_ms:.3f} ms, p95 "
     )
-    assert lines[-1] == "written: bench.json"
+    assert lines[-1] == "written: bench.json; next: dots-zoo report bench.json -o report.html"
     assert main(["report", "bench.json", "-o", "report.html"]) == 0
     assert capsys.readouterr().out == "written: report.html\n"
     assert "my_model, 2" in (here / "report.html").read_text()
