@@ -250,6 +250,11 @@ def create(reference: Reference, *, weights: bool, **arguments: Any) -> Any:
         return timm.create_model(source, pretrained=weights, **{**reference.arguments, **arguments})
     except (RuntimeError, TypeError, ValueError, AssertionError, OSError, SafetensorError) as error:
         reason = " ".join(str(error).split())  # torch lists every key
+        if weights and folder is None and isinstance(error, OSError):
+            raise DotsZooError(
+                f"{name}: its pretrained weights are not on this machine and cannot be fetched: connect "
+                f"it, or begin without them ({reason:.200})"
+            ) from error
         raise DotsZooError(f"{name}: timm cannot build this model: {reason:.300}") from error
 
 

@@ -175,6 +175,18 @@ def test_weights_that_are_not_there_or_do_not_fit_are_one_sentence(here: Path) -
         create(resolve("net"), weights=True)
 
 
+def test_weights_that_cannot_be_fetched_are_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(*args: Any, **options: Any) -> None:
+        raise OSError("An error happened while\ntrying to locate the file on the Hub")
+
+    monkeypatch.setattr("timm.models._builder.load_state_dict_from_hf", offline)
+    message = (
+        "^resnet18: its pretrained weights are not on this machine and cannot be fetched: connect it, or"
+    )
+    with pytest.raises(DotsZooError, match=message):
+        create(resolve("resnet18"), weights=True)
+
+
 @pytest.mark.processes
 def test_it_needs_no_extra() -> None:
     code = "import dots_zoo.reference, sys; print(*sys.modules)"

@@ -115,7 +115,7 @@ def train_line() -> CommandLine:
     line.add(Option("resume", bool, False, "resume from the checkpoint in the folder"))
     line.add(Option("checkpoint_seconds", float, 300.0, "time between two checkpoints; 0: every step"))
     line.add(QUIET)
-    line.add_from(DataOptions, data=_data_help())
+    _add_data(line)
     line.add_from(ModelOptions)
     line.add_from(Recipe)
     return line
@@ -140,8 +140,9 @@ def eval_line() -> CommandLine:
     line.add(Option("batch_size", int, 100, "images at a time"))
     line.add(JSON)
     line.add(QUIET)
-    line.add_from(DataOptions, data=_data_help())
-    line.add_from(ModelOptions, pretrained=EVALUATED)
+    _add_data(line)
+    line.add_from(ModelOptions, skip=("pretrained",))
+    line.add(Option("pretrained", bool, False, EVALUATED))
     return line
 
 
@@ -165,9 +166,10 @@ def predict_line() -> CommandLine:
     return line
 
 
-def _data_help() -> str:
+def _add_data(line: CommandLine) -> None:
     titles = (f"{data.name} ({data.title})" if data.title else data.name for data in DATASETS.values())
-    return f"data set: {', '.join(titles)}"
+    line.add(Option("data", str, DataOptions.data, f"data set: {', '.join(titles)}"))
+    line.add_from(DataOptions, skip=("data",))
 
 
 def train_with(options: Mapping[str, Any]) -> Training:

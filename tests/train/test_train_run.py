@@ -256,6 +256,8 @@ def test_two_processes_train_one_network(tmp_path: Path) -> None:
         "1",
         "--ema-decay",
         "0.9",
+        "--validation",
+        "0.1",
         "--out",
         str(out),
     ]
