@@ -4,7 +4,7 @@ BIN := .venv/bin
 # setuptools warns of every editable installation with mapped folders, which is meant here.
 PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --disable-pip-version-check
 
-.PHONY: demo test lint types tests slow wheel soak
+.PHONY: demo test lint types tests slow wheel soak clients
 
 demo: .venv/demo
 	$(BIN)/dots-zoo demo --out runs/demo
@@ -37,6 +37,17 @@ wheel: .venv/test
 	build/clean/bin/python -m pip install --disable-pip-version-check build/wheel/*.whl
 	cd build/empty && ../clean/bin/python -P ../../tests/wheel_smoke.py
 	rm -rf build
+
+# What people plug the networks into, in an environment that sees that of the demo: torch is not installed twice.
+# No test may be skipped; docs/clients.json says what passed, when, and with which versions.
+clients: .venv-clients/installed
+	OMP_NUM_THREADS=1 .venv-clients/bin/python tests/clients/record.py docs/clients.json
+
+.venv-clients/installed: .venv/demo tests/clients/requirements.txt
+	$(PYTHON) -m venv --without-pip .venv-clients
+	$(BIN)/python tests/clients/see_environment.py .venv-clients
+	PYTHONWARNINGS=ignore .venv-clients/bin/python -m pip install --quiet --disable-pip-version-check -r tests/clients/requirements.txt
+	touch $@
 
 .venv/pip: pyproject.toml
 	@echo "making an environment of its own in .venv"

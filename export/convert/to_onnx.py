@@ -25,6 +25,7 @@ from dots_zoo.network import CellNet
 from dots_zoo.reference import weights_sha256
 from dots_zoo.runtime.atomic_write import check_output, write_file
 from dots_zoo.runtime.errors import DotsZooError
+from dots_zoo.zoo import TAG
 
 from ..ort_session import open_session
 from .graph import wiring
@@ -125,7 +126,7 @@ def export_onnx(model: nn.Module, path: str | Path, options: ExportOptions = DEF
 def _identify(model: nn.Module, options: ExportOptions, adapter: TaskAdapter | None) -> tuple[str, Size]:
     """Return the name and the input size of a model. Raises DotsZooError for what cannot be exported."""
     config = getattr(model, "pretrained_cfg", {})
-    name = config.get("architecture") or type(model).__name__
+    name = (config.get("architecture") or type(model).__name__).removesuffix(f".{TAG}")
     size = options.input_size or config.get("input_size")
     if size is None:
         raise DotsZooError(f"{name} has no input size of its own: give one")
@@ -215,12 +216,13 @@ def _describe_export(
 
 
 def _describe_model(model: nn.Module) -> dict[str, str]:
-    """Return the cell, the normalisation and the versions, as far as the model has them."""
+    """Return the cell, how images become its input, and the versions, as far as the model has them."""
     config: dict[str, Any] = getattr(model, "pretrained_cfg", {})
     genotypes = [to_text(module.genotype) for module in model.modules() if isinstance(module, CellNet)]
     return {
         **({"genotype": genotypes[0]} if genotypes else {}),
         **{key: json.dumps(list(config[key])) for key in ("mean", "std") if config.get(key)},
+        **{key: json.dumps(config[key]) for key in ("crop_pct", "interpolation") if config.get(key)},
         "dots_zoo": dots_zoo.__version__,
         "torch": torch.__version__,
         "onnx": onnx.__version__,
