@@ -123,7 +123,7 @@ def test_a_difference_is_judged_by_digits_and_not_by_their_renderings() -> None:
     [
         (0.03, 0.5, ("3.0 points above", "the search pays here", "hard enough")),
         (-0.03, 0.5, ("3.0 points below", "the search does not pay here", "hard enough")),
-        (0.005, 0.88, ("0.5 points above", "a draw", "too easy to tell cells apart")),
+        (0.005, 0.88, ("0.5 points above", "a tie", "too easy to tell cells apart")),
     ],
 )
 def test_the_verdict_says_what_the_figures_tell(

@@ -10,6 +10,7 @@ import dots_zoo
 from dots_zoo.genotype import load_genotype, to_text, validate
 from dots_zoo.runtime.errors import DotsZooError
 from dots_zoo.search.run.run import search
+from dots_zoo.search.run.summary import summarise
 from dots_zoo.search.space.named import S6, named_space
 from helpers.toy_search import PLANTED_SPACE, toy_config, toy_data, toy_derivation, toy_training
 
@@ -106,6 +107,9 @@ def test_a_search_in_nas_bench_201_gives_a_cell_of_that_space(tmp_path):
     validate(found)
     assert found.space == "nasbench201" and len(found.cell.edges) == 6
     assert found.provenance["metrics"]["table.c10_test"] == 93.5
+    page = (out / "report.html").read_text()
+    assert "The cell in NAS-Bench-201" in page and "<td>c10 test</td><td>93.5</td>" in page
+    assert "  c10 test: 93.5" in summarise(out).lines()
     assert "space: S6" in (out / "config.yaml").read_text()
 
 
