@@ -157,13 +157,8 @@ class CellNet(nn.Module):
         """Replace the classifier by a new one of num_classes (0: none), and the auxiliary head's with it."""
         self.num_classes = num_classes
         weight = next(self.parameters())
-        self.head.reset(
-            num_classes,
-            global_pool,
-            in_features=self.num_features,
-            device=weight.device,
-            dtype=weight.dtype,
-        )
+        placed = {"device": weight.device, "dtype": weight.dtype}
+        self.head.reset(num_classes, global_pool, in_features=self.num_features, **placed)  # type: ignore[arg-type]
         if self.aux_head is not None:
             if num_classes == 0:
                 self.aux_head = None

@@ -4,8 +4,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from ..runtime.errors import DotsZooError
-from ..runtime.table import look_up
-from .datasets import DATASETS, OPTIONAL, Data, DataOptions, Dataset, ImageData, add_dataset
+from ..runtime.table import PLUGIN_HINT, look_up
+from .datasets import DATASETS, OPTIONAL, Data, DataOptions, Dataset, ImageData, register_dataset
+from .digits_on_photos import load_digits_on_photos
 from .image_folder import open_folder
 from .split import fraction_of_every_class
 from .torchvision_sets import TORCHVISION, load_digits_set, load_torchvision
@@ -13,10 +14,11 @@ from .torchvision_sets import TORCHVISION, load_digits_set, load_torchvision
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
-add_dataset(Dataset("digits", load_digits_set, "ships with scikit-learn"))
+register_dataset(Dataset("digits", load_digits_set, "ships with scikit-learn"))
+register_dataset(Dataset("digits_on_photos", load_digits_on_photos, "hard digits, ships with scikit-learn"))
 for _name in TORCHVISION:
-    add_dataset(Dataset(_name, load_torchvision))
-add_dataset(Dataset("image_folder", open_folder, "your own", reads=OPTIONAL))
+    register_dataset(Dataset(_name, load_torchvision))
+register_dataset(Dataset("image_folder", open_folder, "your own", reads=OPTIONAL))
 
 
 def load_data(options: DataOptions) -> Data:
@@ -24,7 +26,7 @@ def load_data(options: DataOptions) -> Data:
 
     Raises DotsZooError where the data set is not there or the options cannot be used.
     """
-    dataset, fraction = look_up(DATASETS, options.data, "data"), options.train_fraction
+    dataset, fraction = look_up(DATASETS, options.data, "data", PLUGIN_HINT), options.train_fraction
     if options.image_size is not None and options.image_size < 8:
         raise DotsZooError(f"image_size: expected 8 pixels or more, got {options.image_size}")
     if not 0 < fraction <= 1:

@@ -36,8 +36,8 @@ from ..stages.checkpoint import CheckpointManager
 from ..stages.loop import run_of, run_stages
 from ..stages.stage import Epoch
 from .choose_kernels import resolve_kernels
-from .plots import plot_weights
 from .report import write_search_report
+from .summary import describe_data, describe_network
 
 
 def search(
@@ -98,7 +98,7 @@ def search(
             processes.first_does(partial(folder.add, epoch, figures, result))
     if result is None:  # no epoch was left
         result = load_genotype(folder.genotype(folder.logged_epochs - 1))
-    processes.first_does(partial(folder.end, result, provenance))
+    processes.first_does(partial(folder.end, result, provenance, data))
     return result
 
 
@@ -146,12 +146,12 @@ class _Folder:
         self.board.add_text("genotype", to_text(genotype), epoch.epoch)
         self.board.flush()
 
-    def end(self, genotype: Genotype, provenance: Mapping[str, Any]) -> None:
+    def end(self, genotype: Genotype, provenance: Mapping[str, Any], data: Data) -> None:
         """Write the result first, then pictures and page, which the run can do without."""
-        save_genotype(genotype, self.out / "genotype.json")
-        write_file(self.out / "run.json", json.dumps(_facts(provenance, self.lines), indent=2).encode())
-        plots = self.out / "plots"
-        attempt(f"{plots}: pictures of the weights", partial(plot_weights, self.path, plots))
+        result = save_genotype(genotype, self.out / "genotype.json")
+        facts = _facts(provenance, self.lines)
+        facts |= {"data": describe_data(data), "network": describe_network(result, data)}
+        write_file(self.out / "run.json", json.dumps(facts, indent=2).encode())
         write_search_report(self.out)
 
 

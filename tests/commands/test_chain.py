@@ -41,8 +41,8 @@ def test_the_trained_classifier_of_the_cell_is_exported(
     found: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     net, path = tmp_path / "net", tmp_path / "m.onnx"
-    words = ["--preset", "small_cpu", "--channels", "4", "--layers", "3", "--batch_size", "256"]
-    epochs = ["--epochs", "1", "--warm_up_epochs", "0", "--augmentation.crop_padding", "1"]
+    words = ["--preset", "small_cpu", "--channels", "4", "--layers", "3", "--batch-size", "256"]
+    epochs = ["--epochs", "1", "--warm-up-epochs", "0", "--augmentation.crop-padding", "1"]
     assert main(["train", str(found), *words, *epochs, "--out", str(net)]) == 0
     facts = exported([str(net)], path)
     assert facts["genotype"] == to_text(load_genotype(str(found))) and facts["task"] == "classify"

@@ -47,7 +47,7 @@ SEARCH = (
     "search dots --data digits --epochs 1 --warm_up 0 --cells 3 --topology_search.epochs 1 "
     "--topology_search.cells 3 --training.channels 2 --training.batch_size 720 --out found"
 )
-TRAIN = "train darts_v1 --data digits --channels 2 --layers 3 --batch_size 512 --epochs 1 --out net"
+TRAIN = "train darts_v1 --data digits --channels 2 --layers 3 --batch-size 512 --epochs 1 --out net"
 BENCH = (
     "bench m.onnx --batch 1 --seconds 0 --iterations 2 --rounds 2 --max-spread 9999% --no-memory "
     "-o bench.json"

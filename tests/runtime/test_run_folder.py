@@ -14,8 +14,8 @@ from helpers.toy_search import TINY_SPACE, toy_config, toy_data, toy_derivation,
 with quiet():
     from helpers.tiny_mm import make_camvid, write_config
 
-TRAIN = "train darts_v1 --data digits --channels 2 --layers 3 --batch_size 719 --epochs 1".split()
-TRAIN += ["--augmentation.crop_padding", "1", "--aux_weight", "0"]
+TRAIN = "train darts_v1 --data digits --channels 2 --layers 3 --batch-size 719 --epochs 1".split()
+TRAIN += ["--augmentation.crop-padding", "1", "--aux-weight", "0"]
 SEARCH = "search random_search --data digits --cells 3 --epochs 1 --training.channels 2".split()
 SEARCH += ["--training.batch_size", "720"]
 COMMANDS = {"search": SEARCH, "search --seeds": [*SEARCH, "--seeds", "2"], "train": TRAIN}
