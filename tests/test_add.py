@@ -34,6 +34,7 @@ from dots_zoo.search.space.named import (
 )
 from dots_zoo.search.stages.config import TrainingConfig
 from dots_zoo.search.stages.stage import Stage
+from dots_zoo.search.supernet import MacroName
 from dots_zoo.train.command import eval_parser
 from dots_zoo.train.model import ModelOptions
 from dots_zoo.train.recipe import Recipe
@@ -76,7 +77,7 @@ def run_search(out: Path, space: str, method: str = "darts", **changes: Any) -> 
     """One epoch of two steps on 64 digits."""
     data = load_data(DataOptions())
     few = replace(data, images=data.images[:64], labels=data.labels[:64])
-    numbers = {"epochs": 1, "warm_up": 0, "cells": 3, "training": toy_training(channels=4, batch_size=16)}
+    numbers = {"epochs": 1, "warm_up": 0, "layers": 3, "channels": 4, "training": toy_training(batch_size=16)}
     config = METHODS[method].config(**{**numbers, **changes})
     return search(method, config, Derivation(), space, few, out, progress=False)
 
@@ -130,7 +131,7 @@ def test_an_operation_without_relu_and_norm_gets_the_gradient_of_its_formula(mem
     rows = (("mobile_3x3", "skip_connect"), ("mobile_3x3", "skip_connect"))
     space = SearchSpace(1, tuple(CellSpace(kind, rows) for kind in ("normal", "reduce")))
     torch.manual_seed(0)
-    supernet = Supernet(space, Shape(channels=4, cells=3, classes=3, in_chans=1, memory=memory)).double()
+    supernet = Supernet(space, Shape(channels=4, layers=3, classes=3, in_chans=1, memory=memory)).double()
     weights = {kind: torch.rand(2, 2, dtype=torch.float64, requires_grad=True) for kind in space.cell_types}
     active = {kind: everything(space, kind) for kind in space.cell_types}
     images = torch.randn(2, 1, 8, 8, dtype=torch.float64)
@@ -202,13 +203,17 @@ class MineConfig:
     Args:
         epochs: of the operation search.
         warm_up: its first epochs, which train weights only.
-        cells: depth of the supernet.
+        macro: macro-architecture of the supernet.
+        layers: number of its cells.
+        channels: width of its first cells.
         training: what the training loop needs.
     """
 
     epochs: int = 2
     warm_up: int = 0
-    cells: int = 3
+    macro: MacroName | None = None
+    layers: int = 3
+    channels: int = 16
     training: TrainingConfig = field(default_factory=darts_training)
 
 

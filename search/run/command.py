@@ -47,7 +47,7 @@ examples:
   dots-zoo search dots --preset dots_cifar10 --data_root data --download true --out runs/cifar
   dots-zoo search darts --preset darts_small --data_root data --out runs/darts
   dots-zoo search darts --topology pairs --keep 2 --data digits --out runs/top2
-  dots-zoo search dots --training.channels 8 --print_config > mine.yaml
+  dots-zoo search dots --channels 8 --print_config > mine.yaml
   dots-zoo search dots --config mine.yaml --out runs/mine
   dots-zoo search dots --config runs/first/config.yaml --training.seed 1 --out runs/again
   dots-zoo search dots --data digits --out runs/first --resume

@@ -70,7 +70,7 @@ def test_all_seeds_of_a_study_share_one_decision(tmp_path, capsys):
         search_seeds([3, 4], *study, PLANTED_SPACE, toy_data(128), tmp_path, **options)
         reason = f"as in {tmp_path}/seed3/config.yaml" if resume else "which save about 0 s in 16 steps"
         out = capsys.readouterr().out
-        assert out.startswith(f"kernels: off, {reason}") and out.count("kernels") == 1
+        assert out.startswith(f"kernels: off, {reason}") and out.count("kernels: off") == 2
     assert [kept(tmp_path / f"seed{seed}") for seed in (3, 4)] == ["off", "off"]
 
 

@@ -97,7 +97,7 @@ def test_the_cell_is_there_before_the_first_picture(tmp_path, monkeypatch):
 
 def test_a_search_in_nas_bench_201_gives_a_cell_of_that_space(tmp_path):
     out = tmp_path / "run"
-    config = toy_config("darts", epochs=1, warm_up=0, training=toy_training(channels=2))
+    config = toy_config("darts", epochs=1, warm_up=0, channels=2, training=toy_training())
     table = tmp_path / "table.csv"
     cells = itertools.product(S6, repeat=6)
     form = "|{}~0|+|{}~0|{}~1|+|{}~0|{}~1|{}~2|"

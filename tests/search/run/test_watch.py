@@ -14,8 +14,8 @@ from dots_zoo.commands.cli import main
 from dots_zoo.genotype import load_genotype, to_text
 
 SEARCH = (
-    "search dots --data digits --train_fraction 0.2 --space S2 --groups one --epochs 2 --warm_up 1 --cells 3 "
-    "--topology_search.epochs 2 --topology_search.cells 3 --training.channels 2 --training.batch_size 72"
+    "search dots --data digits --train_fraction 0.2 --space S2 --groups one --epochs 2 --warm_up 1 "
+    "--layers 3 --topology_search.epochs 2 --topology_search.layers 3 --channels 2 --training.batch_size 72"
 )
 Line = dict[str, Any]
 
