@@ -23,8 +23,8 @@ import torch
 from torch import Tensor, nn
 
 import dots_zoo
-from dots_zoo.export.bench.machine import machine
 from dots_zoo.export.convert.trace import INPUT, trace
+from dots_zoo.export.measure.machine import machine
 from dots_zoo.export.ort_session import open_session
 from dots_zoo.fuse.fuse import fuse
 

@@ -22,13 +22,13 @@ import timm
 import torch
 
 import dots_zoo
-from dots_zoo.export.bench.machine import machine
 from dots_zoo.export.convert.calibration import read_images
 from dots_zoo.export.convert.parity import fitted_copy
 from dots_zoo.export.convert.precision import to_int8
 from dots_zoo.export.convert.tasks import classify
 from dots_zoo.export.convert.to_onnx import INT8_REWRITES
 from dots_zoo.export.convert.trace import trace
+from dots_zoo.export.measure.machine import machine
 from dots_zoo.export.ort_session import open_session
 from dots_zoo.fuse.fuse import fuse
 

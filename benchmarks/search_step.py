@@ -37,7 +37,7 @@ from search_turns import (
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dots_zoo.data.augment import Augmentation
-from dots_zoo.export.bench import machine as bench_machine
+from dots_zoo.export.measure import machine as bench_machine
 from dots_zoo.runtime.malloc import keep_freed_memory
 from dots_zoo.search.stages.steps import classify
 

@@ -48,11 +48,12 @@ ORT_ERRORS = (
 class Gpu:
     """The options of a session on a GPU: ONNX Runtime's own defaults, and no engine cache.
 
-    cudnn_search: how cuDNN chooses the algorithm of a convolution. tf32: float32 products may be
-    rounded to TF32. cuda_graph: capture the launches of one run and replay them. engine_cache: folder of
-    TensorRT's engines and timings.
+    index: of the GPU, as CUDA counts them. cudnn_search: how cuDNN chooses the algorithm of a convolution.
+    tf32: float32 products may be rounded to TF32. cuda_graph: capture the launches of one run and replay
+    them. engine_cache: folder of TensorRT's engines and timings.
     """
 
+    index: int = 0
     cudnn_search: Search = "exhaustive"
     tf32: bool = True
     cuda_graph: bool = False
@@ -68,6 +69,7 @@ def provider_options(
     shape. What TensorRT does not take goes to CUDA: on the CPU it would be a fallback.
     """
     cuda = {
+        "device_id": str(gpu.index),
         "cudnn_conv_algo_search": gpu.cudnn_search.upper(),
         "use_tf32": str(int(gpu.tf32)),
         "enable_cuda_graph": str(int(gpu.cuda_graph and provider == "cuda")),
@@ -76,7 +78,7 @@ def provider_options(
         return [(PROVIDERS["cpu"], {})]
     if provider == "cuda":
         return [(PROVIDERS["cuda"], cuda)]
-    tensorrt = {"trt_cuda_graph_enable": str(gpu.cuda_graph)}
+    tensorrt = {"device_id": str(gpu.index), "trt_cuda_graph_enable": str(gpu.cuda_graph)}
     if open_input is not None:
         name, shape = open_input
         profile = f"{name}:{'x'.join(map(str, shape))}"
@@ -111,7 +113,7 @@ def open_session(
     requested = PROVIDERS[provider]
     failure = f"{where}: ONNX Runtime cannot run this file"
     if provider != "cpu":
-        advice = "install the GPU's driver and libraries (see dots-zoo doctor) or ask for --provider cpu"
+        advice = "install the GPU's driver and libraries (see dots-zoo doctor) or ask for --device cpu"
         failure = f"{where}: {requested} does not start on this machine; {advice}"
         if hasattr(ort, "preload_dlls"):  # finds the CUDA libraries that pip installed beside torch
             ort.preload_dlls()

@@ -27,7 +27,7 @@ for config in (
     assert f"{config}.py" in shipped, config
 for package, page in (
     ("dots_zoo.commands", "demo.html.j2"),
-    ("dots_zoo.export.bench", "report.html.j2"),
+    ("dots_zoo.export.measure", "report.html.j2"),
     ("dots_zoo.export.tables", "tables.html.j2"),
     ("dots_zoo.search.run", "report.html.j2"),
 ):

@@ -206,11 +206,11 @@ def _register(genotype: Genotype, weights: Path, settings: Settings, data: Any) 
 
 
 def _bench(out: Path, settings: Settings) -> dict[str, Any]:
-    from dots_zoo.export.bench.latency import Plan, bench
-    from dots_zoo.export.bench.schema import dump
+    from dots_zoo.export.measure.latency import Plan, measure
+    from dots_zoo.export.measure.schema import dump
 
     plan = Plan(batches=(1, 8, 64), min_seconds=settings.bench_seconds)
-    measured: dict[str, Any] = bench([out / "m.onnx"], plan)
+    measured: dict[str, Any] = measure([out / "m.onnx"], plan)
     write_file(out / "bench.json", dump(measured))
     return measured
 

@@ -1,11 +1,14 @@
 """Report for `dots-zoo doctor` what is installed, what is missing, and which packages conflict."""
 
 import platform
+from collections.abc import Sequence
 from importlib import import_module, metadata
 
 import torch
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
+
+from ..options.command_line import CommandLine
 
 EXTRAS = ("search", "train", "export", "mm")
 CORE = ("torch", "torchvision", "timm", "jsonargparse", "numpy", "safetensors")
@@ -72,6 +75,14 @@ def _providers() -> str:
         ", ".join(import_module("onnxruntime").get_available_providers())
         + " (as built; a session may still refuse)"
     )
+
+
+def main(argv: Sequence[str]) -> int:
+    """Print the report; return 1 where there is a problem."""
+    CommandLine("doctor", "Report versions, providers and missing extras.", "", ["doctor"]).parse(argv)
+    lines, problems = diagnose()
+    print("\n".join([*lines, *(f"PROBLEM: {problem}" for problem in problems)]))
+    return 1 if problems else 0
 
 
 def diagnose() -> tuple[list[str], list[str]]:

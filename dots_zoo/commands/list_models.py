@@ -1,6 +1,7 @@
 """List for `dots-zoo list` the registered models with their costs, and the bundled cells."""
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Sequence
 from fnmatch import fnmatch
 from typing import Any
 
@@ -8,10 +9,42 @@ import timm
 
 from ..genotype import bundled_names, load_genotype
 from ..macs import count
+from ..options.command_line import CommandLine, Option
+from ..runtime.errors import DotsZooError
 
 MOBILE_LIMIT = 600_000_000  # MACs: the mobile setting of the NAS papers, at 224x224
 
 Row = dict[str, Any]
+
+
+def main(argv: Sequence[str]) -> int:
+    """Print a line a model, or a cell, as `argv` says."""
+    command = CommandLine(
+        "list",
+        "Print the registered models: parameters, MACs, input size, origin, a paper's accuracy.",
+        "[PATTERN]",
+        ["list 'dots_*'", "list --cells 'fair_darts_*'", "list --json"],
+    )
+    command.positional("pattern", "only names that match", nargs="?", default="*")
+    command.add(Option("cells", bool, False, "print the bundled cells instead"))
+    command.add(Option("json", bool, False, "print JSON and nothing else"))
+    values = command.parse(argv)
+    rows, line = (cells, cell_line) if values["cells"] else (models, model_line)
+    pattern = values["pattern"]
+    if values["json"]:
+        print(json.dumps(list(rows(pattern)), indent=1))
+        return 0
+    any_row = False
+    for row in rows(pattern):
+        print(line(row), flush=True)
+        any_row = True
+    if not any_row:
+        raise DotsZooError(
+            f"no {'cell' if values['cells'] else 'model'} matches {pattern!r}; 'dots-zoo list' prints all"
+        )
+    if not values["cells"]:
+        print("MACs: convolutions and linear layers. 'paper' figures are the papers' own accuracies, in %.")
+    return 0
 
 
 def models(pattern: str = "*") -> Iterator[Row]:

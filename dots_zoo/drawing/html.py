@@ -16,7 +16,7 @@ MEDIA_TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
 
 
 def render_page(package: str, template: str, **values: Any) -> str:
-    """Render a template of a package, such as "report.html.j2" of "dots_zoo.export.bench"."""
+    """Render a template of a package, such as "report.html.j2" of "dots_zoo.export.measure"."""
     return page_environment(package).get_template(template).render(values)
 
 

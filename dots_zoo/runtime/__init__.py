@@ -1,9 +1,10 @@
-"""Provide what every command needs: errors, files, processes, seeds, configuration as command-line options.
+"""Provide what every command needs: errors, files, processes, seeds, configurations.
 
 `errors` (one sentence and an exit code), `atomic_write` (a file is whole or absent), `checkpoint_files`
 (numbered states in a folder), `seeding` (a generator for every draw), `sigterm` (end after the step),
-`distributed` (several processes), `to_device` (copies without a sync), `config_cli` (dataclasses as options),
-`image_size` (HEIGHTxWIDTH), `environment` (versions), `malloc` (what the C library does with freed memory).
+`distributed` (several processes), `to_device` (copies without a sync), `config` (dataclasses as
+tables), `table` (records by name), `environment` (versions), `malloc` (what the C library does with freed
+memory).
 """
 
 from .errors import DotsZooError as DotsZooError

@@ -18,7 +18,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from .atomic_write import write_file
-from .config_cli import dotted
+from .config import dotted
 from .errors import DotsZooError
 
 KEPT = 2  # the last file, and the one before in case that is damaged later

@@ -4,8 +4,9 @@ They are the only state of the package. Each is filled while a module is importe
 module through the same call.
 """
 
+import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Protocol, TypeVar
 
 from .errors import DotsZooError
@@ -43,5 +44,12 @@ def add_record(table: dict[str, R], record: R, title: str) -> None:
 def look_up(table: Mapping[str, T], name: str, title: str) -> T:
     """Return the record of a name. Raises DotsZooError where there is none."""
     if name not in table:
-        raise DotsZooError(f"{title}: expected one of {', '.join(table)}, got {name!r}")
+        raise DotsZooError(f"{title}: expected one of {', '.join(table)}, got {name!r}{nearest(name, table)}")
     return table[name]
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """Return ' (did you mean X?)' for the spelling nearest to a name, '' where none is near."""
+    near = difflib.get_close_matches(name.replace("_", "-"), list(names), 1, 0.7)
+    near = near or difflib.get_close_matches(name, list(names), 1, 0.7)
+    return f" (did you mean {near[0]}?)" if near else ""

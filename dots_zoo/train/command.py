@@ -74,7 +74,7 @@ def _add_model(parser: ArgumentParser, pretrained: str) -> None:
 
 
 @disconnecting()
-def train_main(argv: Sequence[str]) -> None:
+def train_main(argv: Sequence[str]) -> int:
     """Train as `argv` says; print a line an epoch and a summary at the end."""
     keep_freed_memory()
     name, words = take_preset(argv)
@@ -91,6 +91,7 @@ def train_main(argv: Sequence[str]) -> None:
     )
     if run:  # the main process
         print(summary(run, out))
+    return 0
 
 
 def eval_parser() -> ArgumentParser:
@@ -108,7 +109,7 @@ def eval_parser() -> ArgumentParser:
     return parser
 
 
-def eval_main(argv: Sequence[str]) -> None:
+def eval_main(argv: Sequence[str]) -> int:
     """Evaluate as `argv` says and print one line."""
     options = eval_parser().parse_args(argv).as_dict()
     model, chosen = options["model"], build(ModelOptions, options)
@@ -119,6 +120,7 @@ def eval_main(argv: Sequence[str]) -> None:
         f"{reference.name}: {100 * score.accuracy:.2f} % of {score.images} test images of {data.name} at "
         f"{data.size}x{data.size} (top five: {100 * score.top5:.2f} %, loss {score.loss:.4f})"
     )
+    return 0
 
 
 def eval_model(reference: Reference, data: Data, batch_size: int = 100) -> Score:

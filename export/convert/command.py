@@ -1,114 +1,206 @@
-"""Export a network and inspect a file, as Python functions; nothing else in this folder prints."""
+"""Export a network and inspect a file: the Python functions, and the commands over them."""
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from importlib.util import find_spec
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
-from safetensors import SafetensorError
-from timm.models import load_checkpoint
 from torch import nn
 
-import dots_zoo
-from dots_zoo.network import CellNet
-from dots_zoo.reference import Reference, create, resolve
+from dots_zoo.options.command_line import CommandLine, Option
+from dots_zoo.options.image_size import ImageSize, height_and_width
+from dots_zoo.reference import resolve
 from dots_zoo.runtime.atomic_write import check_output
 from dots_zoo.runtime.errors import DotsZooError
 
-if TYPE_CHECKING:  # at run time only once the extra is known to be there
-    from .to_onnx import Exported
-    from .trace import Exporter
+from .inspect_file import Inspection, lines
+from .inspect_file import inspect as inspect_file
+from .mm_model import TOOLBOXES, build_network
+from .network import Weights, build_model
+from .options import ExportOptions, IOSpec, Lowering
+from .to_onnx import Exported, export_onnx
 
 
-def export_model(
-    name: str,
-    output: Path,
+def export(
+    network: str | nn.Module,
+    out: str | Path,
     *,
-    task: str = "classify",
+    task: Literal["classify", "features", "detect", "segment"] = "classify",
     macro: str | None = None,
     channels: int | None = None,
     layers: int | None = None,
     genotype: str | None = None,
-    checkpoint: Path | None = None,
+    checkpoint: str | Path | None = None,
     pretrained: bool = False,
     num_classes: int | None = None,
-    input_size: tuple[int, int] | None = None,
-    dynamic: Sequence[str] = ("batch",),
-    precision: str = "fp32",
-    target: str = "cpu",
+    input: ImageSize | None = None,
+    dynamic: Sequence[Literal["batch", "height", "width", "none"]] = ("batch",),
+    precision: Literal["fp32", "fp16", "int8"] = "fp32",
+    device: Literal["cpu", "cuda"] = "cpu",
+    engine: Literal["onnxruntime", "tensorrt"] = "onnxruntime",
     half_io: bool = False,
-    calibration: Path | None = None,
-    image: str = "float32",
+    images: str | Path | None = None,
+    image_type: Literal["float32", "uint8"] = "float32",
     logits: bool = False,
     fuse: bool = False,
     opset: int = 18,
-    exporter: "Exporter" = "dynamo",
-) -> "Exported":
-    """Build a network, or a config's for detect and segment, export it, and print what was measured.
+    exporter: Literal["dynamo", "torchscript"] = "dynamo",
+) -> Exported:
+    """Export a network to an ONNX file that is proven against PyTorch.
 
-    name, macro, channels, layers: see dots_zoo.reference.resolve; a training brings its weights. genotype:
-    for the names that build any cell, and for configs. checkpoint: safetensors or a torch file. pretrained:
-    the weights that come with a timm name. input_size: (height, width), None for the network's own. The
-    others: see export.convert.options. Raises DotsZooError, and ParityError for an unproven graph.
+    Args:
+        network: a module, or what names one: a timm name, ours or another, a genotype (bundled name, file or
+            text), the folder of a training, whose weights it takes, or of a search; for detect and segment a
+            config, its name or file.
+        out: the file, m.onnx.
+        task: classes, the maps of the stages, a detector or a segmenter.
+        macro: macro-architecture of a genotype; left out nb201 for a cell of that space, cifar where input is
+            up to 64x64, else mobile.
+        channels: width of the first cells, where not the network's own.
+        layers: number of cells, where not the network's own.
+        genotype: the cell, for cell_mobile, cell_cifar and cell_nb201, and for configs.
+        checkpoint: weights to load: safetensors or a torch file, public names or ours.
+        pretrained: load the weights that come with a timm name.
+        num_classes: classes, where not the network's own.
+        input: height and width, where not the network's own.
+        dynamic: sizes that are left open.
+        precision: of the graph. int8 rewrites networks of cells as fuse does, in any case.
+        device: where an int8 graph will run.
+        engine: what an int8 graph will run in.
+        half_io: float16 input and outputs too, for fp16.
+        images: folder of images that int8 is calibrated on.
+        image_type: of a detector's or segmenter's input; uint8 is normalised in the graph.
+        logits: a segmenter returns the scores of all classes, not the labels.
+        fuse: rewrite networks of cells into fewer operations, exactly.
+        opset: of ONNX.
+        exporter: dynamo makes the smaller graph, torchscript is faster.
+
+    Raises DotsZooError for what does not fit, and ParityError for a graph that is not proven; there is no
+    file then.
     """
-    _require("onnx", "onnxruntime", "onnxscript")
-    from .mm_model import TOOLBOXES, build_network
-    from .options import ExportOptions, IOSpec, Lowering
-    from .to_onnx import export_onnx
-
-    check_output(output)
-    lowering = Lowering(precision, target, half_io, calibration)  # type: ignore[arg-type]
-    io = IOSpec(image, logits)  # type: ignore[arg-type]
-    shape = {"macro": macro, "channels": channels, "layers": layers}
-    if task in TOOLBOXES:
-        _refuse_for_configs(name, pretrained=pretrained or None, num_classes=num_classes, **shape)
-        model = build_network(name, task, checkpoint, genotype)
-    else:
-        reference = resolve(name, size=max(input_size) if input_size else None, **shape)  # type: ignore[arg-type]
-        name, weights = reference.name, Weights(checkpoint, pretrained)
-        model = build_model(reference, task == "features", weights, genotype, num_classes)
+    check_output(Path(out))
+    target: Any = "tensorrt" if engine == "tensorrt" else device
+    size = None if input is None else height_and_width(input)
+    choice = {"macro": macro, "channels": channels, "layers": layers}
+    choice |= {"genotype": genotype, "num_classes": num_classes}
+    lowering = Lowering(precision, target, half_io, None if images is None else Path(images))
+    model = _network(
+        network, task, size, Weights(None if checkpoint is None else Path(checkpoint), pretrained), choice
+    )
     options = ExportOptions(
         task=task,
-        input_size=_with_channels(model, input_size),
-        dynamic=dynamic,
+        input_size=_with_channels(model, size),
+        dynamic=_axes(dynamic),
         lowering=lowering,
-        io=io,
+        io=IOSpec(image_type, logits),
         fuse=fuse,
         opset=opset,
         exporter=exporter,
     )
-    done = export_onnx(model, output, options)
-    print("\n".join([*_lines(name, done), f"written: {done.path} ({done.path.stat().st_size / 1e6:.1f} MB)"]))
-    return done
+    return export_onnx(model, out, options)
 
 
-def _refuse_for_configs(name: str, **options: Any) -> None:
-    """Refuse the options that a config has no use for, where they are given."""
-    if any(value is not None for value in options.values()):
+def _network(
+    network: str | nn.Module,
+    task: str,
+    size: tuple[int, int] | None,
+    weights: Weights,
+    choice: dict[str, Any],
+) -> nn.Module:
+    """Return the module to export; `choice` are the options that build it."""
+    if isinstance(network, nn.Module):
+        given = {"pretrained": weights.pretrained or None, "checkpoint": weights.checkpoint}
+        _refuse_choices("a module", **given, **choice)
+        return network
+    genotype, classes = choice["genotype"], choice["num_classes"]
+    shape = {name: choice[name] for name in ("macro", "channels", "layers")}
+    if task in TOOLBOXES:
+        _refuse_choices(network, pretrained=weights.pretrained or None, num_classes=classes, **shape)
+        return build_network(network, task, weights.checkpoint, genotype)
+    reference = resolve(network, size=max(size) if size else None, **shape)
+    return build_model(reference, task == "features", weights, genotype, classes)
+
+
+def _refuse_choices(name: str, **choices: Any) -> None:
+    """Refuse the options that a config or a module has no use for, where they are given."""
+    given = [f"--{choice.replace('_', '-')}" for choice, value in choices.items() if value is not None]
+    if given:
+        raise DotsZooError(f"{name}: {' and '.join(given)} builds a network, and this is one: leave it out")
+
+
+def _axes(dynamic: Sequence[str]) -> tuple[str, ...]:
+    """Return the open axes. Raises DotsZooError for `none` beside others, and for one that stands twice."""
+    names = tuple(dynamic)
+    if len(set(names)) < len(names) or ("none" in names and len(names) > 1):
         raise DotsZooError(
-            f"{name}: --pretrained, --num-classes, --macro, --channels and --layers are not for configs: "
-            "leave them out"
+            f"dynamic: expected none, or batch, height, width once each, got {' '.join(names)}"
         )
+    return () if names == ("none",) else names
 
 
 def _with_channels(model: nn.Module, size: tuple[int, int] | None) -> tuple[int, int, int] | None:
     """Return the size of an image with the channels that the model reads, (C, H, W)."""
-    config: Any = model.pretrained_cfg
-    return None if size is None else ((config["input_size"] or (3,))[0], *size)
+    config: Any = getattr(model, "pretrained_cfg", {})
+    return None if size is None else ((config.get("input_size") or (3,))[0], *size)
 
 
-def inspect_model(path: Path, input_size: tuple[int, int] | None = None, as_json: bool = False) -> None:
-    """Print the metadata, the costs and the operators of a file. Raises DotsZooError as inspect does."""
-    _require("onnx", "onnxruntime")
-    from .inspect_file import inspect, lines
+def inspect(file: str | Path, *, input: ImageSize | None = None) -> Inspection:
+    """Return what an ONNX file says of itself, its operators and their MACs.
 
-    inspection = inspect(path, input_size)
-    print(json.dumps(asdict(inspection), indent=1) if as_json else "\n".join(lines(inspection)))
+    Args:
+        file: m.onnx.
+        input: height and width, for a file that leaves them open.
+
+    Raises DotsZooError for a file that is no whole ONNX model of images.
+    """
+    return inspect_file(Path(file), None if input is None else height_and_width(input))
 
 
-def _lines(name: str, done: "Exported") -> list[str]:
+def export_main(argv: Sequence[str]) -> int:
+    """Export as `argv` says, and print what was measured."""
+    line = CommandLine(
+        "export",
+        "Export a network to ONNX and prove it against PyTorch.",
+        "NETWORK -o FILE",
+        [
+            "export runs/net -o net.onnx",
+            "export dots_cifar10_tiny --pretrained --exporter torchscript -o tiny.onnx",
+            "export runs/net --precision int8 --images photos -o net_int8.onnx",
+            "export retinanet_dots_imagenet_light_fpn_bccd --task detect --checkpoint runs/bccd/epoch_24.pth "
+            "-o detector.onnx",
+        ],
+        main=("task", "pretrained", "precision", "images", "input"),
+    )
+    line.positional("network", "timm name, genotype, folder of a training or a search; a config to detect")
+    line.add_from(export)
+    values = line.parse(argv)
+    network = values.pop("network")
+    done = export(network, **values)
+    size = done.path.stat().st_size / 1e6
+    print("\n".join([*export_lines(network, done), f"written: {done.path} ({size:.1f} MB)"]))
+    print(f"next: dots-zoo bench {done.path} -o bench.json")
+    return 0
+
+
+def inspect_main(argv: Sequence[str]) -> int:
+    """Print what an ONNX file holds, as `argv` says."""
+    line = CommandLine(
+        "inspect",
+        "Print what an ONNX file says of itself, its operators and their MACs.",
+        "FILE",
+        ["inspect m.onnx", "inspect m.onnx --input 224x224 --json"],
+    )
+    line.positional("file", "m.onnx")
+    line.add_from(inspect)
+    line.add(Option("json", bool, False, "print JSON and nothing else"))
+    values = line.parse(argv)
+    inspection = inspect(values["file"], input=values["input"])
+    print(json.dumps(asdict(inspection), indent=1) if values["json"] else "\n".join(lines(inspection)))
+    return 0
+
+
+def export_lines(name: str, done: Exported) -> list[str]:
     """Return the lines that tell what was exported and how far it is from torch."""
     axes = zip(done.shape, ("batch", "channels", "height", "width"), strict=True)
     shape = ", ".join(axis if extent is None else str(extent) for extent, axis in axes)
@@ -133,93 +225,3 @@ def _lines(name: str, done: "Exported") -> list[str]:
     if done.fitted_for_check:
         lines.append("that is of a copy with fitted statistics: the weights of this model were never fitted")
     return lines
-
-
-@dataclass(frozen=True)
-class Weights:
-    """The source of weights beside the folder of a training: a file, or timm's for the name."""
-
-    checkpoint: Path | None = None
-    pretrained: bool = False
-
-
-OWN = Weights()
-
-
-def build_model(
-    reference: Reference,
-    features: bool,
-    weights: Weights = OWN,
-    genotype: str | None = None,
-    num_classes: int | None = None,
-) -> nn.Module:
-    """Return a network, or its features_only form, with the weights of its training, of a file, or its own.
-
-    Raises DotsZooError for what does not fit the network, and for weights that do not fit.
-    """
-    _refuse_misfits(reference, weights, genotype, num_classes)
-    options = {"genotype": genotype, "num_classes": num_classes}
-    given = {name: value for name, value in options.items() if value is not None}
-    trained, checkpoint = reference.folder is not None, weights.checkpoint
-    if checkpoint is None and not (trained and features):
-        loaded = trained or weights.pretrained
-        model: nn.Module = create(reference, weights=loaded, features_only=features, **given)
-        return model
-    model = create(reference, weights=trained, **given)
-    if checkpoint is not None:
-        _load(model, checkpoint)
-    if not features:
-        return model
-    # timm does not load strictly into a features_only model: it gets what has been loaded strictly.
-    overlay = {**_described(model), "state_dict": model.state_dict()}
-    network: nn.Module = create(
-        replace(reference, folder=None, cell=False),
-        weights=True,
-        pretrained_cfg_overlay=overlay,
-        features_only=True,
-        **given,
-    )
-    return network
-
-
-def _refuse_misfits(
-    reference: Reference, weights: Weights, genotype: str | None, num_classes: int | None
-) -> None:
-    name, trained = reference.name, reference.folder is not None
-    if weights.checkpoint is not None and weights.pretrained:
-        raise DotsZooError(f"{name}: --checkpoint and --pretrained both give weights: choose one")
-    if weights.checkpoint is not None and trained:
-        raise DotsZooError(f"{name}: --checkpoint and the folder both give weights: leave --checkpoint out")
-    if genotype is not None and (reference.cell or trained):
-        raise DotsZooError(f"{name}: it has its cell, and --genotype gives another: leave --genotype out")
-    classes = reference.arguments.get("num_classes", num_classes)
-    if trained and num_classes not in (None, classes):
-        raise DotsZooError(
-            f"{name}: it was trained to name {classes} classes, and --num-classes asks for {num_classes}: "
-            "leave it out"
-        )
-
-
-def _described(model: nn.Module) -> dict[str, Any]:
-    """Return what timm's cfg says of the images of a network."""
-    config: Any = model.pretrained_cfg
-    return {key: config[key] for key in ("input_size", "mean", "std", "num_classes") if config.get(key)}
-
-
-def _load(model: nn.Module, path: Path) -> None:
-    if isinstance(model, CellNet):
-        dots_zoo.load_public_checkpoint(model, path)
-        return
-    if not path.is_file():
-        raise DotsZooError(f"{path}: no such checkpoint file")
-    try:
-        load_checkpoint(model, str(path), strict=True)
-    except (RuntimeError, SafetensorError, EOFError, KeyError, ValueError) as error:
-        reason = " ".join(str(error).split())  # torch lists every key
-        raise DotsZooError(f"{path}: cannot be loaded into {type(model).__name__}: {reason:.300}") from error
-
-
-def _require(*modules: str) -> None:
-    missing = [module for module in modules if find_spec(module) is None]
-    if missing:
-        raise DotsZooError(f'{" and ".join(missing)} not installed: pip install "dots-zoo[export]"')

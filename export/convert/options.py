@@ -50,14 +50,16 @@ class Lowering:
             raise DotsZooError(f"unknown precision {self.precision!r}: expected {', '.join(TOLERANCES)}")
         if (self.precision == "int8") != (self.calibration is not None):
             raise DotsZooError(
-                "int8 needs --calibration FOLDER with images of the kind to expect"
+                "int8 needs --images FOLDER with images of the kind to expect"
                 if self.precision == "int8"
-                else f"--calibration is for --precision int8, got {self.precision}"
+                else f"--images is for --precision int8, got {self.precision}"
             )
         if self.half_io and self.precision != "fp16":
             raise DotsZooError(f"float16 inputs and outputs are for --precision fp16, got {self.precision}")
         if self.target != "cpu" and self.precision != "int8":
-            raise DotsZooError(f"--for {self.target} changes int8 graphs only, got {self.precision}")
+            raise DotsZooError(
+                f"a file for {self.target} differs with --precision int8 only, got {self.precision}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ import copy
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import onnx
 import onnxruntime as ort
@@ -26,6 +26,7 @@ from dots_zoo.reference import weights_sha256
 from dots_zoo.runtime.atomic_write import check_output, write_file
 from dots_zoo.runtime.errors import DotsZooError
 
+from ..ort_session import open_session
 from .graph import wiring
 from .options import ExportOptions, Lowering
 from .parity import Parity, ParityError, probe_images
@@ -61,6 +62,10 @@ class Exported:
     fitted_for_check: bool
     answers: dict[str, Any]
     metadata: dict[str, str]
+
+    def session(self, device: Literal["cpu", "cuda"] = "cpu", threads: int = 0) -> ort.InferenceSession:
+        """Open the file in ONNX Runtime; threads: within one operator, 0 for one a core."""
+        return open_session(self.path.read_bytes(), device, threads, str(self.path))
 
 
 def export_onnx(model: nn.Module, path: str | Path, options: ExportOptions = DEFAULTS) -> Exported:

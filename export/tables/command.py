@@ -1,62 +1,58 @@
 """The command `tables`: the paper's cost tables with our counts and latency, into a folder."""
 
-import argparse
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Literal
 
+from dots_zoo.options.command_line import REQUIRED, CommandLine, Option
 from dots_zoo.runtime.atomic_write import check_output, write_files
+from dots_zoo.runtime.config import build
 from dots_zoo.runtime.errors import DotsZooError
 
-from ..bench.latency import Plan
-from ..bench.options import add_plan, command_parser, plan_of
-from ..bench.report import to_html as report_page
-from ..bench.schema import dump, read_bench
+from ..measure.latency import Plan
+from ..measure.options import BenchOptions
+from ..measure.report import to_html as report_page
+from ..measure.schema import dump, read_bench
 from .page import to_html, to_markdown
 from .tables import tables
 
 FILES = ("tables.json", "tables.md", "tables.html", "bench.json", "report.html")
 
-# Some fifty rows in one run: fewer and shorter turns than those of a benchmark of a few.
-QUICK = Plan(batches=(1,), min_iterations=20, min_seconds=1.0)
-
-EXAMPLES = """\
-examples:
-  dots-zoo tables --out runs/tables                    all of it: some minutes
-  dots-zoo tables --out runs/counts --counts-only      seconds, no export
-  dots-zoo tables --out runs/gpu --provider cuda --batch 32"""
-
 
 def main(argv: Sequence[str]) -> int:
     """Write the tables as `argv` says; return 1 where the parity or provider check of a row failed."""
-    return run_tables(_parser().parse_args(argv))
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = command_parser(
+    line = CommandLine(
         "tables",
         "Write the cost tables of the DOTS paper, our counts and measured latency beside its figures, as "
         "tables.json, tables.md and tables.html, with bench.json and report.html of the measurement.",
-        EXAMPLES,
+        "-o DIR",
+        [
+            "tables -o runs/tables",
+            "tables -o runs/counts --counts-only",
+            "tables -o runs/gpu --device cuda --batch 32",
+        ],
+        main=("only", "counts_only", "device"),
     )
-    parser.add_argument("--out", type=Path, required=True, help="folder; it is made where it is missing")
-    parser.add_argument("--only", default="*", metavar="PATTERN", help="networks whose names match, 'dots_*'")
-    parser.add_argument("--counts-only", action="store_true", help="export and measure nothing")
-    parser.add_argument("--exporter", choices=("dynamo", "torchscript"), default="torchscript")
-    add_plan(parser, QUICK)
-    return parser
+    line.add(Option("out", str, REQUIRED, "folder; it is made where it is missing"))
+    line.add(Option("only", str, "*", "networks whose names match, 'dots_*'"))
+    line.add(Option("counts_only", bool, False, "export and measure nothing"))
+    line.add(Option("exporter", Literal["dynamo", "torchscript"], "torchscript", "how files are made"))
+    # Some fifty rows in one run: fewer and shorter turns than those of a benchmark of a few.
+    line.add_from(BenchOptions, defaults={"batch": (1,), "iterations": 20, "seconds": 1.0})
+    values = line.parse(argv)
+    plan = None if values["counts_only"] else build(BenchOptions, values).plan()
+    return run_tables(Path(values["out"]), plan, values["only"], values["exporter"])
 
 
-def run_tables(args: argparse.Namespace) -> int:
+def run_tables(out: Path, plan: Plan | None, only: str, exporter: Literal["dynamo", "torchscript"]) -> int:
     """Write the files and print where; return 1 where a row's parity or provider check failed."""
-    plan = None if args.counts_only else plan_of(args)
-    out: Path = args.out
     with _new_folder(out):
         for name in FILES:
             check_output(out / name)
         document, bench = tables(
-            plan, pattern=args.only, exporter=args.exporter, progress=lambda line: print(line, flush=True)
+            plan, pattern=only, exporter=exporter, progress=lambda line: print(line, flush=True)
         )
         files = {
             "tables.json": json.dumps(document, indent=1).encode(),

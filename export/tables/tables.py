@@ -25,13 +25,13 @@ import dots_zoo
 from dots_zoo.macs import count
 from dots_zoo.runtime.errors import DotsZooError
 
-from ..bench.latency import Plan, bench
-from ..bench.machine import machine, versions
-from ..bench.rows import Row
-from ..bench.schema import read_bench
 from ..convert.options import ExportOptions
 from ..convert.to_onnx import export_onnx
 from ..convert.trace import Exporter
+from ..measure.latency import Plan, measure
+from ..measure.machine import machine, versions
+from ..measure.rows import Row
+from ..measure.schema import read_bench
 from .paper_tables import TABLES, Line, Network, Size, Table
 
 SCHEMA = 1
@@ -140,7 +140,7 @@ def _measure(
         with ProcessPoolExecutor(WORKERS, get_context("spawn")) as pool:
             for file in pool.map(_export, chosen, [folder] * len(chosen), [exporter] * len(chosen)):
                 progress(f"exported and proven: {file}")
-        return bench([folder / item.file for item in chosen], plan, progress=progress)
+        return measure([folder / item.file for item in chosen], plan, progress=progress)
 
 
 @contextmanager

@@ -12,12 +12,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentParser
 from matplotlib.figure import Figure
 
+from dots_zoo.options.command_line import CommandLine, Option, choose_subcommand
 from dots_zoo.runtime.atomic_write import follow_links, write_file
 from dots_zoo.runtime.best_effort import attempt
-from dots_zoo.runtime.config_cli import Verbatim, build
+from dots_zoo.runtime.config import build
 from dots_zoo.runtime.environment import environment
 from dots_zoo.runtime.errors import DotsZooError
 from dots_zoo.runtime.malloc import keep_freed_memory
@@ -33,19 +33,20 @@ from . import tau as explain_tau
 from .completed_run import CompletedRun, read_completed_run
 
 PACKAGES = ("torch", "torchvision", "timm", "accelerate", "numpy", "scikit-learn", "scipy", "matplotlib")
-EXAMPLES = """\
-examples:
-  dots-zoo search darts --data digits --topology pairs --out runs/x
-  dots-zoo explain hessian runs/x
-  dots-zoo explain landscape runs/x --points 11 --radius 2
-  dots-zoo explain discretise runs/x --edge.node 3 --edge.input 1 --epochs 5
-  dots-zoo explain discretise runs/x --edge.operations '[skip_connect, sep_conv_3x3]'
-  dots-zoo explain shuffle runs/x --draws 20
-  dots-zoo explain skip runs/x
-  dots-zoo explain tau runs/x --by beta --training.epochs 20 --training.seeds 3
-  dots-zoo explain features runs/x --cell last --out looked/at
-  dots-zoo explain alone runs/x --edge.cell_type reduce --training.epochs 20
-"""
+TEXT = "Analyse a completed search: figures as JSON and a picture. Every draw is seeded."
+EXAMPLES = {
+    "hessian": ["runs/x"],
+    "landscape": ["runs/x --points 11 --radius 2"],
+    "discretise": [
+        "runs/x --edge.node 3 --edge.input 1 --epochs 5",
+        "runs/x --edge.operations '[skip_connect, sep_conv_3x3]'",
+    ],
+    "shuffle": ["runs/x --draws 20"],
+    "skip": ["runs/x"],
+    "tau": ["runs/x --by beta --training.epochs 20 --training.seeds 3"],
+    "features": ["runs/x --cell last --out looked/at"],
+    "alone": ["runs/x --edge.cell-type reduce --training.epochs 20"],
+}
 
 
 @dataclass(frozen=True)
@@ -81,21 +82,24 @@ ANALYSES: Mapping[str, Analysis] = {
 }
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str]) -> int:
     """Run the analysis that `argv` names and print its result in a line.
 
     Raises:
         DotsZooError: if the input cannot be used.
     """
     keep_freed_memory()
-    words = list(argv or [])
-    parsed = build_parser(words[0] if words else None).parse_args(words)
-    options = parsed[parsed.what].as_dict()
-    run = Path(options["run"])
-    config = build(ANALYSES[parsed.what].config, options)
-    out = run / "explain" if options["out"] is None else Path(options["out"])
-    result, [written, *pictures] = explain(parsed.what, run, config, out, progress=True)
+    titles = {name: title_of(analysis) for name, analysis in ANALYSES.items()}
+    examples = [f"explain {name} {words}" for name, lines in EXAMPLES.items() for words in lines]
+    footer = "\n  dots-zoo ".join(["examples:", *examples])
+    what, words = choose_subcommand("explain", TEXT, titles, argv, footer)
+    values = command_line(what).parse(words)
+    run, out = Path(values["run"]), values["out"]
+    config = build(ANALYSES[what].config, values)
+    folder = run / "explain" if out is None else Path(out)
+    result, [written, *pictures] = explain(what, run, config, folder, progress=not values["quiet"])
     print(", ".join([f"{result}; written to {written}", *(picture.name for picture in pictures)]))
+    return 0
 
 
 def explain(what: str, run: Path, config: Any, out: Path, *, progress: bool = True) -> tuple[str, list[Path]]:
@@ -137,26 +141,17 @@ def _draw(analysis: Analysis, figures: dict[str, Any], path: Path) -> Path:
     return write_file(path, picture.getvalue())
 
 
-def build_parser(what: str | None = None) -> ArgumentParser:
-    """Return the parser, with a subcommand for every analysis.
+def title_of(analysis: Analysis) -> str:
+    """Return the first line of the docstring of its options."""
+    return (analysis.config.__doc__ or "").splitlines()[0]
 
-    It has the options of `what` and of no other, as they take time to add.
-    """
-    parser = ArgumentParser(
-        prog="dots-zoo explain",
-        description="Analyse a completed search: figures as JSON and a picture. Every draw is seeded.",
-        epilog=EXAMPLES,
-        formatter_class=Verbatim,
-    )
-    analyses = parser.add_subcommands(dest="what", help="what to analyse; each has its own --help")
-    for name, analysis in ANALYSES.items():
-        title = (analysis.config.__doc__ or name).splitlines()[0]
-        if name != what:
-            analyses.add_subcommand(name, ArgumentParser(), help=title)
-            continue
-        options = ArgumentParser(description=title, epilog=EXAMPLES, formatter_class=Verbatim)
-        analyses.add_subcommand(name, options, help=title)
-        options.add_argument("run", type=str, help="folder of a completed search")
-        options.add_argument("--out", type=str | None, help="folder for the files; RUN/explain if not given")
-        options.add_class_arguments(analysis.config)
-    return parser
+
+def command_line(what: str) -> CommandLine:
+    """Return the options of an analysis."""
+    examples = [f"explain {what} {words}" for words in EXAMPLES.get(what, ["runs/x"])]
+    line = CommandLine(f"explain {what}", title_of(ANALYSES[what]), "RUN", examples)
+    line.positional("run", "folder of a completed search")
+    line.add(Option("out", str | None, None, "folder for the files; RUN/explain if not given"))
+    line.add(Option("quiet", bool, False, "print no progress"))
+    line.add_from(ANALYSES[what].config)
+    return line

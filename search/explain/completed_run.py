@@ -17,7 +17,7 @@ from dots_zoo.data.datasets import Data, DataOptions
 from dots_zoo.data.load import load_data
 from dots_zoo.genotype import Genotype, load_genotype
 from dots_zoo.runtime.checkpoint_files import load_state
-from dots_zoo.runtime.config_cli import build
+from dots_zoo.runtime.config import build
 from dots_zoo.runtime.errors import DotsZooError
 
 from ..methods.registry import METHODS, Derivation, plan

@@ -55,7 +55,7 @@ examples:
 
 
 @disconnecting()
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> int:
     """Search as the command line says and print the result.
 
     Raises:
@@ -75,6 +75,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         report = f"{to_text(genotype)}\nwritten to {chosen.out}: {files}"
     if PartialState().is_main_process:
         print(report)
+    return 0
 
 
 @dataclass(frozen=True)

@@ -143,7 +143,7 @@ def test_help_teaches_by_example_and_the_module_runs() -> None:
     shown = subprocess.run(
         [sys.executable, "-m", "dots_zoo", "--help"], capture_output=True, text=True, check=True
     )
-    assert "dots-zoo export runs/net -o m.onnx" in shown.stdout
+    assert "dots-zoo export runs/net -o net.onnx" in shown.stdout
 
 
 def test_search_help_is_the_search_s_own(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dots_zoo.commands.cli import main
-from dots_zoo.export.bench.schema import dump
+from dots_zoo.export.measure.schema import dump
 from helpers.bench_document import document
 
 # Every other argument is refused, too, once the work begins, but in the commands that take no time.

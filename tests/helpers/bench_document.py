@@ -3,9 +3,9 @@
 from dataclasses import asdict, replace
 from typing import Any
 
-from dots_zoo.export.bench.checks import failures
-from dots_zoo.export.bench.rows import Row
-from dots_zoo.export.bench.timing import summarise
+from dots_zoo.export.measure.checks import failures
+from dots_zoo.export.measure.rows import Row
+from dots_zoo.export.measure.timing import summarise
 
 CALM = [[33.0, 33.25], [33.25, 33.5]]  # p50 33.25; medians 33.125 and 33.375: a spread of 0.75 %
 

@@ -9,9 +9,9 @@ import torch
 from torchvision.transforms.functional import to_pil_image
 
 from dots_zoo.commands.cli import main
-from dots_zoo.export.bench import latency
-from dots_zoo.export.bench.schema import dump
 from dots_zoo.export.convert import precision
+from dots_zoo.export.measure import latency
+from dots_zoo.export.measure.schema import dump
 from dots_zoo.openmm.progress import quiet
 from helpers.bench_document import document
 from helpers.matrix import slow

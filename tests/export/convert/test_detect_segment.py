@@ -11,8 +11,6 @@ import torch
 from torch import Tensor
 
 from dots_zoo.commands.cli import main
-from dots_zoo.export.bench import latency
-from dots_zoo.export.bench.schema import read_bench
 from dots_zoo.export.convert import detect, segment
 from dots_zoo.export.convert import retinanet_decode as decode
 from dots_zoo.export.convert.inspect_file import inspect
@@ -20,6 +18,8 @@ from dots_zoo.export.convert.options import ExportOptions, IOSpec, Lowering
 from dots_zoo.export.convert.parity import ParityError, fitted_copy, probe_images
 from dots_zoo.export.convert.pre_post import normalised
 from dots_zoo.export.convert.to_onnx import Exported, export_onnx
+from dots_zoo.export.measure import latency
+from dots_zoo.export.measure.schema import read_bench
 from dots_zoo.openmm.progress import quiet
 from dots_zoo.runtime.errors import DotsZooError
 

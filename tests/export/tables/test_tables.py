@@ -11,9 +11,9 @@ import torch
 from torchvision.models import GoogLeNet_Weights, ResNet50_Weights
 
 from dots_zoo.commands.cli import main
-from dots_zoo.export.bench import latency
-from dots_zoo.export.bench.latency import Plan
 from dots_zoo.export.convert.parity import ParityError
+from dots_zoo.export.measure import latency
+from dots_zoo.export.measure.latency import Plan
 from dots_zoo.export.tables import tables
 from dots_zoo.export.tables.page import columns, to_html, to_markdown
 from dots_zoo.export.tables.paper_tables import (

@@ -98,7 +98,7 @@ def write_report(benches: Sequence[Path | Mapping[str, Any]], out: Path) -> tupl
 def to_html(benches: Sequence[Bench]) -> str:
     """Return one page that loads nothing from outside; its only script sorts tables."""
     return render_page(
-        "dots_zoo.export.bench",
+        "dots_zoo.export.measure",
         "report.html.j2",
         notes=NOTES,
         columns=COLUMNS,

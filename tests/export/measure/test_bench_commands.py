@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from dots_zoo.commands.cli import main
-from dots_zoo.export.bench import command as bench_commands
-from dots_zoo.export.bench import latency
-from dots_zoo.export.bench.command import fraction, row_lines
-from dots_zoo.export.bench.schema import dump, read_bench
+from dots_zoo.export.measure import command as bench_commands
+from dots_zoo.export.measure import latency
+from dots_zoo.export.measure.command import fraction, row_lines
+from dots_zoo.export.measure.schema import dump, read_bench
 from dots_zoo.export.ort_session import Gpu
+from dots_zoo.options.image_size import image_size
 from dots_zoo.runtime.errors import DotsZooError
-from dots_zoo.runtime.image_size import image_size
 from helpers.bench_document import document, row
 from helpers.tiny_onnx import save
 

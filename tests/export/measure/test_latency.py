@@ -14,12 +14,12 @@ import timm
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from dots_zoo.export.bench import latency, runners
-from dots_zoo.export.bench.latency import Plan, bench
-from dots_zoo.export.bench.onnx_file import read_onnx_file
-from dots_zoo.export.bench.schema import dump, read_bench
 from dots_zoo.export.convert.options import ExportOptions
 from dots_zoo.export.convert.to_onnx import export_onnx
+from dots_zoo.export.measure import latency, runners
+from dots_zoo.export.measure.latency import Plan, bench
+from dots_zoo.export.measure.onnx_file import read_onnx_file
+from dots_zoo.export.measure.schema import dump, read_bench
 from dots_zoo.export.ort_session import Gpu as Options
 from dots_zoo.runtime.errors import DotsZooError
 from helpers.fitting import fitted
@@ -153,7 +153,7 @@ def test_on_a_gpu_one_number_stays_on_the_device_and_one_does_not(
 
 @pytest.mark.gpu_stub
 def test_the_clock_stops_after_the_device(path: Path, quick: None, monkeypatch: pytest.MonkeyPatch):
-    from dots_zoo.export.bench import timing
+    from dots_zoo.export.measure import timing
 
     gpu = Gpu(CUDA).install(monkeypatch)
     clock = timing.time.perf_counter_ns

@@ -31,7 +31,7 @@ from .machine import gpu_state, machine, versions
 from .memory import peak_memory
 from .onnx_file import OnnxFile, read_onnx_file
 from .rows import Bench, Row
-from .runners import Engine, Runner, Setting, graph_runner, onnx_runner, torch_runner
+from .runners import Runner, Setting, graph_runner, onnx_runner, torch_runner
 from .timing import no_gc, repeat, summarise
 
 WARMUP_ITERS, WARMUP_SECONDS = 10, 0.5
@@ -43,17 +43,19 @@ Samples = list[list[float]]  # milliseconds, by round
 class Plan:
     """The measurements of a benchmark and their precision.
 
-    batches, threads, providers: every file in every combination. torch: further rows of the same networks in
-    PyTorch. input_size: (height, width), for files that leave it open. min_iterations, min_seconds: of either
-    timing of a row, over all rounds. rounds: turns of a row. max_spread: of the rounds' medians, as a
-    fraction of p50; a row above it is not published. allow: checks that are waived. gpu.cuda_graph: one more
-    row for every GPU row. memory: measure it, in a process of its own for every row of ONNX Runtime.
+    batches, threads, providers: every file in every combination, in ONNX Runtime. torch: rows of the same
+    networks in PyTorch, on the devices torch_on. input_size: (height, width), for files that leave it open.
+    min_iterations, min_seconds: of either timing of a row, over all rounds. rounds: turns of a row.
+    max_spread: of the rounds' medians, as a fraction of p50; a row above it is not published. allow: checks
+    that are waived. gpu.cuda_graph: one more row for every GPU row. memory: measure it, in a process of its
+    own for every row of ONNX Runtime.
     """
 
     providers: tuple[Provider, ...] = ("cpu",)
     batches: tuple[int, ...] = (1, 8)
     threads: tuple[int, ...] = (1,)
-    torch: tuple[Literal["eager", "compiled"], ...] = ()
+    torch: tuple[Literal["torch", "torch-compiled"], ...] = ()
+    torch_on: tuple[Literal["cpu", "cuda"], ...] = ()
     optimisation: Optimisation = "all"
     input_size: tuple[int, int] | None = None
     min_iterations: int = 50
@@ -66,12 +68,13 @@ class Plan:
 
     def __post_init__(self) -> None:
         counts = (*self.batches, *self.threads, self.rounds)
-        if not (self.batches and self.threads and self.providers) or min(counts) < 1:
+        if not (self.batches and self.threads) or min(counts) < 1:
             raise DotsZooError(
-                f"bench: expected providers, and batches, threads and rounds from 1 up, got providers "
-                f"{list(self.providers)}, batches {list(self.batches)}, threads {list(self.threads)}, "
-                f"{self.rounds} rounds"
+                f"bench: expected batches, threads and rounds from 1 up, got batches {list(self.batches)}, "
+                f"threads {list(self.threads)}, {self.rounds} rounds"
             )
+        if not (self.providers or (self.torch and self.torch_on)):
+            raise DotsZooError("bench: expected an engine on a device, got none")
         if self.min_iterations < 2 or not self.min_seconds >= 0 or not self.max_spread > 0:
             raise DotsZooError(
                 f"bench: expected iterations from 2, seconds from 0 and a spread above 0, got "
@@ -108,7 +111,7 @@ class _Case:
         )
 
 
-def bench(
+def measure(
     paths: Sequence[Path],
     plan: Plan | None = None,
     *,
@@ -148,7 +151,7 @@ def bench(
 
 def _cases(onnx_files: Sequence[OnnxFile], plan: Plan) -> Iterator[_Case]:
     for onnx_file in onnx_files:
-        for provider in plan.providers:
+        for provider in dict.fromkeys((*plan.providers, *plan.torch_on)):
             for threads in plan.threads:
                 for batch in plan.batches:
                     setting = Setting(
@@ -158,16 +161,16 @@ def _cases(onnx_files: Sequence[OnnxFile], plan: Plan) -> Iterator[_Case]:
 
 
 def _variants(onnx_file: OnnxFile, setting: Setting, plan: Plan) -> Iterator[_Case]:
-    """Yield the file in ONNX Runtime, then with a CUDA graph and in PyTorch where the plan asks for it."""
+    """Yield what the plan asks for: the file in ONNX Runtime, with a CUDA graph, and in PyTorch."""
     plain = replace(setting, gpu=_gpu(onnx_file, setting, plan.gpu, cuda_graph=False))
-    case = _open(onnx_file, plain, lambda: onnx_runner(onnx_file, plain))
-    yield case
-    if plan.gpu.cuda_graph and setting.provider != "cpu":
-        graph = replace(setting, gpu=_gpu(onnx_file, setting, plan.gpu, cuda_graph=True))
-        yield _open(onnx_file, graph, lambda: graph_runner(onnx_file, graph, case.runner.nodes))
-    for mode in plan.torch if setting.provider != "tensorrt" else ():
-        engine: Engine = "torch" if mode == "eager" else "torch compiled"
-        in_torch = replace(setting, engine=engine)
+    if setting.provider in plan.providers:
+        case = _open(onnx_file, plain, lambda: onnx_runner(onnx_file, plain))
+        yield case
+        if plan.gpu.cuda_graph and setting.provider != "cpu":
+            graph = replace(setting, gpu=_gpu(onnx_file, setting, plan.gpu, cuda_graph=True))
+            yield _open(onnx_file, graph, lambda: graph_runner(onnx_file, graph, case.runner.nodes))
+    for engine in plan.torch if setting.provider in plan.torch_on else ():
+        in_torch = replace(plain, engine=engine)
         yield _open(onnx_file, in_torch, partial(torch_runner, onnx_file, in_torch))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dots_zoo.export.bench.machine import gpu_state, machine, versions
+from dots_zoo.export.measure.machine import gpu_state, machine, versions
 
 
 def test_machine_has_no_host_name():

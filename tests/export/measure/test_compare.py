@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from dots_zoo.commands.cli import main
-from dots_zoo.export.bench.compare import compare
-from dots_zoo.export.bench.schema import dump
+from dots_zoo.export.measure.compare import compare
+from dots_zoo.export.measure.schema import dump
 from dots_zoo.runtime.errors import DotsZooError
 from helpers.bench_document import document, row
 

@@ -8,8 +8,8 @@ from typing import Any
 import onnxruntime as ort
 import pytest
 
-from dots_zoo.export.bench import memory
-from dots_zoo.export.bench.memory import measure, peak_memory
+from dots_zoo.export.measure import memory
+from dots_zoo.export.measure.memory import measure, peak_memory
 from dots_zoo.runtime.errors import DotsZooError
 from helpers.tiny_onnx import CUDA, Gpu, save
 

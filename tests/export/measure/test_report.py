@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from matplotlib.figure import Figure
 
-from dots_zoo.export.bench.plot import Mark, front, names, pareto_svg, percentile_svg
-from dots_zoo.export.bench.report import COLUMNS, write_report
-from dots_zoo.export.bench.schema import dump, read_bench
+from dots_zoo.export.measure.plot import Mark, front, names, pareto_svg, percentile_svg
+from dots_zoo.export.measure.report import COLUMNS, write_report
+from dots_zoo.export.measure.schema import dump, read_bench
 from dots_zoo.runtime.errors import DotsZooError
 from helpers.bench_document import CALM, document, row
 

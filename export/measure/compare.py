@@ -42,7 +42,7 @@ class Change:
         )
 
 
-def compare(
+def changes(
     old: Path | Mapping[str, Any], new: Path | Mapping[str, Any], *, any_machine: bool = False
 ) -> list[Change]:
     """Compare every timing of the old benchmark with the new one's.

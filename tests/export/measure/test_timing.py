@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from dots_zoo.export.bench import timing
-from dots_zoo.export.bench.timing import no_gc, repeat, summarise
+from dots_zoo.export.measure import timing
+from dots_zoo.export.measure.timing import no_gc, repeat, summarise
 
 
 def test_statistics_by_hand():

@@ -18,7 +18,7 @@ from dots_zoo.runtime.errors import DotsZooError
 from ..ort_session import Gpu, Optimisation, Provider, open_session, placement, provider_options
 from .onnx_file import OnnxFile
 
-Engine = Literal["onnxruntime", "torch", "torch compiled"]
+Engine = Literal["onnxruntime", "torch", "torch-compiled"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +77,7 @@ def onnx_runner(onnx_file: OnnxFile, setting: Setting) -> Runner:
     began = time.perf_counter()
     session, nodes = placement(open_profiled, lambda new: new.run(None, {onnx_file.input_name: images}))
     build_seconds = time.perf_counter() - began
-    resident = _bound(session, onnx_file, images, setting.device)
+    resident = _bound(session, onnx_file, images, setting)
     return Runner(
         resident=resident,
         end_to_end=lambda: session.run(None, {onnx_file.input_name: images}),
@@ -106,10 +106,12 @@ def graph_runner(onnx_file: OnnxFile, setting: Setting, nodes: dict[str, int]) -
         open_input=open_input,
     )
     binding = session.io_binding()
-    feed = ort.OrtValue.ortvalue_from_numpy(images, setting.device, 0)
+    feed = ort.OrtValue.ortvalue_from_numpy(images, setting.device, setting.gpu.index)
     binding.bind_ortvalue_input(onnx_file.input_name, feed)
     for name, array in zip(onnx_file.outputs, _outputs(onnx_file, images), strict=True):
-        value = ort.OrtValue.ortvalue_from_shape_and_type(array.shape, array.dtype, setting.device, 0)
+        value = ort.OrtValue.ortvalue_from_shape_and_type(
+            array.shape, array.dtype, setting.device, setting.gpu.index
+        )
         binding.bind_ortvalue_output(name, value)
 
     def resident() -> None:
@@ -138,11 +140,11 @@ def torch_runner(onnx_file: OnnxFile, setting: Setting) -> Runner:
 
     Raises DotsZooError where the file does not record which network of timm it holds.
     """
-    device = torch.device(setting.device)
+    device = torch.device("cpu") if setting.device == "cpu" else torch.device("cuda", setting.gpu.index)
     began = time.perf_counter()
     model = rebuild(onnx_file).to(device)
     torch.set_num_threads(setting.threads)
-    if setting.engine == "torch compiled":
+    if setting.engine == "torch-compiled":
         model = torch.compile(model, dynamic=False)  # type: ignore[assignment]
     host = torch.from_numpy(onnx_file.images(setting.batch))
     images = host.to(device)
@@ -197,13 +199,14 @@ def rebuild(onnx_file: OnnxFile) -> nn.Module:
 
 
 def _bound(
-    session: ort.InferenceSession, onnx_file: OnnxFile, images: np.ndarray[Any, Any], device: str
+    session: ort.InferenceSession, onnx_file: OnnxFile, images: np.ndarray[Any, Any], setting: Setting
 ) -> Callable[[], None]:
-    """Return one run with input and outputs on `device`, which returns when the device is done."""
+    """Return one run with input and outputs on the device, which returns when the device is done."""
     binding = session.io_binding()
-    binding.bind_ortvalue_input(onnx_file.input_name, ort.OrtValue.ortvalue_from_numpy(images, device, 0))
+    feed = ort.OrtValue.ortvalue_from_numpy(images, setting.device, setting.gpu.index)
+    binding.bind_ortvalue_input(onnx_file.input_name, feed)
     for output in session.get_outputs():
-        binding.bind_output(output.name, device)
+        binding.bind_output(output.name, setting.device, setting.gpu.index)
     binding.synchronize_inputs()
 
     def run() -> None:

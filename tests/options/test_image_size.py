@@ -2,8 +2,8 @@
 
 import pytest
 
+from dots_zoo.options.image_size import image_size
 from dots_zoo.runtime.errors import DotsZooError
-from dots_zoo.runtime.image_size import image_size
 
 
 def test_an_image_size_is_height_times_width() -> None:

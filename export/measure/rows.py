@@ -15,7 +15,7 @@ class Row:
     """One network in one setting. Times are of one run of the whole batch.
 
     model: the name in the file's metadata, the file's own where there is none. sha256: of the file.
-    precision: fp32, fp16, bf16 or int8, read off the graph. engine: onnxruntime, torch or torch compiled.
+    precision: fp32, fp16, bf16 or int8, read off the graph. engine: onnxruntime, torch or torch-compiled.
     provider_used: what the session reported. nodes_by_provider: nodes of the optimised graph, by the
     provider that ran them; empty for torch. options: as handed to the provider. cuda_graph: a captured
     graph was replayed. threads: within one operator. input_shape: (batch, C, H, W). macs: of one
