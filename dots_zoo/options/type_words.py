@@ -1,9 +1,11 @@
 """Say types of options in words, for help and errors."""
 
 from collections.abc import Mapping, Sequence
+from functools import reduce
+from operator import or_
 from pathlib import Path
 from types import NoneType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 WORDS: Mapping[Any, tuple[str, str]] = {  # type: its placeholder and its name in errors
     int: ("N", "a whole number"),
@@ -40,7 +42,7 @@ def _parts(value_type: Any) -> tuple[list[Any], Any]:
     """Return the types that a type is made of, without None and ..., and the type without None."""
     inner = [part for part in get_args(value_type) if part not in (NoneType, ...)]
     if NoneType in get_args(value_type):
-        return inner, Union[tuple(inner)]
+        return inner, reduce(or_, inner)
     return inner, value_type
 
 

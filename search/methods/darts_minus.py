@@ -69,7 +69,13 @@ def stages(config: DartsMinusConfig, space: SearchSpace, after: int) -> tuple[St
     )
     searching = replace(searching, validate=True, after=keep_best)
     best = replace(
-        searching, name="best epoch", epochs=0, initialise=return_to_best, validate=False, after=unchanged
+        searching,
+        name="best epoch",
+        epochs=0,
+        initialise=return_to_best,
+        builds=False,
+        validate=False,
+        after=unchanged,
     )
     return (*warm_up, searching, best)
 

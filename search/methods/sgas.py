@@ -97,6 +97,7 @@ def stages(config: SgasConfig, space: SearchSpace, after: int, by: By = "magnitu
             name=f"decision {position} of {count}",
             epochs=config.interval if position < count else 0,
             initialise=partial(decide_edges, config.criterion, selection),
+            builds=False,
             batch_size=warm_up.batch_size + config.batch_increase * position,
         )
         planned.append(decided)

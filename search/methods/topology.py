@@ -87,6 +87,7 @@ def topology_search(
         name="topology warm-up",
         epochs=warm_up,
         initialise=fresh("topology", supernet, config.layers, surviving, partial(topology_choices, rule)),
+        builds=True,
         step=train_weights,
         batch_size=training.batch_size or BATCH,
         images="a",
@@ -105,6 +106,7 @@ def topology_search(
         name="topology search",
         epochs=config.epochs - warm_up,
         initialise=continue_from if warm_up else first.initialise,
+        builds=not warm_up,
         step=one_level,
         images="all",
     )

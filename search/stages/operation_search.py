@@ -191,6 +191,7 @@ def operation_search(
         name=f"{name} warm-up",
         epochs=span.warm_up,
         initialise=initialise,
+        builds=True,
         step=warm_up_step,
         batch_size=training.batch_size or BATCH,
         images="all" if one_level else "a",
@@ -205,6 +206,7 @@ def operation_search(
         name=f"{name} search",
         epochs=span.epochs - span.warm_up,
         initialise=continue_from if span.warm_up else initialise,
+        builds=not span.warm_up,
         step=step,
         architecture_images=None if one_level else "b",
     )
