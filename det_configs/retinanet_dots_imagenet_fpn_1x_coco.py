@@ -1,6 +1,6 @@
 """RetinaNet with DOTS's ImageNet cell on COCO, 1x: Table 1 of DOTS's supplementary material.
 
-    dots-zoo det train retinanet_dots_imagenet_fpn_1x_coco --data-root coco --work-dir runs/coco
+    dots-zoo det train retinanet_dots_imagenet_fpn_1x_coco --data-root coco --out runs/coco
 
 Not trained. The paper's AP: 35.7, AP50 55.2.
 15.52 M parameters, 172.26 G MACs at 1344x800.

@@ -1,7 +1,7 @@
 """RetinaNet with DOTS's ImageNet cell and a light FPN on BCCD's blood cells, from scratch on a CPU.
 
     OMP_NUM_THREADS=1 dots-zoo det train retinanet_dots_imagenet_light_fpn_bccd --data-root bccd \\
-        --work-dir runs/bccd
+        --out runs/bccd
 
 Expected: test AP50 69.7, mAP 31.8 (epoch 24, 15 min of one core).
 5.40 M parameters, 1.30 G MACs at 320x240.

@@ -1,6 +1,6 @@
 """RetinaNet with DOTS's ImageNet cell and a light FPN and head on COCO, for small machines.
 
-    dots-zoo det train retinanet_dots_imagenet_light_fpn_coco --data-root coco --work-dir runs/light
+    dots-zoo det train retinanet_dots_imagenet_light_fpn_coco --data-root coco --out runs/light
 
 Not trained.
 5.84 M parameters, 4.10 G MACs at 512x320.

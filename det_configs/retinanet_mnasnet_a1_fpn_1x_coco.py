@@ -1,6 +1,6 @@
 """RetinaNet with MnasNet-A1 of timm on COCO: a baseline of Table 1.
 
-    dots-zoo det train retinanet_mnasnet_a1_fpn_1x_coco --data-root coco --work-dir runs/mnasnet_a1
+    dots-zoo det train retinanet_mnasnet_a1_fpn_1x_coco --data-root coco --out runs/mnasnet_a1
 
 Not trained. The paper's AP: 30.5, with MnasNet-A2, which timm has not.
 11.88 M parameters, 164.56 G MACs at 1344x800.

@@ -1,6 +1,6 @@
 """RetinaNet with MnasNet-B1 of timm on COCO: a baseline of Table 1.
 
-    dots-zoo det train retinanet_mnasnet_b1_fpn_1x_coco --data-root coco --work-dir runs/mnasnet_b1
+    dots-zoo det train retinanet_mnasnet_b1_fpn_1x_coco --data-root coco --out runs/mnasnet_b1
 
 Not trained. The paper's AP: 30.5, with MnasNet-A2, which timm has not.
 12.37 M parameters, 164.61 G MACs at 1344x800.

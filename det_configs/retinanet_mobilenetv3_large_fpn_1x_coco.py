@@ -1,6 +1,6 @@
 """RetinaNet with MobileNetV3-large of timm on COCO: a baseline of Table 1.
 
-    dots-zoo det train retinanet_mobilenetv3_large_fpn_1x_coco --data-root coco --work-dir runs/mobilenetv3
+    dots-zoo det train retinanet_mobilenetv3_large_fpn_1x_coco --data-root coco --out runs/mobilenetv3
 
 Not trained. The paper's AP: 29.9.
 14.29 M parameters, 163.48 G MACs at 1344x800.

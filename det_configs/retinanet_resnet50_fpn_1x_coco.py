@@ -1,6 +1,6 @@
 """RetinaNet with ResNet-50 of timm on COCO: a baseline of Table 1.
 
-    dots-zoo det train retinanet_resnet50_fpn_1x_coco --data-root coco --work-dir runs/resnet50
+    dots-zoo det train retinanet_resnet50_fpn_1x_coco --data-root coco --out runs/resnet50
 
 Not trained. The paper's AP: 36.3.
 37.97 M parameters, 250.49 G MACs at 1344x800.

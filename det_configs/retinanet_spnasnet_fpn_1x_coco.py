@@ -1,6 +1,6 @@
 """RetinaNet with Single-Path NAS of timm on COCO: a baseline of Table 1.
 
-    dots-zoo det train retinanet_spnasnet_fpn_1x_coco --data-root coco --work-dir runs/spnasnet
+    dots-zoo det train retinanet_spnasnet_fpn_1x_coco --data-root coco --out runs/spnasnet
 
 Not trained. The paper's AP: 30.7.
 12.41 M parameters, 165.02 G MACs at 1344x800.

@@ -2,7 +2,7 @@
 
 Source: DARTS (ICLR 2019), Sec. 3.1-3.3 and its public evaluation networks; NAS-Bench-201 (ICLR 2020), Fig. 1.
 A macro-architecture is a stem, a list of cells, and the shape of the feature map after each of them. `MACROS`
-holds one record for each; `zoo.add_macro` adds a record and gives it a timm name.
+holds one record for each; `zoo.register_macro` adds a record and gives it a timm name.
 """
 
 import math
@@ -17,7 +17,7 @@ from torch import nn
 from .cell import Cell, NasBench201Cell, ResidualReduction
 from .genotype import CELLS, Genotype, GenotypeError
 from .runtime.errors import DotsZooError
-from .runtime.table import look_up
+from .runtime.table import PLUGIN_HINT, look_up
 
 
 @dataclass(frozen=True)
@@ -190,7 +190,7 @@ def build_macro(macro: str, genotype: Genotype, channels: int, layers: int, in_c
     Raises DotsZooError where the macro-architecture is unknown or cannot have this size, GenotypeError where
     it stacks cells of another space.
     """
-    record = look_up(MACROS, macro, "macro")
+    record = look_up(MACROS, macro, "macro", PLUGIN_HINT)
     if genotype.space != record.space:
         others = [name for name, other in MACROS.items() if other.space == genotype.space]
         raise GenotypeError(

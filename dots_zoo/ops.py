@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .genotype.operations import OPS as OPS
-from .genotype.operations import Operation, add_operation
+from .genotype.operations import Operation, register_operation
 
 
 def sep_conv(channels: int, stride: int, affine: bool, kernel: int) -> nn.Sequential:
@@ -154,4 +154,4 @@ for _operation in (
     Operation("nor_conv_1x1", partial(nor_conv, kernel=1), "conv 1×1", PURPLE, spaces=("nasbench201",)),
     Operation("nor_conv_3x3", partial(nor_conv, kernel=3), "conv 3×3", PURPLE, spaces=("nasbench201",)),
 ):
-    add_operation(_operation)
+    register_operation(_operation)

@@ -26,14 +26,16 @@ from safetensors import SafetensorError
 from timm.models import is_model_in_modules
 from torch import nn
 
-from .genotype import bundled_names, is_genotype, load_genotype
-from .genotype.schema import write_json
+from .genotype import Genotype, bundled_names, is_genotype, load_genotype
+from .genotype.schema import read_json, write_json
 from .macro import MACROS, usual_macro
 from .runtime.errors import DotsZooError
-from .runtime.table import look_up
+from .runtime.run_folder import run_of
+from .runtime.table import PLUGIN_HINT, look_up
 
 LOCAL = "local-dir:"
 CONFIG, WEIGHTS, GENOTYPE = "config.json", "model.safetensors", "genotype.json"
+RUNS = {"train": "training", "search": "search"}
 MAX_NAME = 200  # characters of a name that an error repeats
 
 
@@ -46,6 +48,7 @@ class Reference:
         input_size: (C, H, W) of the images that it expects.
         folder: folder of the training that wrote its weights.
         cell: True for a genotype, which has no weights.
+        fixed_size: True where the images have to be of its size, which create_model then takes as `img_size`.
         misfit: arguments by which it differs from the network whose weights the folder holds.
     """
 
@@ -55,6 +58,7 @@ class Reference:
     input_size: tuple[int, int, int]
     folder: Path | None = None
     cell: bool = False
+    fixed_size: bool = False
     misfit: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -64,7 +68,7 @@ class Reference:
 
 
 def resolve(
-    name: str,
+    name: str | os.PathLike[str],
     *,
     macro: str | None = None,
     channels: int | None = None,
@@ -80,6 +84,7 @@ def resolve(
     Raises DotsZooError where the name is no network, with the nearest name that is one, and where macro,
     channels or layers do not fit it.
     """
+    name = os.fspath(name)
     shape = {k: v for k, v in {"channels": channels, "layers": layers}.items() if v is not None}
     if name.startswith(LOCAL):
         return _training(name, Path(name.removeprefix(LOCAL)), macro, shape)
@@ -101,7 +106,9 @@ def _is_timm_name(name: str) -> bool:
 
 def _registered(name: str, macro: str | None, shape: Mapping[str, Any]) -> Reference:
     try:
-        reference = Reference(name, name, dict(shape), _input_size(timm.get_pretrained_cfg(name)))
+        cfg: Any = timm.get_pretrained_cfg(name)
+        fixed = bool(getattr(cfg, "fixed_input_size", False))
+        reference = Reference(name, name, dict(shape), _input_size(cfg), fixed_size=fixed)
     except RuntimeError as error:  # timm has no such tag
         raise DotsZooError(f"{name}: {error} Leave out what is after the dot") from None
     if macro is not None:
@@ -133,14 +140,18 @@ def _training(name: str, folder: Path, macro: str | None, shape: Mapping[str, An
     if not timm.is_model(architecture):
         raise DotsZooError(
             f"{path}: expected an architecture that timm knows, got "
-            f"{architecture!r}{_nearest(architecture)}; one of your own has to be registered first"
+            f"{architecture!r}{_nearest(architecture)}; {PLUGIN_HINT}"
         )
+    cell = saved.get("genotype")
+    if isinstance(cell, str) and cell.startswith("{"):
+        read_json(cell, f"{path}, genotype")  # says which plug-in it needs before anything is built
     return Reference(
         name=name,
         architecture=architecture,
         arguments={**saved, **shape},
         input_size=(channels, height, width),
         folder=folder,
+        fixed_size=bool(getattr(cfg, "fixed_input_size", False)),
         misfit={k: v for k, v in shape.items() if v != saved.get(k, v)},
     )
 
@@ -151,7 +162,8 @@ def _no_training(folder: Path) -> str:
     if not folder.is_dir():
         return f"{expected} a file" if folder.exists() else f"{expected} nothing there{_nearest(str(folder))}"
     if (folder / "config.yaml").is_file() and not (folder / GENOTYPE).is_file():
-        return f"{expected} one that has not ended: dots-zoo train ... --resume ends it"
+        command = run_of(folder) or "train"
+        return f"{expected} a {RUNS[command]} that has not ended: dots-zoo {command} ... --resume ends it"
     names = sorted(path.name for path in folder.iterdir())
     return f"{expected} {', '.join(names[:5]) or 'an empty folder'}{' and more' if len(names) > 5 else ''}"
 
@@ -159,7 +171,7 @@ def _no_training(folder: Path) -> str:
 def _cell(name: str, macro: str | None, shape: Mapping[str, Any], size: int | None) -> Reference:
     genotype = load_genotype(name)
     if macro is not None:
-        look_up(MACROS, macro, f"{name}: --macro")
+        look_up(MACROS, macro, f"{name}: --macro", PLUGIN_HINT)
     architecture = f"cell_{macro or usual_macro(genotype.space, math.inf if size is None else size)}"
     return Reference(
         name=name if len(name) <= MAX_NAME and name.isprintable() else genotype.name,
@@ -197,13 +209,24 @@ def _nearest(name: str) -> str:
     return ""
 
 
-def require_cells(reference: Reference) -> None:
-    """Raise DotsZooError where the network is not one of ours."""
+def genotype_of(name: str | os.PathLike[str]) -> Genotype:
+    """Return the cell of the network that `name` stands for: what `resolve` takes.
+
+    Raises DotsZooError where it is no network, or one that is not of cells.
+    """
+    name = os.fspath(name)
+    if is_genotype(name):
+        return load_genotype(name)
+    reference = resolve(name)
     if not reference.of_cells:
         raise DotsZooError(
-            f"{reference.name}: expected a network of cells, got another of timm's; dots-zoo list prints the "
-            "names"
+            f"{reference.name}: expected a network of cells, got another of timm's; dots-zoo list and "
+            "dots-zoo list --cells print the names"
         )
+    if "genotype" in reference.arguments:
+        return load_genotype(reference.arguments["genotype"])
+    genotype: Genotype = create(reference, weights=False, device="meta").genotype
+    return genotype
 
 
 def create(reference: Reference, *, weights: bool, **arguments: Any) -> Any:

@@ -24,7 +24,7 @@ from .macro import CIFAR, MACROS, MOBILE, NB201, MacroArchitecture
 from .network import CellNet
 from .public_weights import checkpoint_filter_fn
 from .runtime.errors import DotsZooError
-from .runtime.table import add_record, look_up
+from .runtime.table import PLUGIN_HINT, add_record, look_up
 
 __all__: list[str] = []  # timm appends the names
 
@@ -123,7 +123,7 @@ def register(
     Raises DotsZooError for a name that is taken or that timm cannot hold, GenotypeError for a cell that
     cannot be read.
     """
-    look_up(MACROS, macro, f"register {name!r}, macro")
+    look_up(MACROS, macro, f"register {name!r}, macro", PLUGIN_HINT)
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise DotsZooError(
             f"register: expected a name of lower-case letters, digits and underscores, got {name!r}"
@@ -142,7 +142,7 @@ def _note(paper: str) -> dict[str, Any]:
     return {"notes": (f"paper: {paper}",)} if paper else {}
 
 
-def add_macro(macro: MacroArchitecture) -> None:
+def register_macro(macro: MacroArchitecture) -> None:
     """Add a macro-architecture for `register(..., macro=NAME)`, `--macro NAME` and timm's `cell_NAME`.
 
     timm's name builds any cell in it. Raises DotsZooError where the name is malformed or taken.
@@ -153,7 +153,7 @@ def add_macro(macro: MacroArchitecture) -> None:
 
 def _register_all() -> None:
     for macro in (MOBILE, CIFAR, NB201):
-        add_macro(macro)
+        register_macro(macro)
     for name, genotype, num_classes, cifar_paper, mobile_paper in CIFAR_MODELS:
         _add(name, genotype, "cifar", {"num_classes": num_classes, **_note(cifar_paper)})
         _add(f"{name}_mobile", genotype, "mobile", _note(mobile_paper))

@@ -1,7 +1,7 @@
 """BiSeNet with DOTS's ImageNet cell on Cityscapes: Table 2 of DOTS's supplementary material.
 
     dots-zoo seg train bisenetv1_dots_imagenet_4xb4-160k_cityscapes-1024x1024 --data-root cityscapes \\
-        --work-dir runs/cityscapes
+        --out runs/cityscapes
 
 Not trained. The paper's mIoU: 79.3 val, 77.6 test; its costs: 8.0 M, 12.9 G.
 7.30 M parameters, 34.43 G MACs at 1024x1024.

@@ -1,7 +1,7 @@
 """BiSeNet with DOTS's ImageNet cell on CamVid at reduced size, from scratch on a CPU.
 
     OMP_NUM_THREADS=1 dots-zoo seg train bisenetv1_dots_imagenet_camvid --data-root camvid \\
-        --work-dir runs/camvid
+        --out runs/camvid
 
 Expected: test mIoU 42.9, val 51.7 (epoch 30, 19 min of one core).
 7.30 M parameters, 2.06 G MACs at 288x216.

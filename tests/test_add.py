@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import dots_zoo
 from dots_zoo import MacroArchitecture, Operation
-from dots_zoo.data import DataOptions, Dataset, ImageData, add_dataset, load_data
+from dots_zoo.data import DataOptions, Dataset, ImageData, load_data, register_dataset
 from dots_zoo.drawing.draw import draw
 from dots_zoo.genotype import load_genotype, primitives, to_text
 from dots_zoo.macro import cifar
@@ -21,16 +21,16 @@ from dots_zoo.reference import resolve
 from dots_zoo.runtime.errors import DotsZooError
 from dots_zoo.search.methods.darts import DartsConfig, darts_training
 from dots_zoo.search.methods.darts import stages as darts_stages
-from dots_zoo.search.methods.registry import METHODS, Derivation, Method, add_method, plan
+from dots_zoo.search.methods.registry import METHODS, Derivation, Method, plan, register_method
 from dots_zoo.search.run.command import choose
-from dots_zoo.search.run.run import search
+from dots_zoo.search.run.run import run_search
 from dots_zoo.search.space.named import (
     NamedSpace,
-    add_space,
     darts_space,
     groups_by_function,
     groups_by_weights,
     named_space,
+    register_space,
 )
 from dots_zoo.search.stages.config import TrainingConfig
 from dots_zoo.search.stages.stage import Stage
@@ -38,7 +38,7 @@ from dots_zoo.search.supernet import MacroName
 from dots_zoo.train.command import eval_parser
 from dots_zoo.train.model import ModelOptions
 from dots_zoo.train.recipe import Recipe
-from dots_zoo.train.run import train
+from dots_zoo.train.run import run_training
 from helpers.tables import tables_as_before
 from helpers.toy_search import toy_data, toy_training
 
@@ -79,22 +79,22 @@ def run_search(out: Path, space: str, method: str = "darts", **changes: Any) -> 
     few = replace(data, images=data.images[:64], labels=data.labels[:64])
     numbers = {"epochs": 1, "warm_up": 0, "layers": 3, "channels": 4, "training": toy_training(batch_size=16)}
     config = METHODS[method].config(**{**numbers, **changes})
-    return search(method, config, Derivation(), space, few, out, progress=False)
+    return run_search(method, config, Derivation(), space, few, out, progress=False)
 
 
-def run_training(genotype: str, data: str, out: Path, macro: str = "cifar") -> dict[str, Any]:
+def short_training(genotype: str, data: str, out: Path, macro: str = "cifar") -> dict[str, Any]:
     options = ModelOptions(macro=macro, channels=4, layers=3)
     recipe = Recipe(epochs=1, batch_size=32, aux_weight=0.0, drop_path_rate=0.0)
     loaded = load_data(DataOptions(data=data, train_fraction=0.1 if data == "digits" else 1.0))
-    return train(genotype, options, loaded, recipe, out, progress=False)
+    return run_training(genotype, options, loaded, recipe, out, progress=False)
 
 
 @pytest.mark.parametrize(
     ("name", "build"), [("mobile_3x3", mobile), ("relu_conv_3x3", relu_conv)], ids=["bare", "relu_to_norm"]
 )
 def test_an_operation_is_searched_drawn_trained_and_exported(name: str, build: Any, tmp_path: Path) -> None:
-    dots_zoo.add_operation(Operation(name, build))
-    add_space(NamedSpace("mine", darts_space((name, "noise"), 1)))
+    dots_zoo.register_operation(Operation(name, build))
+    register_space(NamedSpace("mine", darts_space((name, "noise"), 1)))
     found = run_search(tmp_path / "search", "mine")
     lines = [json.loads(line) for line in (tmp_path / "search/metrics.jsonl").read_text().splitlines()]
     operations = [edge.op for cell in found.cells.values() for edge in cell.edges]
@@ -109,7 +109,7 @@ def test_an_operation_is_searched_drawn_trained_and_exported(name: str, build: A
     assert name in picture and "#999999" in picture
 
     path = dots_zoo.save_genotype(genotype, tmp_path / "cell.json")
-    run_training(str(path), "digits", tmp_path / "net")
+    short_training(str(path), "digits", tmp_path / "net")
     from dots_zoo.export.convert.options import ExportOptions
     from dots_zoo.export.convert.to_onnx import export_onnx
 
@@ -127,7 +127,7 @@ def test_an_operation_without_relu_and_norm_gets_the_gradient_of_its_formula(mem
     from dots_zoo.search.supernet.mixture import Mixture, everything
     from dots_zoo.search.supernet.supernet import Shape, Supernet
 
-    dots_zoo.add_operation(Operation("mobile_3x3", mobile))
+    dots_zoo.register_operation(Operation("mobile_3x3", mobile))
     rows = (("mobile_3x3", "skip_connect"), ("mobile_3x3", "skip_connect"))
     space = SearchSpace(1, tuple(CellSpace(kind, rows) for kind in ("normal", "reduce")))
     torch.manual_seed(0)
@@ -152,8 +152,8 @@ def test_an_operation_without_relu_and_norm_gets_the_gradient_of_its_formula(mem
 
 
 def test_the_facts_of_an_operation_are_read_from_its_record(tmp_path: Path) -> None:
-    dots_zoo.add_operation(Operation("blur", relu_conv, "blur", "#123456", "sep_conv", parametric=False))
-    dots_zoo.add_operation(Operation("dice", relu_conv, random=True, spaces=("darts", "nasbench201")))
+    dots_zoo.register_operation(Operation("blur", relu_conv, "blur", "#123456", "sep_conv", parametric=False))
+    dots_zoo.register_operation(Operation("dice", relu_conv, random=True, spaces=("darts", "nasbench201")))
     assert "blur" in primitives("darts") and "blur" not in primitives("nasbench201")
     assert "dice" in primitives("nasbench201")
     without, with_weights = groups_by_weights()
@@ -171,7 +171,9 @@ def test_the_facts_of_an_operation_are_read_from_its_record(tmp_path: Path) -> N
 
 
 def test_an_operation_counts_as_a_skip_connection_where_its_record_says_so() -> None:
-    dots_zoo.add_operation(Operation("my_skip", lambda c, stride, affine: nn.MaxPool2d(1, stride), skip=True))
+    dots_zoo.register_operation(
+        Operation("my_skip", lambda c, stride, affine: nn.MaxPool2d(1, stride), skip=True)
+    )
     from dots_zoo.search.methods.p_darts import derive_limited
 
     weights = {f"alpha.{kind}": torch.tensor([[0.6, 0.4]] * 2) for kind in ("normal", "reduce")}
@@ -183,7 +185,7 @@ def test_an_operation_counts_as_a_skip_connection_where_its_record_says_so() -> 
 def test_a_space_is_searched_by_its_name_and_shown_in_the_help(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    add_space(NamedSpace("small", darts_space(("skip_connect", "dil_conv_3x3"), 1), "one node"))
+    register_space(NamedSpace("small", darts_space(("skip_connect", "dil_conv_3x3"), 1), "one node"))
     found = run_search(tmp_path / "run", "small")
     assert {edge.op for cell in found.cells.values() for edge in cell.edges} <= {
         "skip_connect",
@@ -222,7 +224,7 @@ def mine(config: MineConfig, space: Any, after: int) -> tuple[Stage, ...]:
 
 
 def test_a_method_is_searched_by_its_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    add_method(Method("mine", MineConfig, mine, topology="pairs"))
+    register_method(Method("mine", MineConfig, mine, topology="pairs"))
     found = run_search(tmp_path / "mine", "S2", "mine")
     assert found.provenance["method"] == "mine"
     assert found.cells == run_search(tmp_path / "darts", "S2", "darts").cells
@@ -248,7 +250,7 @@ def test_a_method_is_searched_by_its_name(tmp_path: Path, capsys: pytest.Capture
 def test_the_record_of_a_method_says_what_goes_together(
     fields: dict[str, Any], derivation: Derivation, message: str
 ) -> None:
-    add_method(Method("mine", MineConfig, mine, **fields))
+    register_method(Method("mine", MineConfig, mine, **fields))
     with pytest.raises(DotsZooError, match=f"search mine: .*{message}"):
         plan("mine", MineConfig(), derivation, named_space("S2"))
 
@@ -262,7 +264,7 @@ def test_a_method_that_decides_edges_is_told_what_chooses_and_stands_in_the_matr
         told.append(by)
         return mine(config, space, after)
 
-    add_method(Method("mine", MineConfig, deciding, decides_edges=True))
+    register_method(Method("mine", MineConfig, deciding, decides_edges=True))
     plan("mine", MineConfig(), Derivation(selection="perturbation"), named_space("S2"))
     plan("mine", MineConfig(), Derivation(), named_space("S2"))
     assert told == ["accuracy", "magnitude"]
@@ -280,11 +282,11 @@ def stripes(options: DataOptions) -> ImageData:
 def test_a_data_set_is_searched_and_trained_on_by_its_name(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    add_dataset(Dataset("stripes", stripes, "four patterns"))
+    register_dataset(Dataset("stripes", stripes, "four patterns"))
     assert len(load_data(DataOptions(data="stripes", train_fraction=0.5)).labels) == 32
     with pytest.raises(DotsZooError, match="threads: expected only with image_folder, got it with stripes"):
         load_data(DataOptions(data="stripes", threads=2))
-    run_training("darts_v1", "stripes", tmp_path / "net")
+    short_training("darts_v1", "stripes", tmp_path / "net")
     assert "data: stripes\n" in (tmp_path / "net/config.yaml").read_text()
     assert choose(["darts", "--data", "stripes", "--out", "x"]).data == DataOptions(data="stripes")
     for ask in (lambda: choose(["darts", "--help"]), lambda: eval_parser().parse_args(["--help"])):
@@ -299,14 +301,14 @@ def test_a_data_set_that_is_not_there_is_refused_by_name() -> None:
 
 
 def test_a_macro_architecture_builds_any_cell_under_its_timm_name(tmp_path: Path) -> None:
-    dots_zoo.add_macro(MacroArchitecture("narrow", cifar, channels=4, layers=3, cfg={"num_classes": 7}))
+    dots_zoo.register_macro(MacroArchitecture("narrow", cifar, channels=4, layers=3, cfg={"num_classes": 7}))
     model = timm.create_model("cell_narrow", genotype="darts_v1")
     assert model(torch.zeros(1, 3, 16, 16)).shape == (1, 7)
     features = timm.create_model("cell_narrow", genotype="darts_v1", features_only=True)
     assert features.feature_info.reduction() == [1, 2, 4]
     dots_zoo.register("narrow_darts", "darts_v2", macro="narrow", channels=6)
     assert timm.create_model("narrow_darts").cells[0].out_chs == 24
-    run_training("darts_v1", "digits", tmp_path / "net", macro="narrow")
+    short_training("darts_v1", "digits", tmp_path / "net", macro="narrow")
     config = json.loads((tmp_path / "net/config.json").read_text())
     assert config["architecture"] == "cell_narrow"
     assert eval_parser().parse_args(["darts_v1", "--macro", "narrow"]).macro == "narrow"
@@ -315,7 +317,7 @@ def test_a_macro_architecture_builds_any_cell_under_its_timm_name(tmp_path: Path
 
 
 def test_the_smallest_macro_architecture_that_is_usual_for_a_size_is_taken(tmp_path: Path) -> None:
-    dots_zoo.add_macro(MacroArchitecture("narrow", cifar, channels=4, layers=3, usual_up_to=16))
+    dots_zoo.register_macro(MacroArchitecture("narrow", cifar, channels=4, layers=3, usual_up_to=16))
     cell = "darts_pt_cifar10_s0_1"
     sizes = {size: resolve(cell, size=size).architecture for size in (16, 17, 64, 65)}
     assert sizes == {16: "cell_narrow", 17: "cell_cifar", 64: "cell_cifar", 65: "cell_mobile"}
@@ -327,10 +329,10 @@ def test_the_smallest_macro_architecture_that_is_usual_for_a_size_is_taken(tmp_p
 def test_a_malformed_name_is_refused_in_every_table(name: Any) -> None:
     space = darts_space(("noise",), 1)
     for add in (
-        lambda: dots_zoo.add_operation(Operation(name, mobile)),
-        lambda: add_space(NamedSpace(name, space)),
-        lambda: add_method(Method(name, MineConfig, mine)),
-        lambda: add_dataset(Dataset(name, stripes)),
+        lambda: dots_zoo.register_operation(Operation(name, mobile)),
+        lambda: register_space(NamedSpace(name, space)),
+        lambda: register_method(Method(name, MineConfig, mine)),
+        lambda: register_dataset(Dataset(name, stripes)),
     ):
         with pytest.raises(DotsZooError, match="expected a name of 1 to 40 letters, digits, hyphens and"):
             add()
@@ -340,15 +342,21 @@ def test_a_malformed_name_is_refused_in_every_table(name: Any) -> None:
     ("add", "message"),
     [
         (
-            lambda: dots_zoo.add_operation(Operation("noise", mobile)),
-            "add operation: .*'noise', which is taken",
+            lambda: dots_zoo.register_operation(Operation("noise", mobile)),
+            "register operation: .*'noise', which is taken",
         ),
-        (lambda: add_space(NamedSpace("S0", darts_space())), "add space: .*'S0', which is taken"),
-        (lambda: add_method(Method("darts", MineConfig, mine)), "add method: .*'darts', which is taken"),
-        (lambda: add_dataset(Dataset("digits", stripes)), "add data set: .*'digits', which is taken"),
+        (lambda: register_space(NamedSpace("S0", darts_space())), "register space: .*'S0', which is taken"),
         (
-            lambda: dots_zoo.add_macro(MacroArchitecture("cifar", cifar, 4, 3)),
-            "add macro-architecture: .*'cifar', which is taken",
+            lambda: register_method(Method("darts", MineConfig, mine)),
+            "register method: .*'darts', which is",
+        ),
+        (
+            lambda: register_dataset(Dataset("digits", stripes)),
+            "register data set: .*'digits', which is",
+        ),
+        (
+            lambda: dots_zoo.register_macro(MacroArchitecture("cifar", cifar, 4, 3)),
+            "register macro-architecture: .*'cifar', which is taken",
         ),
         (lambda: Operation("x", 3), "operation 'x', build: expected a function of .channels, stride, affine"),
         (

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 import dots_zoo  # noqa: F401
 from dots_zoo.genotype import load_genotype, save_genotype, to_text
-from dots_zoo.reference import create, resolve
+from dots_zoo.reference import create, genotype_of, resolve
 from dots_zoo.runtime.errors import DotsZooError
 from helpers.fitting import fitted
 
@@ -78,6 +78,39 @@ def test_a_folder_gives_its_weights_and_a_genotype_its_width_and_depth(here: Pat
 
 
 @pytest.mark.parametrize(
+    ("name", "cell"),
+    [
+        ("dots_cifar10_tiny", "dots_cifar10"),
+        ("darts_v1_mobile", "darts_v1"),
+        ("fair_darts_cifar10_a", "fair_darts_cifar10_a"),
+        ("cell.json", "darts_v2"),
+        ("found", "darts_v2"),
+        ("net", "darts_v1"),
+        ("local-dir:net", "darts_v1"),
+        ("dots_zoo", "dots_cifar10"),
+    ],
+)
+def test_every_network_of_cells_has_its_cell(name: str, cell: str, here: Path) -> None:
+    (here / "dots_zoo").mkdir()
+    (here / "dots_zoo/config.json").write_text('{"architecture": "dots_cifar10"}')
+    assert genotype_of(name).cells == load_genotype(cell).cells
+    assert genotype_of(Path(name)).cells == load_genotype(cell).cells
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("resnet18", "resnet18: expected a network of cells, got another of timm's"),
+        ("darts_v7", r"unknown model 'darts_v7' \(nearest: darts_v2"),
+        ("begun", "begun: .* got a training that has not ended"),
+    ],
+)
+def test_what_has_no_cell_is_one_sentence(name: str, message: str, here: Path) -> None:
+    with pytest.raises(DotsZooError, match=message):
+        genotype_of(name)
+
+
+@pytest.mark.parametrize(
     ("name", "options", "message"),
     [
         ("dots_imagent", {}, r"unknown model 'dots_imagent' \(nearest: dots_imagenet"),
@@ -90,7 +123,7 @@ def test_a_folder_gives_its_weights_and_a_genotype_its_width_and_depth(here: Pat
         ("nte", {}, r"unknown model 'nte' \(nearest: net\)"),
         ("local-dir:nte", {}, r"nte: expected the folder of a training .* nothing there \(nearest: net\)"),
         ("local-dir:cell.json", {}, "cell.json: expected the folder of a training .* got a file"),
-        ("begun", {}, "begun: .* got one that has not ended: dots-zoo train ... --resume ends it"),
+        ("begun", {}, "begun: .* got a training that has not ended: dots-zoo train ... --resume ends it"),
         ("empty", {}, "empty: expected the folder of a training with its config.json, got an empty folder"),
         ("resnet18.none", {}, "resnet18.none: .*Leave out what is after the dot"),
         ("net", {"macro": "cifar"}, "net: --macro is for a genotype, and this is a training"),

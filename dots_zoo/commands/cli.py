@@ -3,12 +3,14 @@
 The table of commands is in `dots_zoo/entry`, which answers --help and --version without importing torch.
 """
 
+import argparse
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 
 from dots_zoo_command import COMMANDS, Command, answer
 
+from .. import plugins
 from ..runtime.errors import DotsZooError
 
 
@@ -21,7 +23,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = COMMANDS[words[0]]
     module, function = command.function.split(":")
     try:
-        return int(getattr(import_module(module), function)(words[1:]))
+        rest = _load_plugins(words[1:])
+        return int(getattr(import_module(module), function)(rest))
     except DotsZooError as error:
         print(f"dots-zoo: error: {error}", file=sys.stderr)
         return error.exit_code
@@ -33,6 +36,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         hint = f"pip install 'dots-zoo[{','.join(extras)}]'"
         print(f"dots-zoo: error: {missing} is not installed: {hint}", file=sys.stderr)
         return DotsZooError.exit_code
+
+
+def _load_plugins(argv: Sequence[str]) -> list[str]:
+    """Load the plug-ins that a command line names by --plugin; return its other words.
+
+    Raises DotsZooError as `plugins.load` does, and for a --plugin without a value.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--plugin", action="append", default=[])
+    try:
+        options, words = parser.parse_known_args(argv)
+    except argparse.ArgumentError:
+        raise DotsZooError("--plugin: expected a file FILE.py or the name of a module, got nothing") from None
+    plugins.load(*options.plugin)
+    return words
 
 
 def _extras_for(module: str, command: Command) -> Sequence[str]:

@@ -114,7 +114,7 @@ def _prepare(out: Path) -> None:
 def _run(out: Path, seed: int, settings: Settings, search_options: Sequence[str]) -> dict[str, Any]:
     from dots_zoo.export.convert.to_onnx import export_onnx
     from dots_zoo.search.run.command import choose
-    from dots_zoo.search.run.run import search
+    from dots_zoo.search.run.run import run_search
     from dots_zoo.search.space.discretise import random_genotype
     from dots_zoo.search.space.named import darts_space
 
@@ -130,7 +130,9 @@ def _run(out: Path, seed: int, settings: Settings, search_options: Sequence[str]
         training = pool.submit(retrain, random_file, None, seed, settings)
         line = "1/4 search with DOTS; a random cell is trained beside it"
         with clock.step("search", line):
-            genotype = search(chosen.method, chosen.config, chosen.derivation, chosen.space, data, chosen.out)
+            genotype = run_search(
+                chosen.method, chosen.config, chosen.derivation, chosen.space, data, chosen.out
+            )
             attempt(str(out / "cell.svg"), partial(draw, genotype, out / "cell.svg"))
         with clock.step("retrain", "2/4 retrain the cell that was found"):
             own = retrain(searched_file, out / "weights.safetensors", seed, settings)
@@ -191,7 +193,7 @@ def retrain(genotype: Path, weights: Path | None, seed: int, settings: Settings)
     if weights is not None:
         write_file(weights, save(model.state_dict()))
     costs = count(model, (1, 8, 8))
-    return {"accuracy": last["held_accuracy"], "params": costs.params, "macs": costs.macs}
+    return {"accuracy": last["test_accuracy"], "params": costs.params, "macs": costs.macs}
 
 
 def _register(genotype: Genotype, weights: Path, settings: Settings, data: Any) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 from ..options.command_line import CommandLine, Option
 
 
-def main(argv: Sequence[str]) -> int:
-    """Run the demo as `argv` says and print its summary."""
+def command_line() -> CommandLine:
+    """Return the options of the command."""
     line = CommandLine(
         "demo",
         "Search, retrain, register, export and measure a cell on handwritten digits, in minutes.",
@@ -16,7 +16,17 @@ def main(argv: Sequence[str]) -> int:
     )
     line.add(Option("out", str, "runs/demo", "folder of the run"))
     line.add(Option("seed", int, 0, "every draw derives from it"))
-    values = line.parse(argv)
+    return line
+
+
+def command_lines() -> list[CommandLine]:
+    """Return the options of every command of this module."""
+    return [command_line()]
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the demo as `argv` says and print its summary."""
+    values = command_line().parse(argv)
     from .demo import demo, summary
 
     out = Path(values["out"])

@@ -77,9 +77,19 @@ def _providers() -> str:
     )
 
 
+def command_line() -> CommandLine:
+    """Return the options of the command."""
+    return CommandLine("doctor", "Report versions, providers and missing extras.", "", ["doctor"])
+
+
+def command_lines() -> list[CommandLine]:
+    """Return the options of every command of this module."""
+    return [command_line()]
+
+
 def main(argv: Sequence[str]) -> int:
     """Print the report; return 1 where there is a problem."""
-    CommandLine("doctor", "Report versions, providers and missing extras.", "", ["doctor"]).parse(argv)
+    command_line().parse(argv)
     lines, problems = diagnose()
     print("\n".join([*lines, *(f"PROBLEM: {problem}" for problem in problems)]))
     return 1 if problems else 0

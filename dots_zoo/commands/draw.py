@@ -7,8 +7,8 @@ from ..genotype import load_genotype
 from ..options.command_line import REQUIRED, CommandLine, Option
 
 
-def main(argv: Sequence[str]) -> int:
-    """Draw a cell as `argv` says."""
+def command_line() -> CommandLine:
+    """Return the options of the command."""
     line = CommandLine(
         "draw",
         "Draw the normal and the reduction cell side by side.",
@@ -17,6 +17,16 @@ def main(argv: Sequence[str]) -> int:
     )
     line.positional("network", "a bundled cell, a genotype file, or a genotype as text")
     line.add(Option("out", str, REQUIRED, "cell.svg or cell.png"))
-    values = line.parse(argv)
+    return line
+
+
+def command_lines() -> list[CommandLine]:
+    """Return the options of every command of this module."""
+    return [command_line()]
+
+
+def main(argv: Sequence[str]) -> int:
+    """Draw a cell as `argv` says."""
+    values = command_line().parse(argv)
     print(f"drawing: {draw(load_genotype(values['network']), values['out'])}")
     return 0

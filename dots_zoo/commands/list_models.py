@@ -17,18 +17,28 @@ MOBILE_LIMIT = 600_000_000  # MACs: the mobile setting of the NAS papers, at 224
 Row = dict[str, Any]
 
 
-def main(argv: Sequence[str]) -> int:
-    """Print a line a model, or a cell, as `argv` says."""
-    command = CommandLine(
+def command_line() -> CommandLine:
+    """Return the options of the command."""
+    line = CommandLine(
         "list",
         "Print the registered models: parameters, MACs, input size, origin, a paper's accuracy.",
         "[PATTERN]",
         ["list 'dots_*'", "list --cells 'fair_darts_*'", "list --json"],
     )
-    command.positional("pattern", "only names that match", nargs="?", default="*")
-    command.add(Option("cells", bool, False, "print the bundled cells instead"))
-    command.add(Option("json", bool, False, "print JSON and nothing else"))
-    values = command.parse(argv)
+    line.positional("pattern", "only names that match", nargs="?", default="*")
+    line.add(Option("cells", bool, False, "print the bundled cells instead"))
+    line.add(Option("json", bool, False, "print JSON and nothing else"))
+    return line
+
+
+def command_lines() -> list[CommandLine]:
+    """Return the options of every command of this module."""
+    return [command_line()]
+
+
+def main(argv: Sequence[str]) -> int:
+    """Print a line a model, or a cell, as `argv` says."""
+    values = command_line().parse(argv)
     rows, line = (cells, cell_line) if values["cells"] else (models, model_line)
     pattern = values["pattern"]
     if values["json"]:

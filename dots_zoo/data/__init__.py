@@ -8,5 +8,5 @@ from .datasets import Data as Data
 from .datasets import DataOptions as DataOptions
 from .datasets import Dataset as Dataset
 from .datasets import ImageData as ImageData
-from .datasets import add_dataset as add_dataset
+from .datasets import register_dataset as register_dataset
 from .load import load_data as load_data

@@ -202,7 +202,7 @@ OPTIONAL = ("train_fraction", "imagenet_statistics", "check_pixels", "threads")
 DATASETS: dict[str, Dataset] = {}
 
 
-def add_dataset(dataset: Dataset) -> None:
+def register_dataset(dataset: Dataset) -> None:
     """Add a data set: `DataOptions(data=NAME)` and `--data NAME` take it.
 
     Raises DotsZooError where its name is malformed or taken.

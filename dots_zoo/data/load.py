@@ -1,23 +1,19 @@
-"""Fill the table of data sets, load one by its options, and add these options to a command line."""
+"""Fill the table of data sets, load one by its options."""
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
 
 from ..runtime.errors import DotsZooError
-from ..runtime.table import look_up
-from .datasets import DATASETS, OPTIONAL, Data, DataOptions, Dataset, ImageData, add_dataset
+from ..runtime.table import PLUGIN_HINT, look_up
+from .datasets import DATASETS, OPTIONAL, Data, DataOptions, Dataset, ImageData, register_dataset
 from .image_folder import holds_images, open_folder
 from .split import fraction_of_every_class
 from .torchvision_sets import FILES, TORCHVISION, load_digits_set, load_torchvision
 
-if TYPE_CHECKING:
-    from jsonargparse import ArgumentParser
-
-add_dataset(Dataset("digits", load_digits_set, "ships with scikit-learn"))
+register_dataset(Dataset("digits", load_digits_set, "ships with scikit-learn"))
 for _name in TORCHVISION:
-    add_dataset(Dataset(_name, load_torchvision))
-add_dataset(Dataset("image_folder", open_folder, "your own", reads=OPTIONAL))
+    register_dataset(Dataset(_name, load_torchvision))
+register_dataset(Dataset("image_folder", open_folder, "your own", reads=OPTIONAL))
 
 
 def load_data(options: DataOptions) -> Data:
@@ -26,7 +22,8 @@ def load_data(options: DataOptions) -> Data:
     Raises DotsZooError where the data set is not there or the options cannot be used.
     """
     options = recognised(options)
-    dataset, fraction = look_up(DATASETS, str(options.data), "data"), options.train_fraction
+    dataset = look_up(DATASETS, str(options.data), "data", PLUGIN_HINT)
+    fraction = options.train_fraction
     if options.image_size is not None and options.image_size < 8:
         raise DotsZooError(f"image_size: expected 8 pixels or more, got {options.image_size}")
     if not 0 < fraction <= 1:
@@ -68,18 +65,3 @@ def recognised(options: DataOptions) -> DataOptions:
         f"data_root: expected in {root} a folder a class with images, or train with such folders, got "
         f"{', '.join(entries[:3]) or 'an empty folder'}; for another data set name it with --data"
     )
-
-
-def add_data_options(parser: "ArgumentParser") -> None:
-    """Add the fields of DataOptions to the options of a command."""
-    titles = (
-        f"{dataset.name} ({dataset.title})" if dataset.title else dataset.name
-        for dataset in DATASETS.values()
-    )
-    parser.add_argument(
-        "--data",
-        type=Literal[tuple(DATASETS)],
-        default=DataOptions.data,
-        help=f"data set: {', '.join(titles)}",
-    )
-    parser.add_class_arguments(DataOptions, skip={"data"})

@@ -10,9 +10,12 @@ import random
 
 from PIL import Image
 from torch import Tensor
+from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
 from .augment import Augmentation
+
+CROP_PCT = 224 / 256  # of the shorter side of a test image, that its centre crop keeps
 
 
 def random_view(
@@ -59,7 +62,10 @@ def colour_jitter(image: Image.Image, strength: float, draws: random.Random) -> 
     return image
 
 
-def middle_view(image: Image.Image, size: int) -> Tensor:
-    """Return the centre crop as uint8 (3, size, size): 224/256 of the shorter side."""
-    pixels: Tensor = F.pil_to_tensor(F.center_crop(F.resize(image, [round(size * 256 / 224)]), [size, size]))
+def middle_view(
+    image: Image.Image, size: int, crop_pct: float = CROP_PCT, interpolation: str = "bilinear"
+) -> Tensor:
+    """Return the centre crop as uint8 (C, size, size): `crop_pct` of the shorter side."""
+    resized = F.resize(image, [round(size / crop_pct)], InterpolationMode(interpolation))
+    pixels: Tensor = F.pil_to_tensor(F.center_crop(resized, [size, size]))
     return pixels

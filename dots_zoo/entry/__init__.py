@@ -37,7 +37,8 @@ class Command:
 
     Args:
         text: description for the help.
-        function: MODULE:FUNCTION of the arguments after the command's name, which returns the exit code.
+        function: MODULE:FUNCTION of the arguments after the command's name, which returns the exit code. The
+            module has command_lines() too, the options of its commands.
         extras: extras that it needs; empty for the core alone.
     """
 
@@ -53,6 +54,7 @@ COMMANDS: Mapping[str, Command] = {
     "explain": Command("analyse a completed search", "dots_zoo.search.explain.command:main", ("search",)),
     "train": Command("train a network", "dots_zoo.train.command:train_main", ("train",)),
     "eval": Command("evaluate a network", "dots_zoo.train.command:eval_main", ("train",)),
+    "predict": Command("name what is on images", "dots_zoo.train.command:predict_main", ("train",)),
     "det": Command("detection with MMDetection", "dots_zoo.openmm.command:detection", ("mm",)),
     "seg": Command("segmentation with MMSegmentation", "dots_zoo.openmm.command:segmentation", ("mm",)),
     "export": Command("export to ONNX, proven", "dots_zoo.export.convert.command:export_main", ("export",)),
@@ -70,6 +72,7 @@ COMMANDS: Mapping[str, Command] = {
     "demo": Command(
         "all of it once, on real images", "dots_zoo.commands.demo_command:main", ("search", "export")
     ),
+    "completion": Command("complete options in a shell", "dots_zoo.commands.completion:main"),
     "doctor": Command("versions, providers, missing extras", "dots_zoo.commands.doctor:main"),
 }
 

@@ -12,8 +12,8 @@ from .load import to_text as to_text
 from .operations import CELLS as CELLS
 from .operations import OPS as OPS
 from .operations import Operation as Operation
-from .operations import add_operation as add_operation
 from .operations import primitives as primitives
+from .operations import register_operation as register_operation
 from .types import MAX_BYTES as MAX_BYTES
 from .types import MAX_EDGES as MAX_EDGES
 from .types import MAX_NAME as MAX_NAME

@@ -5,8 +5,10 @@ it there. `dots_zoo/ops.py` adds the operations of the papers. Nothing here need
 """
 
 import re
+import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..runtime.errors import DotsZooError
@@ -34,6 +36,7 @@ class Operation:
         skip: True for a skip connection, which P-DARTS limits and the log of a search counts.
         random: True if its output is drawn at random, so that it cannot be exported.
         spaces: search spaces whose genotypes may hold it, darts or nasbench201.
+        plugin: name of the plug-in that registers it, which `plugins.load` sets.
 
     Raises DotsZooError for a record that cannot be used.
     """
@@ -47,6 +50,7 @@ class Operation:
     skip: bool = False
     random: bool = False
     spaces: tuple[str, ...] = ("darts",)
+    plugin: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         place = f"operation {self.name!r}"
@@ -66,6 +70,17 @@ class Operation:
         """Return the name in drawings."""
         return self.label or self.name
 
+    @property
+    def origin(self) -> str:
+        """Return the plug-in that a genotype names for it: a file's name or a module; empty for ours.
+
+        Where no plug-in was loaded it is the module, or the script, that defines `build`; empty in a session.
+        """
+        module = self.plugin or getattr(getattr(self.build, "func", self.build), "__module__", None) or ""
+        if module == "__main__":
+            return Path(getattr(sys.modules[module], "__file__", None) or "").name
+        return "" if module.partition(".")[0] == "dots_zoo" else module
+
     def __call__(self, channels: int, stride: int, affine: bool) -> "nn.Module":
         """Build the module."""
         return self.build(channels, stride, affine)
@@ -74,7 +89,7 @@ class Operation:
 OPS: dict[str, Operation] = {}
 
 
-def add_operation(operation: Operation) -> None:
+def register_operation(operation: Operation) -> None:
     """Add an operation to genotypes, spaces, networks, drawings, searches and export.
 
     Raises DotsZooError where its name is malformed or taken.

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from ..runtime.errors import DotsZooError
-from .operations import CELLS, primitives
+from ..runtime.table import PLUGIN_HINT
+from .operations import CELLS, OPS, primitives
 
 NASBENCH201_EDGES = ((1, 0), (2, 0), (2, 1), (3, 0), (3, 1), (3, 2))  # (node, input)
 
@@ -90,11 +91,11 @@ class Genotype:
         return self.cells[name]
 
 
-def refuse(where: str, expected: str, got: object) -> NoReturn:
-    """Raise the GenotypeError "where: expected ..., got ..."; a long `got` is cut."""
+def refuse(where: str, expected: str, got: object, hint: str = "") -> NoReturn:
+    """Raise the GenotypeError "where: expected ..., got ...; hint"; a long `got` is cut."""
     cut = reprlib.Repr()
     cut.maxstring = cut.maxother = 200
-    raise GenotypeError(f"{where}: expected {expected}, got {cut.repr(got)}")
+    raise GenotypeError(f"{where}: expected {expected}, got {cut.repr(got)}{hint and f'; {hint}'}")
 
 
 def cell_place(where: str, name: str) -> str:
@@ -143,4 +144,5 @@ def _validate_edge(edge: Edge, space: str, place: str) -> None:
         refuse(place, f"an input from 0 to {edge.node - 1}, a node before the edge's own", row)
     operations = primitives(space)
     if edge.op not in operations:
-        refuse(place, f"an operation of space {space} ({', '.join(operations)})", row)
+        hint = "" if edge.op in list(OPS) else PLUGIN_HINT
+        refuse(place, f"an operation of space {space} ({', '.join(operations)})", row, hint)

@@ -94,6 +94,11 @@ def command_line(task: str, name: str) -> CommandLine:
     return line
 
 
+def command_lines() -> list[CommandLine]:
+    """Return the options of every command of `dots-zoo det` and `dots-zoo seg`."""
+    return [command_line(task, name) for task in NAMES for name in COMMANDS]
+
+
 def _train_options(line: CommandLine) -> None:
     line.add(Option("out", str, REQUIRED, "folder of the run; new or empty"))
     line.add(DATA_ROOT)

@@ -16,8 +16,8 @@ from mmengine.registry import MODELS, init_default_scope
 from timm.models import is_model_in_modules
 from torch import nn
 
-from ..genotype import load_genotype
 from ..genotype.schema import write_json
+from ..reference import genotype_of
 from ..runtime.errors import DotsZooError
 from .backbone import DotsBackbone
 from .progress import quiet
@@ -98,8 +98,8 @@ def backbone_of(model: Any) -> Any:
 
 
 def put_genotype(model: Any, genotype: str) -> None:
-    """Build the backbone from a cell: a bundled name, a file or a text. The config keeps the cell itself."""
-    cell = load_genotype(genotype)
+    """Build the backbone from the cell of a network (reference.py). The config keeps the cell itself."""
+    cell = genotype_of(genotype)
     backbone = backbone_of(model)
     if backbone is None or not is_model_in_modules(backbone.model_name, ["zoo"]):
         name = "another backbone" if backbone is None else backbone.model_name

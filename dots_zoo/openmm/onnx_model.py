@@ -64,7 +64,7 @@ class OnnxModel(nn.Module):
         if height < image.shape[2] or width < image.shape[3]:
             raise DotsZooError(
                 f"{self.where}: expected images up to {height}x{width}, got one of {image.shape[2]}x"
-                f"{image.shape[3]} from the config's test pipeline; export with --dynamic batch,height,width"
+                f"{image.shape[3]} from the config's test pipeline; export with --dynamic batch height width"
             )
         mean = torch.tensor(json.loads(self.facts["mean"])).mul(255).round().to(torch.uint8)
         padded = mean[None, :, None, None].repeat(1, 1, height, width)

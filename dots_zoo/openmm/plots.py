@@ -17,7 +17,7 @@ def plot_curves(folder: Path, path: Path) -> Path:
     check_output(path)
     metrics = folder / "metrics.jsonl"
     if not metrics.is_file():
-        raise DotsZooError(f"{metrics}: no such file; expected the --work-dir of a training")
+        raise DotsZooError(f"{metrics}: no such file; expected the --out of a training")
     rows = [json.loads(line) for line in metrics.read_text("utf-8").splitlines()]
     names = [name for name in rows[-1] if name.startswith("val/") and name.endswith(SHOWN)]
     figure = Figure(figsize=(12, 3.4), layout="constrained")

@@ -104,7 +104,7 @@ def _check_log_folder(cfg: Any, folder: Path) -> None:
     if config.exists() and not _holds_run(folder):
         raise DotsZooError(
             f"{config}: expected a folder without it, as the resolved config is written there; give another "
-            "--work-dir"
+            "--out"
         )
 
 

@@ -53,26 +53,29 @@ class Option:
         return f"{text.removesuffix('.')} (default: {shown.replace('%', '%%')})"
 
 
-def options_of(source: Callable[..., Any], prefix: str = "") -> Iterator[Option]:
+def options_of(source: Callable[..., Any], prefix: str = "", own: Any = REQUIRED) -> Iterator[Option]:
     """Yield the fields of a dataclass, those of dataclasses among them included, or a function's arguments.
 
-    The help of each is its entry under `Args` in the docstring.
+    The help of each is its entry under `Args` in the docstring. own: an instance of the dataclass with
+    the defaults.
     """
     texts = {p.arg_name: p.description or "" for p in parse_docstring(source.__doc__ or "").params}
     types = get_type_hints(source)
     if is_dataclass(source):
-        declared = [(f.name, _default_of(f)) for f in fields(source)]
+        declared = [(f.name, _default_of(f, own)) for f in fields(source)]
     else:
         given = inspect.signature(source).parameters.values()
         declared = [(p.name, REQUIRED if p.default is p.empty else p.default) for p in given]
     for name, default in declared:
         if is_dataclass(types[name]) and isinstance(types[name], type):
-            yield from options_of(types[name], f"{prefix}{name}.")
+            yield from options_of(types[name], f"{prefix}{name}.", default)
         else:
             yield Option(f"{prefix}{name}", types[name], default, " ".join(texts.get(name, "").split()))
 
 
-def _default_of(field: Any) -> Any:
+def _default_of(field: Any, own: Any) -> Any:
+    if own is not REQUIRED:
+        return getattr(own, field.name)
     if field.default is not MISSING:
         return field.default
     return REQUIRED if field.default_factory is MISSING else field.default_factory()
@@ -106,7 +109,7 @@ class CommandLine:
         self.types: dict[str, Any] = {}
         self.known: dict[str, str] = {}  # name of the value by its spelling on the command line
         listed = "".join(f"\n  dots-zoo {example}" for example in examples)
-        self.parser = ArgumentParser(
+        self._open = ArgumentParser(
             prog=self.name,
             usage=f"{self.name} {usage} [options]\n\nexample:\n  dots-zoo {examples[0]}",
             description=text,
@@ -117,7 +120,7 @@ class CommandLine:
             allow_abbrev=False,
             add_help=False,
         )
-        self.further = self.parser.add_argument_group("further options")
+        self.further = self._open.add_argument_group("further options")
         self.main, self.config = (*main, "out", "preset"), config
         if presets is not None:
             self.add(
@@ -126,7 +129,7 @@ class CommandLine:
 
     def positional(self, name: str, text: str, **how: Any) -> None:
         """Add a positional argument; `how` is what argparse takes."""
-        self.parser.add_argument(name, help=text, **{"type": str, "metavar": name.upper(), **how})
+        self._open.add_argument(name, help=text, **{"type": str, "metavar": name.upper(), **how})
         self.positionals.append(name)
 
     def add_from(
@@ -145,7 +148,7 @@ class CommandLine:
         names = [*(["-o"] if option.name == "out" else []), option.spelled]
         how: dict[str, Any] = {"help": option.described, "metavar": placeholder(option.type)}
         how |= {"required": True} if option.default is REQUIRED else {"default": plain(option.default)}
-        group = self.parser if option.name in self.main else self.further
+        group = self._open if option.name in self.main else self.further
         if option.type is bool:
             del how["metavar"]
             group.add_argument(*names, action=ActionYesNo(no_prefix="no-"), **how)
@@ -157,26 +160,27 @@ class CommandLine:
         self.known |= dict.fromkeys(names, option.name)
         self.types[option.name] = option.type
 
-    def _close(self) -> None:
-        """Add the options of every command, once, behind the main ones."""
+    @property
+    def parser(self) -> ArgumentParser:
+        """The parser, with the options of every command behind the main ones: nothing is added afterwards."""
         if "--help" in self.known:
-            return
+            return self._open
         if self.config:
             text = "YAML file of options, names as --print-config writes them"
-            self.parser.add_argument("--config", action="config", metavar="FILE", help=text)
+            self._open.add_argument("--config", action="config", metavar="FILE", help=text)
             self.known |= {"--config": "", "--print-config": ""}
         # Taken off the command line before the command is imported (commands/cli.py).
-        self.parser.add_argument("--plugin", metavar="FILE|MODULE", help=PLUGIN, default=argparse.SUPPRESS)
-        self.parser.add_argument("-h", "--help", action="help", help="print this text and exit")
+        self._open.add_argument("--plugin", metavar="FILE|MODULE", help=PLUGIN, default=argparse.SUPPRESS)
+        self._open.add_argument("-h", "--help", action="help", help="print this text and exit")
         self.known |= {"-h": "", "--help": "", "--plugin": ""}
+        return self._open
 
     def parse(self, argv: Sequence[str]) -> dict[str, Any]:
         """Return the values of a command line, nested; print the help or the configuration where asked.
 
         Raises DotsZooError that names every unknown option, and every unknown key of the file.
         """
-        self._close()
-        words = [*argv]
+        parser, words = self.parser, [*argv]
         options = [word.partition("=") for word in words if re.match(r"--?[a-zA-Z]", word)]
         self._refuse([name for name, _, _ in options if name not in self.known], "option", self.known)
         early = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
@@ -191,7 +195,7 @@ class CommandLine:
             preset = self._checked(Path(file)).get("preset") if given.preset is None else preset
         # What is on the command line overrides a file, whichever comes first.
         first = [f"--config={file}" for file in given.config] + [f"--preset={preset}"] * (preset is not None)
-        return self._parsed(preset, lambda: self.parser.parse_args([*first, *words]))
+        return self._parsed(preset, lambda: parser.parse_args([*first, *words]))
 
     def parse_values(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return the same for keyword arguments, nested tables or dotted names, as for the options.

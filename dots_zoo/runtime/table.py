@@ -1,7 +1,7 @@
 """Keep tables of records by name: operations, spaces, methods, data sets and macro-architectures.
 
 They are the only state of the package. Each is filled while a module is imported: by ours, and by a user's
-module through the same call.
+module, a plug-in (`dots_zoo/plugins.py`), through the same call.
 """
 
 import difflib
@@ -11,6 +11,7 @@ from typing import Protocol, TypeVar
 
 from .errors import DotsZooError
 
+PLUGIN_HINT = "one of your own comes with --plugin FILE_OR_MODULE"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
 
 
@@ -33,18 +34,21 @@ def add_record(table: dict[str, R], record: R, title: str) -> None:
     name = record.name
     if not (isinstance(name, str) and NAME.fullmatch(name)):
         raise DotsZooError(
-            f"add {title}: expected a name of 1 to 40 letters, digits, hyphens and underscores that begins "
-            f"with a letter or digit, got {name!r}; rename it"
+            f"register {title}: expected a name of 1 to 40 letters, digits, hyphens and underscores that "
+            f"begins with a letter or digit, got {name!r}; rename it"
         )
     if name in table:
-        raise DotsZooError(f"add {title}: expected a new name, got {name!r}, which is taken; choose another")
+        raise DotsZooError(
+            f"register {title}: expected a new name, got {name!r}, which is taken; choose another"
+        )
     table[name] = record
 
 
-def look_up(table: Mapping[str, T], name: str, title: str) -> T:
-    """Return the record of a name. Raises DotsZooError where there is none."""
+def look_up(table: Mapping[str, T], name: str, title: str, hint: str = "") -> T:
+    """Return the record of a name. Raises DotsZooError, with `hint` at its end, where there is none."""
     if name not in table:
-        raise DotsZooError(f"{title}: expected one of {', '.join(table)}, got {name!r}{nearest(name, table)}")
+        near = nearest(name, table) + (f"; {hint}" if hint else "")
+        raise DotsZooError(f"{title}: expected one of {', '.join(table)}, got {name!r}{near}")
     return table[name]
 
 

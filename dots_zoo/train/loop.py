@@ -26,15 +26,15 @@ from tqdm import tqdm
 
 from ..data.augment import shrunk, shuffled
 from ..data.datasets import Data
-from ..network import CellNet
 from ..runtime.distributed import ALONE, Processes, processes_of
-from ..runtime.errors import DotsZooError
 from ..runtime.seeding import generator, seeded
 from ..runtime.sigterm import STATUS
 from ..runtime.to_device import to_device
-from .evaluate import evaluate
-from .recipe import Recipe, drop_path_rate, image_side, learning_rate
-from .state import Row, State, fresh_state, load_checkpoint, save_checkpoint
+from .model import drop_path_schedule
+from .recipe import Recipe, image_side, learning_rate
+from .score import score
+from .split import Split, split
+from .state import Row, State, best_epoch, fresh_state, load_checkpoint, save_checkpoint
 
 T = TypeVar("T")
 
@@ -61,23 +61,24 @@ class Checkpoint:
 class _Run:
     """The constants of a training."""
 
-    network: CellNet
+    network: torch.nn.Module
     wrapped: torch.nn.Module  # the network, wrapped by Accelerate for several processes
     data: Data
     recipe: Recipe
     accelerator: Accelerator
-    part: Tensor  # the training images that are trained on
+    parts: Split
+    set_drop_path: Callable[[int], None]
     checkpoint: Checkpoint | None
     bar: Any
     processes: Processes = ALONE
 
     @property
     def steps(self) -> int:
-        return len(self.part) // self.recipe.batch_size
+        return len(self.parts.training) // self.recipe.batch_size
 
 
 def fit(
-    network: CellNet,
+    network: torch.nn.Module,
     data: Data,
     recipe: Recipe,
     *,
@@ -98,18 +99,21 @@ def fit(
     """
     accelerator = accelerator or Accelerator(mixed_precision=recipe.precision)
     processes = processes_of(accelerator)
-    part = training_part(data, recipe, processes.count)
+    parts = split(data, recipe, processes.count)
     network.to(accelerator.device).to(memory_format=torch.channels_last)
     state = fresh_state(network, recipe)
     if checkpoint is not None:
         load_checkpoint(state, checkpoint.folder, _identity(checkpoint, recipe), processes)
-    steps = len(part) // recipe.batch_size
+    steps = len(parts.training) // recipe.batch_size
     done = state.epoch * steps + state.step
     hidden = _hidden(progress and processes.first)
     with tqdm(total=recipe.epochs * steps, initial=done, unit="step", disable=hidden) as bar:
         wrapped = accelerator.prepare_model(network) if accelerator.num_processes > 1 else network
         data = data.to(accelerator.device)
-        run = _Run(network, wrapped, data, recipe, accelerator, part, checkpoint, bar, processes)
+        set_drop_path = drop_path_schedule(network, recipe)
+        run = _Run(
+            network, wrapped, data, recipe, accelerator, parts, set_drop_path, checkpoint, bar, processes
+        )
         while state.epoch < recipe.epochs:
             _train_epoch(run, state)
             state.history.append(_row(run, state))
@@ -119,38 +123,6 @@ def fit(
             _save(run, state)
             processes.first_does(partial(on_epoch, state.history))
     return state
-
-
-def training_part(data: Data, recipe: Recipe, processes: int = 1) -> Tensor:
-    """Return the indices of the images that are trained on: all but the last `validation` ones.
-
-    Raises DotsZooError where they do not fill a batch, where the batch cannot be shared among the processes,
-    or where a class is missing on either side.
-    """
-    count = len(data.labels) - recipe.validation
-    if count < recipe.batch_size or recipe.batch_size % processes:
-        raise DotsZooError(
-            f"training: expected {recipe.batch_size} images (batch_size) or more, and a batch that "
-            f"{processes} processes can share, got {max(0, count)} images; change batch_size"
-        )
-    if recipe.first_size > data.size:
-        raise DotsZooError(
-            f"first_size: expected the side of the images or less, {data.size}, got {recipe.first_size}"
-        )
-    for labels in (data.labels[:count], data.labels[count:]):
-        if recipe.validation and len(labels.unique()) < data.classes:
-            raise DotsZooError(
-                f"validation: expected images of all {data.classes} classes among the last "
-                f"{recipe.validation} training images and before them, got {len(labels.unique())}; "
-                "change validation"
-            )
-    return torch.arange(count)
-
-
-def held_out(data: Data, recipe: Recipe) -> Tensor | None:
-    """Return the indices of the training images that are evaluated, None where the test images are."""
-    count = len(data.labels)
-    return torch.arange(count - recipe.validation, count) if recipe.validation else None
 
 
 def _hidden(progress: bool) -> bool | None:
@@ -165,7 +137,7 @@ def _identity(checkpoint: Checkpoint, recipe: Recipe) -> dict[str, Any]:
 def _train_epoch(run: _Run, state: State) -> None:
     """Train from the state's step to the end of its epoch, without a device sync."""
     run.network.train()
-    run.network.set_drop_path(drop_path_rate(run.recipe, state.epoch))
+    run.set_drop_path(state.epoch)
     began = kept = time.perf_counter()
     before = state.seconds
     for images, labels in ahead(_batches(run, state.epoch, state.step)):
@@ -194,7 +166,9 @@ def _train_epoch(run: _Run, state: State) -> None:
 def _batches(run: _Run, epoch: int, first: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield this process's images and labels of every step of an epoch, from step `first` on."""
     recipe, rank, world = run.recipe, run.accelerator.process_index, run.accelerator.num_processes
-    order = shuffled(run.part, run.steps * recipe.batch_size, generator(recipe.seed, "order", epoch))
+    order = shuffled(
+        run.parts.training, run.steps * recipe.batch_size, generator(recipe.seed, "order", epoch)
+    )
     for step, chosen in enumerate(order.view(run.steps, world, -1)):
         if step >= first:
             draws = generator(recipe.seed, "augment", epoch, step, rank)
@@ -268,8 +242,11 @@ def _row(run: _Run, state: State) -> Row:
     if epoch + 1 == recipe.epochs or (every and (epoch + 1) % every == 0):
         for buffer in state.kept.buffers():  # each process has updated its own statistics
             buffer.copy_(broadcast(buffer))
-        score = evaluate(state.kept, run.data, run.accelerator, held_out=held_out(run.data, recipe))
-        row |= {f"held_{name}": value for name, value in asdict(score).items()}
+        held_out = run.parts.validation
+        figures = score(state.kept, run.data, run.accelerator, held_out=held_out).figures
+        row |= {f"{'test' if held_out is None else 'validation'}_{name}": n for name, n in figures.items()}
+        if held_out is not None and every and best_epoch([*state.history, row]) == epoch:
+            state.keep_best()
     return row
 
 

@@ -1,16 +1,19 @@
 """Build the network of a training, and record what timm needs to build it again."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from timm.layers import DropPath
+from torch import nn
 
 from ..data.datasets import Data, DataOptions
 from ..network import CellNet
-from ..reference import Reference, create, require_cells, resolve, weights_sha256
+from ..reference import Reference, create, resolve, weights_sha256
+from ..runtime.errors import DotsZooError
 from ..runtime.seeding import seeded
-from .recipe import Recipe
+from .recipe import Recipe, drop_path_rate
 
 QUICK = 32  # pixels: from here on the faster batch norm is faster; below, its calls cost more than they save
 
@@ -39,7 +42,7 @@ class Built:
     weights: beginning of the SHA-256 of the pretrained weights, None where the initial values are drawn.
     """
 
-    network: CellNet
+    network: nn.Module
     reference: Reference
     arguments: Mapping[str, Any]
     weights: str | None
@@ -47,31 +50,32 @@ class Built:
     @property
     def identity(self) -> dict[str, Any]:
         """Return the identity of the network by content: architecture, every edge of its cells, weights."""
-        cells = self.network.genotype.cells
+        arguments = {name: value for name, value in self.arguments.items() if name != "genotype"}
         return {
             "architecture": self.reference.architecture,
-            **{name: value for name, value in self.arguments.items() if name != "genotype"},
-            "genotype": {
-                name: {
-                    "concat": list(cell.concat),
-                    **{f"edge {i}": [e.node, e.input, e.op] for i, e in enumerate(cell.edges)},
-                }
-                for name, cell in cells.items()
-            },
+            **arguments,
+            **_edges(self.network),
             "weights": self.weights,
         }
 
 
-def referred(model: str, options: ModelOptions, size: int | None) -> Reference:
-    """Resolve `model` for images of `size` pixels a side (reference.py).
+def _edges(network: nn.Module) -> dict[str, Any]:
+    """Return every edge of a network of cells, nothing for another."""
+    if not isinstance(network, CellNet):
+        return {}
+    cells = {
+        name: {
+            "concat": list(cell.concat),
+            **{f"edge {i}": [e.node, e.input, e.op] for i, e in enumerate(cell.edges)},
+        }
+        for name, cell in network.genotype.cells.items()
+    }
+    return {"genotype": cells}
 
-    Raises DotsZooError where it is no network of cells.
-    """
-    reference = resolve(
-        model, macro=options.macro, channels=options.channels, layers=options.layers, size=size
-    )
-    require_cells(reference)
-    return reference
+
+def referred(model: str, options: ModelOptions, size: int | None) -> Reference:
+    """Resolve `model` for images of `size` pixels a side (reference.py)."""
+    return resolve(model, macro=options.macro, channels=options.channels, layers=options.layers, size=size)
 
 
 def fitting(data: DataOptions, model: str, options: ModelOptions) -> DataOptions:
@@ -88,16 +92,18 @@ def fitting(data: DataOptions, model: str, options: ModelOptions) -> DataOptions
 def build(model: str, options: ModelOptions, data: Data, recipe: Recipe) -> Built:
     """Build the network to train on `data`; its initial values depend on the recipe's seed alone.
 
-    Raises DotsZooError where it is not one of ours, and where pretrained weights are requested and it has
+    Raises DotsZooError where timm cannot build it, and where pretrained weights are requested and it has
     none.
     """
     reference = referred(model, options, data.size)
-    classes = {"num_classes": data.classes, "in_chans": data.in_chans}
+    arguments: dict[str, Any] = {"num_classes": data.classes, "in_chans": data.in_chans}
+    if reference.fixed_size and data.size != max(reference.input_size[1:]):
+        arguments["img_size"] = data.size
     weights = None
     with seeded(torch.device("cpu"), recipe.seed, "initial values"):
-        network = create(reference, weights=False, aux_head=recipe.aux_weight > 0, **classes)
+        network = _fresh(reference, recipe, arguments)
         if options.pretrained:
-            body = create(reference, weights=True, **classes)
+            body = create(reference, weights=True, **arguments)
             network.load_state_dict({**network.state_dict(), **body.state_dict()})
             network.pretrained_cfg = body.pretrained_cfg
             weights = weights_sha256(body)[:16]
@@ -105,7 +111,36 @@ def build(model: str, options: ModelOptions, data: Data, recipe: Recipe) -> Buil
         from ..kernels import replace_with_fast_layers  # for a CPU alone
 
         replace_with_fast_layers(network)
-    return Built(network, reference, {**reference.arguments, **classes}, weights)
+    return Built(network, reference, {**reference.arguments, **arguments}, weights)
+
+
+def _fresh(reference: Reference, recipe: Recipe, arguments: Mapping[str, Any]) -> Any:
+    """Build a network with what the recipe adds for training, as far as the network has it.
+
+    A network of cells may have an auxiliary head, another has the drop-path rates of the last epoch.
+    """
+    wanted: dict[str, Any] = {}
+    if reference.of_cells and recipe.aux_weight:
+        wanted["aux_head"] = True
+    if not reference.of_cells and recipe.drop_path_rate:
+        wanted["drop_path_rate"] = recipe.drop_path_rate
+    try:
+        return create(reference, weights=False, **arguments, **wanted)
+    except DotsZooError:
+        if not wanted:
+            raise
+        return create(reference, weights=False, **arguments)
+
+
+def left_out(network: nn.Module, recipe: Recipe) -> list[str]:
+    """Return a sentence for each part of a recipe that a network has no place for."""
+    sentences = []
+    if recipe.aux_weight and getattr(network, "aux_head", None) is None:
+        sentences.append(f"no auxiliary head, so aux_weight {recipe.aux_weight:g} is left out")
+    has_paths = isinstance(network, CellNet) or any(isinstance(m, DropPath) for m in network.modules())
+    if recipe.drop_path_rate and not has_paths:
+        sentences.append(f"no drop path, so drop_path_rate {recipe.drop_path_rate:g} is left out")
+    return sentences
 
 
 def as_trained(data: Data, network: Any) -> Data:
@@ -115,3 +150,20 @@ def as_trained(data: Data, network: Any) -> Data:
         return data
     same: Data = replace(data, mean=tuple(mean), std=tuple(std))  # type: ignore[type-var]
     return same
+
+
+def drop_path_schedule(network: nn.Module, recipe: Recipe) -> Callable[[int], None]:
+    """Return a function that sets the drop-path rate of an epoch, which rises to the recipe's in the last.
+
+    A network of cells has one rate. Another was built with the rates of the last epoch, one a block.
+    """
+    if isinstance(network, CellNet):
+        return lambda epoch: network.set_drop_path(drop_path_rate(recipe, epoch))
+    paths = [(module, module.drop_prob) for module in network.modules() if isinstance(module, DropPath)]
+
+    def set_rates(epoch: int) -> None:
+        share = drop_path_rate(recipe, epoch) / recipe.drop_path_rate if recipe.drop_path_rate else 0.0
+        for path, final in paths:
+            path.drop_prob = share * final
+
+    return set_rates

@@ -10,8 +10,11 @@ from matplotlib.ticker import MaxNLocator
 from ..runtime.atomic_write import write_file
 
 PANELS = (  # title, (column of metrics.jsonl, label) of every curve
-    ("loss", (("loss", "training"), ("held_loss", "held out"))),
-    ("accuracy", (("accuracy", "training"), ("held_accuracy", "held out"))),
+    ("loss", (("loss", "training"), ("validation_loss", "validation"), ("test_loss", "test"))),
+    (
+        "accuracy",
+        (("accuracy", "training"), ("validation_accuracy", "validation"), ("test_accuracy", "test")),
+    ),
     ("learning rate", (("learning_rate", "at the end of an epoch"),)),
 )
 
@@ -23,7 +26,8 @@ def plot_curves(metrics: Path, path: Path) -> Path:
     for panel, (title, curves) in zip(figure.subplots(1, len(PANELS)), PANELS, strict=True):
         for column, label in curves:
             points = [(row["epoch"] + 1, row[column]) for row in rows if column in row]
-            panel.plot(*zip(*points, strict=True), marker="." if len(points) < 50 else "", label=label)
+            if points:
+                panel.plot(*zip(*points, strict=True), marker="." if len(points) < 50 else "", label=label)
         panel.set_title(title)
         panel.set_xlabel("epoch")
         panel.xaxis.set_major_locator(MaxNLocator(6, integer=True))

@@ -11,6 +11,8 @@ from typing import Literal
 from ..data.augment import Augmentation
 from ..runtime.errors import DotsZooError
 
+WARM_UP_SHARE = 0.2  # of the epochs: a schedule that is mostly warm-up ends before it has learnt
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
@@ -20,13 +22,16 @@ class Recipe:
         epochs: passes over the training images.
         batch_size: images in a step, of all processes together; an incomplete last batch is left out.
         learning_rate: of SGD, at its highest.
-        warm_up_epochs: over which the learning rate rises from zero; a cosine to zero follows.
+        warm_up_epochs: over which the learning rate rises from zero, at most a fifth of all epochs; a cosine
+            to zero follows.
         momentum: of SGD.
         nesterov: use Nesterov's momentum.
         weight_decay: of SGD, on every parameter.
         clip: largest norm of all gradients together; 0 leaves it out.
-        drop_path_rate: of every edge but identities, reached linearly in the last epoch.
-        aux_weight: of the auxiliary head's loss; 0 builds no such head.
+        drop_path_rate: of every edge but identities, reached linearly in the last epoch; of a network that is
+            not of cells, of its last block.
+        aux_weight: of the auxiliary head's loss; 0 builds no such head, which networks that are not of cells
+            lack in any case.
         label_smoothing: share of a label that is spread over all classes.
         mixup: strength of mixup (the alpha of its Beta distribution); 0 leaves it out.
         cutmix: strength of CutMix; 0 leaves it out. With both, each batch gets one of them.
@@ -35,8 +40,9 @@ class Recipe:
             to their own; 0 trains at their own throughout.
         growing_epochs: over which it grows.
         precision: bf16 computes under autocast.
-        validation: training images at the end of the published order that are held out and evaluated in
-            place of the test images.
+        validation: number or share of the training images that are held out to choose the best epoch by: the
+            last ones in the published order, or of every class where they come class by class. 0: none, and
+            the test images are evaluated in their place.
         evaluate_every: epochs between evaluations; 0 evaluates after the last epoch only.
         seed: every draw of the training derives from it.
         augmentation: how training images vary.
@@ -61,7 +67,7 @@ class Recipe:
     first_size: int = 0
     growing_epochs: float = 0.0
     precision: Literal["no", "bf16"] = "no"
-    validation: int = 0
+    validation: int | float = 0
     evaluate_every: int = 1
     seed: int = 0
     augmentation: Augmentation = field(default_factory=lambda: Augmentation(cutout=16))
@@ -71,7 +77,7 @@ class Recipe:
             ("epochs", 1, math.inf, "1 or more"),
             ("batch_size", 2, math.inf, "2 or more"),
             ("learning_rate", math.ulp(0), math.inf, "more than 0"),
-            ("warm_up_epochs", 0, self.epochs, f"0 to the number of epochs, {self.epochs}"),
+            ("warm_up_epochs", 0, math.inf, "0 or more"),
             ("momentum", 0, 1, "0 to 1"),
             ("weight_decay", 0, math.inf, "0 or more"),
             ("clip", 0, math.inf, "0 or more"),
@@ -96,11 +102,20 @@ class Recipe:
                 f"first_size and growing_epochs: expected both or neither, got {self.first_size} and "
                 f"{self.growing_epochs}"
             )
+        if self.validation > 1 and self.validation != int(self.validation):
+            raise DotsZooError(
+                f"validation: expected a number of images or a share below 1, got {self.validation}"
+            )
+
+    @property
+    def warm_up(self) -> float:
+        """Return the epochs over which the learning rate rises, cut to WARM_UP_SHARE of them all."""
+        return min(self.warm_up_epochs, WARM_UP_SHARE * self.epochs)
 
 
 def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
     """Return the learning rate of a step: linear from zero, then a cosine to zero; `steps`: in an epoch."""
-    total, warm = recipe.epochs * steps, round(recipe.warm_up_epochs * steps)
+    total, warm = recipe.epochs * steps, round(recipe.warm_up * steps)
     if step < warm:
         return recipe.learning_rate * (step + 1) / warm
     return recipe.learning_rate * (1 + math.cos(math.pi * (step - warm) / max(1, total - warm))) / 2

@@ -2,13 +2,15 @@
 
 The folder holds `model.safetensors`, `config.json` (what timm reads), `README.md` (a model card),
 `config.yaml` (a training with `--config` of it is the same training), `metrics.jsonl` (a line an epoch),
-`curves.png`, `tensorboard/`, `run.json`, and `checkpoint/`, from which the training resumes. Every file but
-those of TensorBoard is whole or absent.
+`curves.png`, `tensorboard/`, `run.json`, and `checkpoint/`, from which the training resumes. Where images
+were held out, `best/` is a folder that timm loads as well, of the epoch with the best validation accuracy.
+Every file but those of TensorBoard is whole or absent.
 """
 
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -16,29 +18,48 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 from accelerate import Accelerator  # type: ignore[import-untyped]
 from safetensors.torch import save
+from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
 from ..data.datasets import Data
 from ..genotype import bundled_names
 from ..macs import count
+from ..network import CellNet
 from ..runtime.atomic_write import write_file
 from ..runtime.best_effort import attempt
 from ..runtime.distributed import processes_of
 from ..runtime.environment import environment
+from ..runtime.errors import DotsZooError
 from ..runtime.run_folder import check_run_folder, make_folder
 from ..runtime.sigterm import sigterm_flag
-from .evaluate import Score
-from .loop import Checkpoint, fit, training_part
-from .model import Built, ModelOptions, as_trained, build
-from .model_card import card
+from .loop import Checkpoint, fit
+from .model import Built, ModelOptions, as_trained, build, left_out
 from .plots import plot_curves
 from .recipe import Recipe
-from .state import Row, State
+from .score import Score, score
+from .split import split, with_batch_that_fits
+from .state import Row, State, best_epoch
+from .summary import card, epoch_line
 
+BEST = "best"  # folder of the best epoch, in that of the training
 WHERE = ("data_root", "download", "threads")  # data options that do not change the result
 
+_log = logging.getLogger(__name__)
 
-def train(
+
+@dataclass(frozen=True)
+class _Task:
+    """The constants of a training, once all was checked."""
+
+    built: Built
+    data: Data
+    recipe: Recipe
+    accelerator: Accelerator
+    out: Path
+    settings: Mapping[str, Any]
+
+
+def run_training(
     model: str,
     options: ModelOptions,
     data: Data,
@@ -49,7 +70,7 @@ def train(
     checkpoint_seconds: float = 300.0,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Train `model` on `data`, write the run into `out`, return the contents of run.json.
+    """Train `model` on `data`, write the run into `out`, return the contents of run.json in every process.
 
     resume: resume from the checkpoint in `out`, or begin where there is none. Raises DotsZooError where `out`
     holds something and resume is not set, or something else than a training, where the checkpoint is of
@@ -58,15 +79,20 @@ def train(
     """
     accelerator = Accelerator(mixed_precision=recipe.precision)
     processes = processes_of(accelerator)
-    training_part(data, recipe, processes.count)  # refused before a folder is made
+    requested, recipe = recipe, with_batch_that_fits(recipe, data, processes.count)
+    split(data, recipe, processes.count)  # refused before a folder is made
     built = build(model, options, data, recipe)
+    _refuse_size(built, data)
     if options.pretrained:
         data = as_trained(data, built.network)
-    settings = _plain({"model": _kept(model, built), **data.options, **asdict(options), **asdict(recipe)})
+    settings = _plain({"network": _kept(model, built), **data.options, **asdict(options), **asdict(recipe)})
     identity = _plain({"network": built.identity, "data": _content(data)})
     if not processes.agree(json.dumps([settings, identity], sort_keys=True)):
         processes.end("training: expected the same options and files in all processes")
     processes.first_does(partial(_prepare, out, resume, settings))
+    for sentence in _notices(built, data, requested, recipe) if processes.first else ():
+        _log.warning("%s: %s", built.reference.name, sentence)
+    task = _Task(built, data, recipe, accelerator, out, settings)
     with sigterm_flag() as stop:
         state = fit(
             built.network,
@@ -77,7 +103,36 @@ def train(
             on_epoch=_log_to(out, recipe.epochs) if processes.first else lambda history: None,
             progress=progress,
         )
-    return _finish(out, built, data, recipe, state, settings) if processes.first else {}
+    results = _results(task, state)
+    processes.first_does(partial(_finish, task, state, results))
+    return results
+
+
+def _refuse_size(built: Built, data: Data) -> None:
+    """Raise DotsZooError where the network cannot run images of the data's size."""
+    try:
+        count(built.network, (data.in_chans, data.size, data.size))
+    except DotsZooError as error:
+        raise DotsZooError(
+            f"{built.reference.name}: {error}; image_size gives images of another size"
+        ) from error
+
+
+def _notices(built: Built, data: Data, requested: Recipe, recipe: Recipe) -> list[str]:
+    """Return a sentence for everything in a recipe that is not done as it says, or does harm."""
+    sentences, cutout = left_out(built.network, recipe), recipe.augmentation.cutout
+    if cutout >= data.size:
+        sentences.append(f"augmentation.cutout {cutout} blanks most of an image of {data.size}x{data.size}")
+    if recipe.batch_size != requested.batch_size:
+        sentences.append(
+            f"batch_size is {recipe.batch_size}, not {requested.batch_size}: all training images"
+        )
+    if recipe.warm_up < recipe.warm_up_epochs:
+        sentences.append(
+            f"warm_up_epochs is {recipe.warm_up:g}, not {recipe.warm_up_epochs:g}: at most a fifth of all "
+            "epochs"
+        )
+    return sentences
 
 
 def _kept(model: str, built: Built) -> str:
@@ -110,28 +165,9 @@ def _log_to(out: Path, epochs: int) -> Callable[[list[Row]], None]:
         for name, value in history[-1].items():
             board().add_scalar(name, value, int(history[-1]["epoch"]))
         board().flush()
-        print(line(history[-1], epochs), flush=True)
+        print(epoch_line(history[-1], epochs), flush=True)
 
     return on_epoch
-
-
-def line(row: Row, epochs: int) -> str:
-    """Format the metrics of an epoch as one line."""
-    percent = 100 * row["accuracy"]
-    text = f"epoch {row['epoch'] + 1:.0f} of {epochs}: loss {row['loss']:.4f}, accuracy {percent:.2f} %"
-    if "held_accuracy" in row:
-        text += f", held out {100 * row['held_accuracy']:.2f} %"
-    return f"{text}, {row['seconds']:.0f} s"
-
-
-def summary(run: Mapping[str, Any], out: Path) -> str:
-    """Format the result of a training as one line."""
-    score = run["score"]
-    return (
-        f"{run['model']}: {100 * score['accuracy']:.2f} % of {score['images']} {run['evaluated']} images of "
-        f"{run['data']} (loss {score['loss']:.4f}) after {run['epochs']} epochs in {run['hours']:.2f} h, "
-        f"{run['parameters']:,} parameters, {run['macs'] / 1e6:.1f} M MACs; written to {out}"
-    )
 
 
 def _plain(table: Mapping[str, Any]) -> dict[str, Any]:
@@ -143,56 +179,90 @@ def _write_metrics(out: Path, history: Sequence[Row]) -> None:
     write_file(out / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in history).encode())
 
 
-def _finish(
-    out: Path, built: Built, data: Data, recipe: Recipe, state: State, settings: Mapping[str, Any]
-) -> dict[str, Any]:
-    _write_metrics(out, state.history)  # again, in case a run was killed before its last row was written
-    weights = {k: v.contiguous() for k, v in state.kept.state_dict().items() if not k.startswith("aux_head.")}
-    write_file(out / "model.safetensors", save(weights, {"format": "pt"}))
-    write_file(out / "config.json", json.dumps(_timm_config(built, data), indent=2).encode())
-    built.network.aux_head = None  # neither kept nor counted
+def _results(task: _Task, state: State) -> dict[str, Any]:
+    """Return run.json; where images were held out the test images are looked at here, and only here."""
+    built, data, recipe, last = task.built, task.data, task.recipe, state.history[-1]
+    best = best_epoch(state.history) if state.best else None
+    results: dict[str, Any] = {"score": _figures(last, "test")}
+    if recipe.validation:
+        results = {"score": _test(task, state.kept), "validation": _figures(last, "validation")}
+    if best is not None:
+        row = next(row for row in state.history if row["epoch"] == best)
+        final = state.weights()
+        final = {name: tensor.clone() for name, tensor in final.items()}
+        state.kept.load_state_dict(state.best, strict=False)  # all but the auxiliary head
+        results["best"] = {
+            "epoch": best,
+            "validation": _figures(row, "validation"),
+            "score": _test(task, state.kept),
+        }
+        state.kept.load_state_dict(final, strict=False)
+    if isinstance(built.network, CellNet):
+        built.network.aux_head = None  # neither kept nor counted
     costs = count(built.network, (data.in_chans, data.size, data.size))
-    run = {
+    genotype = getattr(built.network, "genotype", None)
+    return {
         "schema": 1,
         "kind": "training",
         "model": built.reference.name,
         "architecture": built.reference.architecture,
-        "genotype": built.network.genotype.name,
+        **({} if genotype is None else {"genotype": genotype.name}),
         "data": data.name,
-        "evaluated": "held-out training" if recipe.validation else "test",
-        "score": {name: state.history[-1][f"held_{name}"] for name in Score.__dataclass_fields__},
+        **results,
         "epochs": recipe.epochs,
-        "hours": round(sum(row["seconds"] for row in state.history) / 3600, 3),
+        "seconds": round(sum(row["seconds"] for row in state.history), 1),
         "parameters": costs.params,
         "macs": costs.macs,
-        "settings": settings,
+        "settings": task.settings,
         **environment(("torch", "torchvision", "timm", "accelerate")),
     }
+
+
+def _test(task: _Task, network: nn.Module) -> dict[str, float]:
+    return score(network, task.data, task.accelerator).figures
+
+
+def _figures(row: Row, images: str) -> dict[str, float]:
+    """Return the figures that a row has of the test or the validation images."""
+    figures = {name: row.get(f"{images}_{name}") for name in Score.__dataclass_fields__}
+    return {name: value for name, value in figures.items() if value is not None}
+
+
+def _finish(task: _Task, state: State, run: Mapping[str, Any]) -> None:
+    """Write what the folder holds of a training that has ended."""
+    out = task.out
+    _write_metrics(out, state.history)  # again, in case a run was killed before its last row was written
+    config = json.dumps(_timm_config(task.built, task.data), indent=2).encode()
+    folders = {out: state.weights(), **({out / BEST: state.best} if state.best else {})}
+    for folder, weights in folders.items():
+        make_folder(folder)
+        tensors = {name: tensor.contiguous() for name, tensor in weights.items()}
+        write_file(folder / "model.safetensors", save(tensors, {"format": "pt"}))
+        write_file(folder / "config.json", config)
     write_file(out / "run.json", json.dumps(run, indent=2).encode())
     curves = out / "curves.png"
     drawn = attempt(str(curves), partial(plot_curves, out / "metrics.jsonl", curves))
     write_file(out / "README.md", card(run, drawn).encode())
-    return run
 
 
 def _timm_config(built: Built, data: Data) -> dict[str, Any]:
     """Return config.json as timm writes it for the Hub and reads it from a folder."""
-    cfg: Any = built.network.pretrained_cfg
+    network: Any = built.network
+    cfg = network.pretrained_cfg
     return {
         "architecture": built.reference.architecture,
         "num_classes": data.classes,
-        "num_features": built.network.num_features,
+        "num_features": network.num_features,
         "model_args": dict(built.arguments),
         "pretrained_cfg": {
             "input_size": [data.in_chans, data.size, data.size],
+            "fixed_input_size": built.reference.fixed_size,
             "mean": data.mean,
             "std": data.std,
             "interpolation": "bilinear",
             "crop_pct": 0.875 if data.name == "image_folder" else 1.0,
             "num_classes": data.classes,
-            "first_conv": cfg["first_conv"],
-            "classifier": cfg["classifier"],
-            "license": cfg["license"],
+            **{key: cfg[key] for key in ("first_conv", "classifier", "license") if cfg.get(key)},
             **({"label_names": data.class_names} if data.class_names else {}),
         },
     }

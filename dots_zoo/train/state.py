@@ -3,7 +3,7 @@
 Draws depend on the seed, the epoch and the step alone (runtime/seeding.py), so no random state is saved.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,11 +32,31 @@ class State:
     step: int = 0
     seconds: float = 0.0  # training time in this epoch, over all runs
     history: list[Row] = field(default_factory=list)
+    best: dict[str, Tensor] = field(default_factory=dict)  # weights of the best epoch by validation, on a CPU
 
     @property
     def kept(self) -> nn.Module:
         """Return the network that is evaluated and saved: the moving average where there is one."""
         return self.model if self.ema is None else self.ema.module
+
+    def keep_best(self) -> None:
+        """Keep a copy of the weights as those of the best epoch."""
+        self.best = {name: tensor.detach().to("cpu", copy=True) for name, tensor in self.weights().items()}
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return the weights that are evaluated, without the auxiliary head."""
+        weights = self.kept.state_dict()
+        return {name: tensor for name, tensor in weights.items() if not name.startswith("aux_head.")}
+
+
+def best_epoch(history: Sequence[Row]) -> int | None:
+    """Return the epoch of the highest validation accuracy, of equals that of the lowest loss, then the first.
+
+    None where there was no validation.
+    """
+    rows = [row for row in history if "validation_accuracy" in row]
+    best = max(rows, key=lambda row: (row["validation_accuracy"], -row["validation_loss"]), default=None)
+    return None if best is None else int(best["epoch"])
 
 
 def fresh_state(model: nn.Module, recipe: Recipe) -> State:
@@ -85,6 +105,8 @@ def load_checkpoint(
     for parameter in state.model.parameters():  # SGD creates its buffers in its first step
         if state.optimiser.defaults["momentum"]:
             state.optimiser.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    best = {name: t for name, t in saved.tensors.items() if name.startswith("best.")}
+    state.best = {name.removeprefix("best."): torch.empty_like(tensor) for name, tensor in best.items()}
     current = _tensors(state)
     if current.keys() - saved.tensors.keys() or any(
         current[k].shape != saved.tensors[k].shape for k in current
@@ -105,6 +127,7 @@ def _tensors(state: State) -> dict[str, Tensor]:
     tensors |= {f"model.{name}": tensor for name, tensor in state.model.state_dict().items()}
     if state.ema is not None:
         tensors |= {f"ema.{name}": tensor for name, tensor in state.ema.module.state_dict().items()}
+    tensors |= {f"best.{name}": tensor for name, tensor in state.best.items()}
     for name, parameter in state.model.named_parameters():
         if (buffer := state.optimiser.state[parameter].get("momentum_buffer")) is not None:
             tensors[f"momentum.{name}"] = buffer

@@ -91,7 +91,7 @@ def export(
     options = ExportOptions(
         task=task,
         input_size=_with_channels(model, size),
-        dynamic=_axes(dynamic),
+        dynamic=open_axes(dynamic),
         lowering=lowering,
         io=IOSpec(image_type, logits),
         fuse=fuse,
@@ -129,7 +129,7 @@ def _refuse_choices(name: str, **choices: Any) -> None:
         raise DotsZooError(f"{name}: {' and '.join(given)} builds a network, and this is one: leave it out")
 
 
-def _axes(dynamic: Sequence[str]) -> tuple[str, ...]:
+def open_axes(dynamic: Sequence[str]) -> tuple[str, ...]:
     """Return the open axes. Raises DotsZooError for `none` beside others, and for one that stands twice."""
     names = tuple(dynamic)
     if len(set(names)) < len(names) or ("none" in names and len(names) > 1):
@@ -157,8 +157,13 @@ def inspect(file: str | Path, *, input: ImageSize | None = None) -> Inspection:
     return inspect_file(Path(file), None if input is None else height_and_width(input))
 
 
-def export_main(argv: Sequence[str]) -> int:
-    """Export as `argv` says, and print what was measured."""
+def command_lines() -> list[CommandLine]:
+    """Return the options of every command of this module."""
+    return [export_line(), inspect_line()]
+
+
+def export_line() -> CommandLine:
+    """Return the options of `dots-zoo export`."""
     line = CommandLine(
         "export",
         "Export a network to ONNX and prove it against PyTorch.",
@@ -174,7 +179,12 @@ def export_main(argv: Sequence[str]) -> int:
     )
     line.positional("network", "timm name, genotype, folder of a training or a search; a config to detect")
     line.add_from(export)
-    values = line.parse(argv)
+    return line
+
+
+def export_main(argv: Sequence[str]) -> int:
+    """Export as `argv` says, and print what was measured."""
+    values = export_line().parse(argv)
     network = values.pop("network")
     done = export(network, **values)
     size = done.path.stat().st_size / 1e6
@@ -183,8 +193,8 @@ def export_main(argv: Sequence[str]) -> int:
     return 0
 
 
-def inspect_main(argv: Sequence[str]) -> int:
-    """Print what an ONNX file holds, as `argv` says."""
+def inspect_line() -> CommandLine:
+    """Return the options of `dots-zoo inspect`."""
     line = CommandLine(
         "inspect",
         "Print what an ONNX file says of itself, its operators and their MACs.",
@@ -194,7 +204,12 @@ def inspect_main(argv: Sequence[str]) -> int:
     line.positional("file", "m.onnx")
     line.add_from(inspect)
     line.add(Option("json", bool, False, "print JSON and nothing else"))
-    values = line.parse(argv)
+    return line
+
+
+def inspect_main(argv: Sequence[str]) -> int:
+    """Print what an ONNX file holds, as `argv` says."""
+    values = inspect_line().parse(argv)
     inspection = inspect(values["file"], input=values["input"])
     print(json.dumps(asdict(inspection), indent=1) if values["json"] else "\n".join(lines(inspection)))
     return 0

@@ -215,12 +215,13 @@ def _describe_export(
 
 
 def _describe_model(model: nn.Module) -> dict[str, str]:
-    """Return the cell, the normalisation and the versions, as far as the model has them."""
+    """Return the cell, how images become its input, and the versions, as far as the model has them."""
     config: dict[str, Any] = getattr(model, "pretrained_cfg", {})
     genotypes = [to_text(module.genotype) for module in model.modules() if isinstance(module, CellNet)]
     return {
         **({"genotype": genotypes[0]} if genotypes else {}),
         **{key: json.dumps(list(config[key])) for key in ("mean", "std") if config.get(key)},
+        **{key: json.dumps(config[key]) for key in ("crop_pct", "interpolation") if config.get(key)},
         "dots_zoo": dots_zoo.__version__,
         "torch": torch.__version__,
         "onnx": onnx.__version__,

@@ -111,8 +111,13 @@ def compare(
     return Comparison(tuple(changes(Path(old), Path(new), any_machine=any_machine)), over)
 
 
-def bench_main(argv: Sequence[str]) -> int:
-    """Measure as `argv` says and print a line for every row; return 1 where a check failed."""
+def command_lines() -> list[CommandLine]:
+    """Return the options of every command of this module."""
+    return [bench_line(), report_line(), compare_line()]
+
+
+def bench_line() -> CommandLine:
+    """Return the options of `dots-zoo bench`."""
     line = CommandLine(
         "bench",
         "Measure the latency of ONNX files, all in one interleaved run.",
@@ -129,7 +134,13 @@ def bench_main(argv: Sequence[str]) -> int:
     line.add(Option("input", ImageSize | None, None, "height and width, for files that leave them open"))
     line.add(Option("quiet", bool, False, "print no progress"))
     line.add_from(BenchOptions)
-    measured = bench(**line.parse(argv))
+    return line
+
+
+def bench_main(argv: Sequence[str]) -> int:
+    """Measure as `argv` says and print a line for every row; return 1 where a check failed."""
+    values = bench_line().parse(argv)
+    measured = bench(**values)
     print("\n".join(text for row in measured.rows for text in row_lines(row)))
     print(f"written: {measured.path}; next: dots-zoo report {measured.path} -o report.html")
     return int(measured.failed)
@@ -153,8 +164,8 @@ def _times(timing: Timing) -> str:
     return f"p50 {timing.p50_ms:.3f} ms, p95 {timing.p95_ms:.3f} ms, {timing.throughput_per_s:.1f} images/s"
 
 
-def report_main(argv: Sequence[str]) -> int:
-    """Write a page as `argv` says, and say what it leaves out."""
+def report_line() -> CommandLine:
+    """Return the options of `dots-zoo report`."""
     line = CommandLine(
         "report",
         "Render benchmarks as a page; rows that failed a check are refused.",
@@ -163,15 +174,21 @@ def report_main(argv: Sequence[str]) -> int:
     )
     line.positional("benches", "bench.json", nargs="+", metavar="BENCH")
     line.add_from(report)
-    done = report(**line.parse(argv))
+    return line
+
+
+def report_main(argv: Sequence[str]) -> int:
+    """Write a page as `argv` says, and say what it leaves out."""
+    values = report_line().parse(argv)
+    done = report(**values)
     if done.refused:
         print(f"{done.refused} of {done.rows} rows are refused; the page says why")
     print(f"written: {done.path}")
     return 0
 
 
-def compare_main(argv: Sequence[str]) -> int:
-    """Print a line for every timing; return 1 where one fails."""
+def compare_line() -> CommandLine:
+    """Return the options of `dots-zoo compare`."""
     line = CommandLine(
         "compare",
         "Compare two benchmarks; exit code 1 where a row became slower by more than is allowed, is missing "
@@ -182,7 +199,12 @@ def compare_main(argv: Sequence[str]) -> int:
     line.positional("old", "bench.json")
     line.positional("new", "bench.json")
     line.add_from(compare)
-    values = line.parse(argv)
+    return line
+
+
+def compare_main(argv: Sequence[str]) -> int:
+    """Print a line for every timing; return 1 where one fails."""
+    values = compare_line().parse(argv)
     comparison = compare(**values)
     print("\n".join(change.line(comparison.over) for change in comparison.rows))
     print(f"{comparison.failed} of {len(comparison.rows)} fail at {values['fail_over']} over the old p50")

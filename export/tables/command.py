@@ -21,8 +21,8 @@ from .tables import tables
 FILES = ("tables.json", "tables.md", "tables.html", "bench.json", "report.html")
 
 
-def main(argv: Sequence[str]) -> int:
-    """Write the tables as `argv` says; return 1 where the parity or provider check of a row failed."""
+def command_line() -> CommandLine:
+    """Return the options of `dots-zoo command`."""
     line = CommandLine(
         "tables",
         "Write the cost tables of the DOTS paper, our counts and measured latency beside its figures, as "
@@ -41,7 +41,17 @@ def main(argv: Sequence[str]) -> int:
     line.add(Option("exporter", Literal["dynamo", "torchscript"], "torchscript", "how files are made"))
     # Some fifty rows in one run: fewer and shorter turns than those of a benchmark of a few.
     line.add_from(BenchOptions, defaults={"batch": (1,), "iterations": 20, "seconds": 1.0})
-    values = line.parse(argv)
+    return line
+
+
+def command_lines() -> list[CommandLine]:
+    """Return the options of every command of this module."""
+    return [command_line()]
+
+
+def main(argv: Sequence[str]) -> int:
+    """Write the tables as `argv` says; return 1 where the parity or provider check of a row failed."""
+    values = command_line().parse(argv)
     plan = None if values["counts_only"] else build(BenchOptions, values).plan()
     return run_tables(Path(values["out"]), plan, values["only"], values["exporter"])
 

@@ -155,3 +155,8 @@ def command_line(what: str) -> CommandLine:
     line.add(Option("quiet", bool, False, "print no progress"))
     line.add_from(ANALYSES[what].config)
     return line
+
+
+def command_lines() -> list[CommandLine]:
+    """Return the options of every analysis."""
+    return [command_line(what) for what in ANALYSES]

@@ -19,6 +19,7 @@ from dots_zoo.genotype import Genotype, load_genotype
 from dots_zoo.runtime.checkpoint_files import load_state
 from dots_zoo.runtime.config import build
 from dots_zoo.runtime.errors import DotsZooError
+from dots_zoo.runtime.table import PLUGIN_HINT, look_up
 
 from ..methods.registry import METHODS, Derivation, plan
 from ..space.named import named_space
@@ -172,16 +173,17 @@ def read_completed_run(folder: Path) -> CompletedRun:
         settings = yaml.safe_load((folder / "config.yaml").read_text("utf-8"))
         facts = json.loads((folder / "run.json").read_text("utf-8"))
         method = facts["method"]
-        unknown = method not in METHODS or not {"space", "data"} <= settings.keys()
+        incomplete = not isinstance(method, str) or not {"space", "data"} <= settings.keys()
     except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
         raise DotsZooError(
             f"{folder}: config.yaml and run.json are not those of a search ({error})"
         ) from error
-    if unknown:
+    if incomplete:
         raise DotsZooError(
             f"{folder}/config.yaml: expected a method of dots_zoo, a space by name and a data set by name, "
             f"got method {method} and {', '.join(sorted(settings)) or 'nothing'}"
         )
+    look_up(METHODS, method, f"{folder}/run.json, method", PLUGIN_HINT)
     return CompletedRun(folder, settings, facts, load_genotype(folder / "genotype.json"))
 
 

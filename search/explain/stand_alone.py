@@ -78,7 +78,7 @@ def accuracies(
                 seeded = replace(recipe, seed=seed)
                 network = build(write_json(genotype), options, data, seeded).network
                 state = fit(network, data, seeded, on_epoch=lambda history: bar.update(), progress=False)
-                seed_accuracies.append(state.history[-1]["held_accuracy"])
+                seed_accuracies.append(state.history[-1]["test_accuracy"])
             tested.append(seed_accuracies)
     return tested
 

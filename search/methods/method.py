@@ -28,8 +28,8 @@ class Method:
 
     Args:
         name: as in `dots-zoo search NAME`.
-        config: dataclass of its options with the fields of SupernetConfig, all with defaults; the first line
-            of its docstring is the title of the method, its Args are the help of its options.
+        config: dataclass of its options with the fields of SupernetConfig, all with defaults; the Args of its
+            docstring are the help of its options.
         stages: (config, space, after) -> its operation search, where `after` epochs follow on the same cosine
             of the learning rate.
         surviving: (config, keep, search) -> the space that a topology search begins with, of `keep`
@@ -43,6 +43,7 @@ class Method:
         trains_weights: (config) -> the weights of its supernet are trained, so that a selection can judge by
             them.
         depths: (config) -> cells of its supernets, where there are several.
+        text: title for the help; the first line of the configuration's docstring if empty.
 
     Raises:
         DotsZooError: for a record that cannot be used.
@@ -58,6 +59,7 @@ class Method:
     grouped: Callable[[Any], bool] = lambda config: False
     trains_weights: Callable[[Any], bool] = lambda config: True
     depths: Callable[[Any], tuple[int, ...]] = lambda config: ()
+    text: str = ""
 
     def __post_init__(self) -> None:
         place, known = f"method {self.name!r}", fields(self.config) if is_dataclass(self.config) else ()
@@ -74,14 +76,14 @@ class Method:
 
     @property
     def title(self) -> str:
-        """Return the first line of the configuration's docstring."""
-        return (self.config.__doc__ or self.name).splitlines()[0]
+        """Return the title for the help."""
+        return self.text or (self.config.__doc__ or self.name).splitlines()[0]
 
 
 METHODS: dict[str, Method] = {}
 
 
-def add_method(method: Method) -> None:
+def register_method(method: Method) -> None:
     """Make a method known: `search(NAME, ...)` and `dots-zoo search NAME` take it.
 
     Raises:

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, Literal
 
 from dots_zoo.runtime.errors import DotsZooError
-from dots_zoo.runtime.table import look_up
+from dots_zoo.runtime.table import PLUGIN_HINT, look_up
 
 from ..space.space import SearchSpace
 from ..stages.config import TrainingConfig
@@ -38,7 +38,7 @@ from .darts_pt import By, PerturbationConfig, decisions, perturbation_stages
 from .method import METHODS as METHODS
 from .method import Method as Method
 from .method import Topology
-from .method import add_method as add_method
+from .method import register_method as register_method
 from .topology import TopologyConfig, topology_search
 
 for _method in (
@@ -55,7 +55,7 @@ for _method in (
     fixed_alpha.METHOD,
     random_search.METHOD,
 ):
-    add_method(_method)
+    register_method(_method)
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def plan(name: str, config: Any, derivation: Derivation, space: SearchSpace) -> 
     Raises:
         DotsZooError: if there is no such method, or the parts cannot be combined.
     """
-    method, rule = look_up(METHODS, name, "method"), derivation.topology
+    method, rule = look_up(METHODS, name, "method", PLUGIN_HINT), derivation.topology
     reason = refusal(method, config, derivation, space)
     if reason:
         raise DotsZooError(f"search {name}: {reason}")

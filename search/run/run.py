@@ -48,7 +48,7 @@ OUT_OF_MEMORY = (
 )
 
 
-def search(
+def run_search(
     method: str,
     config: Any,
     derivation: Derivation,

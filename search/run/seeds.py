@@ -22,7 +22,6 @@ from dots_zoo.runtime.run_folder import check_folder, holds, is_empty
 
 from ..methods.registry import Derivation
 from ..space.space import SearchSpace
-from .run import search
 
 
 def search_seeds(
@@ -37,7 +36,7 @@ def search_seeds(
 ) -> dict[str, Any]:
     """Search with every seed, each into `out`/seedN; write and return the contents of `out`/seeds.json.
 
-    The arguments are those of `run.search`. In the result, `figures` holds mean and standard deviation (of a
+    The arguments are those of `run_search`. In the result, `figures` holds mean and standard deviation (of a
     sample) over the searches, for every figure of the last epoch; `edges_agree` is explained in `agreement`.
     """
     processes = processes_of(Accelerator(mixed_precision=config.training.precision))

@@ -8,7 +8,7 @@ without none); NAS-Bench-201 (ICLR 2020), Fig. 1 (S6, as DARTS- calls it).
 from dataclasses import dataclass
 
 from dots_zoo.genotype import OPS
-from dots_zoo.runtime.table import add_record, look_up
+from dots_zoo.runtime.table import PLUGIN_HINT, add_record, look_up
 
 from .space import CellSpace, SearchSpace
 
@@ -59,7 +59,7 @@ _S1 = {
 SPACES: dict[str, NamedSpace] = {}
 
 
-def add_space(space: NamedSpace) -> None:
+def register_space(space: NamedSpace) -> None:
     """Make a space known: `search(..., space=NAME)` and `dots-zoo search METHOD --space NAME` take it.
 
     Raises:
@@ -74,7 +74,7 @@ def named_space(name: str) -> SearchSpace:
     Raises:
         DotsZooError: if there is none.
     """
-    return look_up(SPACES, name, "space").space
+    return look_up(SPACES, name, "space", PLUGIN_HINT).space
 
 
 def darts_space(operations: tuple[str, ...] = S0, intermediate: int = 4) -> SearchSpace:
@@ -131,4 +131,4 @@ for _space in (
     NamedSpace("3-skip", darts_space(("none", *["skip_connect"] * 3, *S0[4:])), "DropNAS, three skips"),
     NamedSpace("S6", SearchSpace(3, (CellSpace("cell", (S6,) * 6),), "nasbench201"), "NAS-Bench-201"),
 ):
-    add_space(_space)
+    register_space(_space)

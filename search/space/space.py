@@ -17,7 +17,7 @@ from typing import Literal
 
 from dots_zoo.genotype import OPS, Operation, primitives
 from dots_zoo.runtime.errors import DotsZooError
-from dots_zoo.runtime.table import look_up
+from dots_zoo.runtime.table import PLUGIN_HINT, look_up
 
 Family = Literal["darts", "nasbench201"]
 EdgeRule = Literal["pairs", "any", "edge_weights", "edge_sigmoid"]
@@ -139,7 +139,7 @@ def operation_of(label: str) -> Operation:
     Raises:
         DotsZooError: if it is not known.
     """
-    return look_up(OPS, label.partition(" ")[0], "operation")
+    return look_up(OPS, label.partition(" ")[0], "operation", PLUGIN_HINT)
 
 
 def edge_choice(space: SearchSpace, rule: EdgeRule) -> Choice:

@@ -9,9 +9,9 @@ Source: DARTS (ICLR 2019), Algorithm 1; DOTS (CVPR 2021), Sec. 4.1 and supplemen
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import torch
-from accelerate import Accelerator  # type: ignore[import-untyped]
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -23,6 +23,9 @@ from dots_zoo.runtime.seeding import generator
 from ..space.space import Choice, SearchSpace
 from ..supernet import Active, Mixture, Supernet
 from .split import Part
+
+if TYPE_CHECKING:  # a plug-in with a method is loaded for an export too, where the extra may be missing
+    from accelerate import Accelerator  # type: ignore[import-untyped]
 
 Logits = Mapping[str, Tensor]
 Weights = Mapping[str, Tensor]  # name of the logits -> weights of the same shape
@@ -98,7 +101,7 @@ class Run:
     parts: Mapping[Part, Tensor]
     clip: float
     kernels: bool
-    accelerator: Accelerator
+    accelerator: "Accelerator"
     processes: Processes = ALONE
 
 

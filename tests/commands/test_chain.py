@@ -41,8 +41,8 @@ def test_the_trained_classifier_of_the_cell_is_exported(
     found: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     net, path = tmp_path / "net", tmp_path / "m.onnx"
-    words = ["--preset", "small_cpu", "--channels", "4", "--layers", "3", "--batch_size", "256"]
-    epochs = ["--epochs", "1", "--warm_up_epochs", "0", "--augmentation.crop_padding", "1"]
+    words = ["--preset", "small_cpu", "--channels", "4", "--layers", "3", "--batch-size", "256"]
+    epochs = ["--epochs", "1", "--warm-up-epochs", "0", "--augmentation.crop-padding", "1"]
     assert main(["train", str(found), *words, *epochs, "--out", str(net)]) == 0
     facts = exported([str(net)], path)
     assert facts["genotype"] == to_text(load_genotype(str(found))) and facts["task"] == "classify"
@@ -69,7 +69,7 @@ def test_a_detector_and_a_segmenter_of_the_cell_take_a_step_and_are_exported(
     data = make(tmp_path / "data", {"train": 4, "val": 1, "test": 1})
     config, run = write_config(tmp_path / "tiny.py", task, 1), tmp_path / "run"
     cell = ["--genotype", str(found)]
-    words = [str(config), *cell, "--data-root", str(data), "--work-dir", str(run)]
+    words = [str(config), *cell, "--data-root", str(data), "--out", str(run)]
     assert main([task, "train", *words, "--cfg-options", "train_dataloader.batch_size=4"]) == 0
     assert json.loads((run / "run.json").read_text())["steps"] == 1
     name, figure = {"det": ("detect", "matched"), "seg": ("segment", "label_agreement")}[task]

@@ -46,9 +46,12 @@ def test_draw(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["export", "no_such_model", "-o", "m.onnx"], "unknown model 'no_such_model'"),
         (["export", "dots_cifar10", "-o", "no/such/folder/m.onnx"], "folder"),
         (["export", "dots_cifar10", "-o", "m.onnx", "--input", "32"], "HEIGHTxWIDTH"),
-        (["export", "dots_cifar10", "-o", "m.onnx", "--task", "dance"], "unknown task 'dance'"),
-        (["export", "dots_cifar10", "-o", "m.onnx", "--dynamic", "depth"], "expected none or some of batch"),
-        (["export", "dots_cifar10", "-o", "m.onnx", "--precision", "int8"], "int8 needs --calibration"),
+        (["export", "dots_cifar10", "-o", "m.onnx", "--task", "dance"], "task: expected one of classify"),
+        (
+            ["export", "dots_cifar10", "-o", "m.onnx", "--dynamic", "depth"],
+            "dynamic: expected one of batch, ",
+        ),
+        (["export", "dots_cifar10", "-o", "m.onnx", "--precision", "int8"], "int8 needs --images"),
         (["export", "test_resnet", "-o", "m.onnx", "--fuse"], "fuse rewrites the networks of dots_zoo"),
         (["inspect", "no.onnx"], "no.onnx: cannot be read"),
         (["export", "dots_cifar10", "-o", "m.onnx", "--pretrained"], "has no pretrained weights"),
@@ -80,7 +83,7 @@ def test_export_bench_report(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert main(["export", "cell_cifar", "-o", model, *TINY]) == 0
     assert "parity" in capsys.readouterr().out
     quick = ["--seconds", "0.2", "--rounds", "2", "--max-spread", "900%", "--no-memory"]
-    assert main(["bench", model, "--provider", "cpu", "--batch", "1", "-o", bench, *quick]) == 0
+    assert main(["bench", model, "--device", "cpu", "--batch", "1", "-o", bench, *quick]) == 0
     [row] = json.loads(Path(bench).read_text())["rows"]
     assert (
         row["provider_used"] == "CPUExecutionProvider" and row["flops"] == 2 * row["macs"] == 2 * 500_987_520
@@ -88,7 +91,7 @@ def test_export_bench_report(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert row["resident"]["iterations"] >= 50 and row["end_to_end"]["seconds"] >= 0.2
     assert main(["report", bench, "-o", page]) == 0
     assert f"{row['resident']['p50_ms']:.3f}" in Path(page).read_text()
-    assert main(["bench", model, "--provider", "cuda", "-o", str(tmp_path / "gpu.json")]) == 2
+    assert main(["bench", model, "--device", "cuda", "-o", str(tmp_path / "gpu.json")]) == 2
     assert "CUDA" in capsys.readouterr().err and not (tmp_path / "gpu.json").exists()
 
 

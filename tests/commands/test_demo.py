@@ -15,7 +15,7 @@ from dots_zoo.data.datasets import DataOptions
 from dots_zoo.data.load import load_data
 from dots_zoo.genotype import load_genotype
 from dots_zoo.runtime.errors import DotsZooError
-from dots_zoo.train.evaluate import evaluate
+from dots_zoo.train.score import score
 
 pytestmark = pytest.mark.processes
 
@@ -42,7 +42,7 @@ def test_the_numbers_are_those_of_the_files(folder: Path) -> None:
     data = load_data(DataOptions())
     model = timm.create_model(NAME, pretrained=True)
     assert model.genotype == found
-    assert own["accuracy"] == evaluate(model, data, Accelerator()).accuracy
+    assert own["accuracy"] == score(model, data, Accelerator()).accuracy
     assert own["params"] == sum(p.numel() for p in model.parameters())
     assert control["accuracy"] > 0.1 and load_genotype(folder / "random.json").cells != found.cells
     assert [row["name"] for row in plain] == ["3 nearest neighbours", "logistic regression"]

@@ -47,7 +47,7 @@ SEARCH = (
     "search dots --data digits --epochs 1 --warm_up 0 --layers 3 --topology_search.epochs 1 "
     "--topology_search.layers 3 --channels 2 --training.batch_size 720 --out found"
 )
-TRAIN = "train darts_v1 --data digits --channels 2 --layers 3 --batch_size 512 --epochs 1 --out net"
+TRAIN = "train darts_v1 --data digits --channels 2 --layers 3 --batch-size 512 --epochs 1 --out net"
 BENCH = (
     "bench m.onnx --batch 1 --seconds 0 --iterations 2 --rounds 2 --max-spread 9999% --no-memory "
     "-o bench.json"
@@ -86,13 +86,13 @@ RUNS: dict[str, dict[str, str]] = {
     },
     "mm": {
         "det check det.py --input 64x64": "parameters changed",
-        "det train det.py --data-root bccd --work-dir boxes": "after 1 epochs",
+        "det train det.py --data-root bccd --out boxes": "after 1 epochs",
         # it finds nothing after one epoch, so that there are no metrics to print
         "det test det.py boxes/epoch_1.pth --data-root bccd": "",
         "det curves boxes -o curves.png": "curves.png",
         "det predict det.py boxes/epoch_1.pth photo.jpg -o drawn": "drawn into drawn",
         "seg check seg.py --input 64x64": "parameters changed",
-        "seg train seg.py --data-root camvid --work-dir labels": "after 1 epochs",
+        "seg train seg.py --data-root camvid --out labels": "after 1 epochs",
         "seg test seg.py labels/epoch_1.pth --data-root camvid": "mIoU",
         "seg predict seg.py labels/epoch_1.pth photo.jpg -o painted": "drawn into painted",
         "draw darts_v2 -o cell.svg": "cell.svg",

@@ -34,7 +34,9 @@ def stages_and_run(memory: Any, kernels: bool, layers: int = 5) -> tuple[tuple[S
 def estimated(stage: int, memory: Any, kernels: bool) -> Estimate:
     """Return the estimate of one stage: 0 is the operation search, 1 the topology search."""
     stages, run = stages_and_run(memory, kernels)
-    others = [replace(other, epochs=other.epochs if index == stage else 0) for index, other in enumerate(stages)]
+    others = [
+        replace(other, epochs=other.epochs if index == stage else 0) for index, other in enumerate(stages)
+    ]
     found = estimate(others, run)
     assert found is not None
     return found

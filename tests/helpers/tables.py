@@ -1,5 +1,6 @@
 """What a user adds, taken away again at the end of a test."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,6 +11,7 @@ from timm.models import _registry
 from dots_zoo.data.datasets import DATASETS
 from dots_zoo.genotype import OPS
 from dots_zoo.macro import MACROS
+from dots_zoo.plugins import PREFIX
 from dots_zoo.search.methods.registry import METHODS
 from dots_zoo.search.space.named import SPACES
 from dots_zoo.zoo import default_cfgs
@@ -19,7 +21,7 @@ TABLES: tuple[dict[str, Any], ...] = (OPS, SPACES, METHODS, DATASETS, MACROS, de
 
 @contextmanager
 def tables_as_before() -> Iterator[None]:
-    """Inside: add to any table; afterwards all hold what they held, and timm the names that it had."""
+    """Inside: add to any table, load plug-ins; afterwards all hold what they held, and timm its names."""
     before, names = [dict(table) for table in TABLES], set(timm.list_models())
     try:
         yield
@@ -29,6 +31,8 @@ def tables_as_before() -> Iterator[None]:
             table.update(records)
         for name in set(timm.list_models()) - names:
             _forget(name)
+        for module in [module for module in sys.modules if module.startswith(PREFIX)]:
+            del sys.modules[module]
 
 
 def _forget(name: str) -> None:

@@ -34,7 +34,7 @@ from dots_zoo.search.stages.loop import run_of, run_stages
 from dots_zoo.search.stages.stage import Figures, Search, Stage, StepContext
 from dots_zoo.train.loop import fit
 from dots_zoo.train.model import ModelOptions
-from dots_zoo.train.run import train
+from dots_zoo.train.run import run_training
 from helpers.quiet_search import quiet_stages
 from helpers.short_searches import DARTS, configuration, derivation
 from helpers.striped_images import PLAIN, shades, shades_of, stripes
@@ -190,7 +190,7 @@ def training(stop: int | None, rank: int, folder: Path) -> None:
             os.kill(os.getpid(), signal.SIGTERM)
 
     register_optimizer_step_pre_hook(tell)
-    train("darts_v1", SMALL, stripes(), RECIPE, folder / "run", resume=True, progress=False)
+    run_training("darts_v1", SMALL, stripes(), RECIPE, folder / "run", resume=True, progress=False)
 
 
 def shared(rank: int, folder: Path) -> None:

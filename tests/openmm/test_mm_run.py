@@ -52,7 +52,7 @@ class Trained:
 @pytest.fixture(scope="module", params=["det", "seg"])
 def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     training = Trained(request.param, tmp_path_factory.mktemp(request.param))
-    assert training.run("train", str(training.config), "--work-dir", str(training.out)) == 0
+    assert training.run("train", str(training.config), "--out", str(training.out)) == 0
     return training
 
 
@@ -76,18 +76,17 @@ def test_the_course_is_drawn(trained: Trained, tmp_path: Path, capsys: pytest.Ca
     with Image.open(out) as picture:
         assert picture.size == (1200, 340) and len(picture.convert("RGB").getcolors(10**6)) > 20
     assert main([trained.task, "curves", str(tmp_path), "-o", str(out)]) == 2
-    assert "expected the --work-dir of a training" in capsys.readouterr().err
+    assert "expected the --out of a training" in capsys.readouterr().err
 
 
 def test_a_checkpoint_is_tested_on_the_test_images(
     trained: Trained, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    out = tmp_path / "metrics.json"
-    folder = str(tmp_path / "logs")
-    words = ["test", str(trained.config), trained.best, "--work-dir", folder, "--json", str(out)]
+    words = ["test", str(trained.config), trained.best, "--out", str(tmp_path / "logs")]
     assert trained.run(*words) == 0
-    metrics = json.loads(out.read_text())
     printed = capsys.readouterr().out
+    assert trained.run(*words, "--json") == 0
+    metrics = json.loads(capsys.readouterr().out)
     if trained.task == "det":
         assert metrics["coco/bbox_mAP_50"] > 0.5 and "coco/bbox_mAP_50" in printed
     else:
@@ -100,20 +99,22 @@ TASKS = {"det": "detect", "seg": "segment"}
 
 def exported(trained: Trained, path: Path, *words: str) -> Path:
     task = ["--task", TASKS[trained.task], "--checkpoint", trained.best, "--exporter", "torchscript"]
-    sizes = ["--input", f"{SIDE}x{SIDE}", "--dynamic", "batch,height,width"]
+    sizes = ["--input", f"{SIDE}x{SIDE}", "--dynamic", "batch", "height", "width"]
     assert main(["export", str(trained.config), *task, *sizes, "-o", str(path), *words]) == 0
     return path
 
 
-def test_an_exported_file_has_the_metric_of_the_network(trained: Trained, tmp_path: Path) -> None:
-    words = {"det": ["--image", "uint8"], "seg": ["--logits", "--fuse"]}[trained.task]
+def test_an_exported_file_has_the_metric_of_the_network(
+    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = {"det": ["--image-type", "uint8"], "seg": ["--logits", "--fuse"]}[trained.task]
     file = exported(trained, tmp_path / "m.onnx", *words)
     metrics = []
     for weights in (trained.best, str(file)):
-        out, logs = tmp_path / "metrics.json", str(tmp_path / "logs" / Path(weights).suffix)
-        words = ["test", str(trained.config), weights, "--work-dir", logs, "--json", str(out)]
-        assert trained.run(*words) == 0
-        metrics.append(json.loads(out.read_text()))
+        logs = str(tmp_path / "logs" / Path(weights).suffix)
+        capsys.readouterr()
+        assert trained.run("test", str(trained.config), weights, "--out", logs, "--json") == 0
+        metrics.append(json.loads(capsys.readouterr().out))
     name, within = {"det": ("coco/bbox_mAP", 1e-3), "seg": ("mIoU", 0.1)}[trained.task]
     assert metrics[1][name] == pytest.approx(metrics[0][name], abs=within) and metrics[0][name] > 0.2
     facts = {p.key: p.value for p in onnx.load(str(file)).metadata_props}
@@ -130,7 +131,7 @@ def test_the_program_of_the_docs_finds_what_the_network_finds(trained: Trained, 
     """With onnxruntime, numpy and Pillow alone: docs/deployment.md."""
     if trained.task == "seg":
         pytest.skip("a detector's program")
-    file = exported(trained, tmp_path / "m.onnx", "--image", "uint8")
+    file = exported(trained, tmp_path / "m.onnx", "--image-type", "uint8")
     page = (ROOT / "docs/deployment.md").read_text("utf-8")
     [program] = re.findall(r"^```py\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     assert len(program.splitlines()) <= 20
@@ -154,8 +155,11 @@ def test_the_program_of_the_docs_finds_what_the_network_finds(trained: Trained, 
     [
         ([], "expected --checkpoint FILE, the weights of a training"),
         (["--checkpoint", "none.pth"], "none.pth: no such checkpoint file"),
-        (["--checkpoint", "BEST", "--pretrained"], "--macro, --channels and --layers are not for configs"),
-        (["--checkpoint", "BEST", "--image", "png"], "unknown image type 'png': expected float32 or uint8"),
+        (
+            ["--checkpoint", "BEST", "--pretrained"],
+            "--pretrained builds a network, and this is one",
+        ),
+        (["--checkpoint", "BEST", "--image-type", "png"], "image_type: expected float32 or uint8, got 'png'"),
         (["--checkpoint", "BEST", "--genotype", "darts_v2"], "does not fit the model of the config"),
         (["--checkpoint", "BEST", "--half-io", "--precision", "fp16"], "float16 inputs and outputs are for"),
     ],
@@ -176,7 +180,7 @@ def test_a_file_of_another_task_is_not_tested(
     tiny = ["--genotype", "darts_v1", "--num-classes", "2", "--exporter", "torchscript", "--input", "32x32"]
     assert main(["export", "cell_cifar", *tiny, "-o", str(tmp_path / "m.onnx")]) == 0
     folder = str(tmp_path / "logs")
-    assert trained.run("test", str(trained.config), str(tmp_path / "m.onnx"), "--work-dir", folder) == 2
+    assert trained.run("test", str(trained.config), str(tmp_path / "m.onnx"), "--out", folder) == 2
     assert f"expected a file of dots-zoo export --task {TASKS[trained.task]}" in capsys.readouterr().err
 
 
@@ -212,7 +216,7 @@ def test_a_built_model_predicts_what_the_command_does(trained: Trained) -> None:
 @pytest.mark.parametrize("trained", ["seg"], indirect=True)
 def test_a_killed_training_goes_on_to_the_same_result(trained: Trained, tmp_path: Path) -> None:
     out, whole = tmp_path / "run", trained.rows[:4]
-    words = ["train", str(trained.config), "--work-dir", str(out), *trained.words]
+    words = ["train", str(trained.config), "--out", str(out), *trained.words]
     words += ["--cfg-options", f"train_cfg.max_epochs={len(whole)}"]
     command = [sys.executable, "-W", "ignore", "-m", "dots_zoo", trained.task, *words]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
@@ -247,11 +251,11 @@ def test_a_taken_folder_and_what_does_not_fit_are_refused(
     broken.write_bytes(b"\xff\xd8\xff\xe0 not a picture")
     image = str(next(iter(trained.data.glob("**/images/*.jpg"))))
     refused = [
-        (["train", config, "--work-dir", str(trained.out), *trained.words], "expected a new or an empty "),
-        (["train", config, "--work-dir", out, "--amp", *trained.words], "--amp: mmengine's mixed precision"),
-        (["test", config, trained.best, "--work-dir", out, *trained.words, *other], "does not fit the model"),
-        (["test", config, out + ".pth", "--work-dir", out, *trained.words], "no such checkpoint file"),
-        (["test", config, str(trained.config), "--work-dir", out, *trained.words], "not a checkpoint"),
+        (["train", config, "--out", str(trained.out), *trained.words], "expected a new or an empty "),
+        (["train", config, "--out", out, "--amp", *trained.words], "--amp: mmengine's mixed precision"),
+        (["test", config, trained.best, "--out", out, *trained.words, *other], "does not fit the model"),
+        (["test", config, out + ".pth", "--out", out, *trained.words], "no such checkpoint file"),
+        (["test", config, str(trained.config), "--out", out, *trained.words], "not a checkpoint"),
         (["predict", config, trained.best, str(small), "-o", out], "at least 32x32 pixels"),
         (["predict", config, trained.best, str(broken), "-o", out], "not an image that can be decoded"),
         (["predict", config, trained.best, image, image, "-o", out], "the same name"),
@@ -278,7 +282,7 @@ def test_a_broken_image_is_named_and_leaves_nothing(
     for path in data.glob("**/images/*.jpg"):
         path.write_bytes(b"\xff\xd8\xff\xe0 not a picture")
     out = tmp_path / "out"
-    words = ["train", str(trained.config), "--work-dir", str(out), "--data-root", str(data)]
+    words = ["train", str(trained.config), "--out", str(out), "--data-root", str(data)]
     for workers in ([], ["--cfg-options", "train_dataloader.num_workers=1"]):
         assert main([trained.task, *words, *workers]) == 2
         error_line = capsys.readouterr().err
@@ -293,7 +297,7 @@ def test_pycocotools_and_faster_coco_eval_agree(trained: Trained, tmp_path: Path
     from pycocotools.cocoeval import COCOeval
 
     prefix = str(tmp_path / "found")
-    words = ["test", str(trained.config), trained.best, "--work-dir", str(tmp_path / "logs")]
+    words = ["test", str(trained.config), trained.best, "--out", str(tmp_path / "logs")]
     assert trained.run(*words, "--cfg-options", f"test_evaluator.outfile_prefix={prefix}") == 0
     numbers = []
     for reader, evaluation in ((COCO, COCOeval), (faster.COCO, faster.COCOeval_faster)):

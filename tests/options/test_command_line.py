@@ -39,6 +39,7 @@ class Outer:
         rule: how.
         flip: mirror images.
         inner: of the optimiser.
+        other: of another, with a default of its own.
     """
 
     epochs: int = 3
@@ -47,6 +48,7 @@ class Outer:
     rule: Literal["any", "pairs", "none"] = "any"
     flip: bool = False
     inner: Inner = field(default_factory=Inner)
+    other: Inner = field(default_factory=lambda: Inner(0.7))
 
 
 def command() -> CommandLine:
@@ -71,7 +73,7 @@ def refusal(*words: str) -> str:
 
 
 def test_an_option_has_hyphens_and_its_value_the_name_of_the_field(tmp_path: Path) -> None:
-    assert outer() == Outer()
+    assert outer() == Outer() and outer().other.learning_rate == 0.7
     words = "--warm-up 2 --batch 4 5 6 --rule pairs --flip --inner.learning-rate 0.2 --inner.betas [0.1,0.2]"
     expected = Outer(3, 2, (4, 5, 6), "pairs", True, Inner(0.2, (0.1, 0.2)))
     assert outer(*words.split()) == expected

@@ -119,7 +119,7 @@ def test_no_space_for_what_is_needed_in_between(
     for i, pixels in enumerate(torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8)):
         to_pil_image(pixels).save(tmp_path / f"{i}.png")
     monkeypatch.setattr(precision.onnx, "save", full)
-    words = ["--precision", "int8", "--calibration", str(tmp_path), "--exporter", "torchscript"]
+    words = ["--precision", "int8", "--images", str(tmp_path), "--exporter", "torchscript"]
     assert main(["export", "test_byobnet", *words, "--input", "32x32", "-o", str(tmp_path / "i.onnx")]) == 2
     [error] = capsys.readouterr().err.splitlines()
     assert "while it is calibrated, and that fails (No space left on device): make space" in error

@@ -19,7 +19,7 @@ from dots_zoo.search.methods.registry import METHODS, Derivation, plan
 from dots_zoo.search.methods.topology import TopologyConfig
 from dots_zoo.search.run import command
 from dots_zoo.search.run.command import EXAMPLES, PRESETS, choose
-from dots_zoo.search.run.run import search
+from dots_zoo.search.run.run import run_search
 from dots_zoo.search.space.named import named_space
 from dots_zoo.search.stages.config import LogitsConfig, TrainingConfig, WeightsConfig
 from helpers.toy_search import toy_config, toy_data, toy_derivation, toy_training
@@ -79,7 +79,7 @@ def test_the_written_configuration_is_read_back_as_the_same_search(tmp_path):
     )
     data = dataclasses.replace(toy_data(64), options=dataclasses.asdict(DataOptions(image_size=9)))
     derivation = toy_derivation()
-    search("darts", config, derivation, "S2", data, tmp_path / "run", progress=False)
+    run_search("darts", config, derivation, "S2", data, tmp_path / "run", progress=False)
     written = tmp_path / "run" / "config.yaml"
     assert yaml.safe_load(written.read_text())["training"]["seed"] == 7
     again = choose(["darts", "--config", str(written), "--out", "x"])

@@ -29,7 +29,7 @@ from dots_zoo.search.stages.loop import batches, run_of
 from dots_zoo.search.stages.stage import Batch, StepContext, StepIndex
 from dots_zoo.search.stages.steps import classify, update_logits, update_weights
 from dots_zoo.search.supernet import Mixture
-from dots_zoo.train.run import train
+from dots_zoo.train.run import run_training
 from helpers.paths import ROOT
 from helpers.quiet_search import quiet_stages
 from helpers.striped_images import stripes
@@ -233,7 +233,9 @@ def test_each_trains_on_its_share_of_every_batch(ran: Path) -> None:
 
 def test_a_training_does_not_go_on_in_another_number_of_processes(ran: Path) -> None:
     with pytest.raises(DotsZooError, match="expected 2 processes, as in the run that wrote it, got 1"):
-        train("darts_v1", SMALL, stripes(), RECIPE, ran / "training" / "run", resume=True, progress=False)
+        run_training(
+            "darts_v1", SMALL, stripes(), RECIPE, ran / "training" / "run", resume=True, progress=False
+        )
 
 
 def test_a_process_that_is_not_connected_to_the_others_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,15 +7,14 @@ import pytest
 
 from dots_zoo.commands.cli import main
 from dots_zoo.openmm.progress import quiet
-from dots_zoo.search.run.run import search
 from dots_zoo.search.run.seeds import search_seeds
 from helpers.toy_search import TINY_SPACE, toy_config, toy_data, toy_derivation, toy_training
 
 with quiet():
     from helpers.tiny_mm import make_camvid, write_config
 
-TRAIN = "train darts_v1 --data digits --channels 2 --layers 3 --batch_size 719 --epochs 1".split()
-TRAIN += ["--augmentation.crop_padding", "1", "--aux_weight", "0"]
+TRAIN = "train darts_v1 --data digits --channels 2 --layers 3 --batch-size 719 --epochs 1".split()
+TRAIN += ["--augmentation.crop-padding", "1", "--aux-weight", "0"]
 SEARCH = "search random_search --data digits --layers 3 --epochs 1 --channels 2".split()
 SEARCH += ["--training.batch_size", "720"]
 COMMANDS = {"search": SEARCH, "search --seeds": [*SEARCH, "--seeds", "2"], "train": TRAIN}
@@ -146,7 +145,7 @@ def test_segmentation_leaves_other_files_alone(tmp_path: Path, capsys: pytest.Ca
     own = tmp_path / "own"
     own.mkdir()
     config = write_config(own / "tiny.py", "seg", 1)
-    words = ["seg", "train", str(config), "--data-root", str(data), "--work-dir"]
+    words = ["seg", "train", str(config), "--data-root", str(data), "--out"]
     before = contents(own)
     assert refusal([*words, str(own), "--resume"], capsys).startswith(
         f"{own}: --resume expected an empty folder or a run of dots-zoo det or seg train, got other files"
@@ -159,7 +158,7 @@ def test_segmentation_leaves_other_files_alone(tmp_path: Path, capsys: pytest.Ca
     for path in (out / "epoch_1.pth", *out.glob("best_*.pth")):  # killed before the first checkpoint
         path.rename(tmp_path / path.name)
     assert main([*words, str(out), "--resume", *quick]) == 0
-    test = ["seg", "test", str(config), weights, "--data-root", str(data), "--work-dir"]
+    test = ["seg", "test", str(config), weights, "--data-root", str(data), "--out"]
     told = refusal([*test, str(own)], capsys)
     assert told.startswith(f"{config}: expected a folder without it") and contents(own) == before
     assert main([*test, str(out)]) == 0  # the folder of the training has such a file, which is mmengine's

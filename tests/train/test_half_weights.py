@@ -11,8 +11,8 @@ from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 
 from dots_zoo.runtime.errors import DotsZooError
-from dots_zoo.train.evaluate import evaluate
 from dots_zoo.train.half_weights import export_weights, halved
+from dots_zoo.train.score import score
 from dots_zoo.zoo import WEIGHTS
 from helpers import shared_cifar
 from helpers.paths import ROOT
@@ -40,7 +40,7 @@ def test_they_are_small_and_load_without_a_network(monkeypatch: pytest.MonkeyPat
 def test_the_log_is_that_of_a_training_on_all_images_that_looked_at_the_test_once() -> None:
     final = LOG["final"]
     assert final["settings"]["validation"] == 0 and final["evaluated"] == "test"
-    assert [row["epoch"] for row in final["history"] if "held_accuracy" in row] == [final["epochs"] - 1]
+    assert [row["epoch"] for row in final["history"] if "test_accuracy" in row] == [final["epochs"] - 1]
     assert final["score"]["accuracy"] >= 0.91 and final["score"]["images"] == 10_000
     assert all(run["settings"]["validation"] == 5000 for run in LOG["candidates"])
 
@@ -49,8 +49,8 @@ def test_the_log_is_that_of_a_training_on_all_images_that_looked_at_the_test_onc
 def test_they_name_as_many_images_as_stated() -> None:
     """On a tenth of the test images; `dots-zoo eval` is for all of them."""
     data = shared_cifar.test_images(1000)
-    score = evaluate(timm.create_model(NAME, pretrained=True), data, Accelerator())
-    assert score.accuracy == pytest.approx(LOG["first_thousand"], abs=0.002)
+    result = score(timm.create_model(NAME, pretrained=True), data, Accelerator())
+    assert result.accuracy == pytest.approx(LOG["first_thousand"], abs=0.002)
 
 
 def test_kernels_become_halves_and_the_rest_stays() -> None:

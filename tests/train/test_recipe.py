@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 import yaml
 
-from dots_zoo.runtime.config_cli import preset, preset_names
+from dots_zoo.runtime.config import build, dotted, presets_in
 from dots_zoo.runtime.errors import DotsZooError
-from dots_zoo.train.command import PRESETS, train_main, train_parser
+from dots_zoo.train.api import PRESETS, train_line
 from dots_zoo.train.recipe import Recipe, drop_path_rate, image_side, learning_rate
+
+NAMED = presets_in(PRESETS)
 
 
 def test_the_learning_rate_rises_linearly_and_falls_as_a_cosine() -> None:
@@ -20,6 +22,16 @@ def test_the_learning_rate_rises_linearly_and_falls_as_a_cosine() -> None:
     assert rates[12] == pytest.approx(0.2)  # half of the sixteen steps that are left
     assert rates[19] == pytest.approx(0.2 * (1 + math.cos(math.pi * 15 / 16)))
     assert learning_rate(replace(recipe, warm_up_epochs=0), 0, 4) == 0.4
+
+
+def test_warm_up_takes_a_fifth_of_the_epochs_at_most() -> None:
+    short = Recipe(epochs=3, learning_rate=0.4, warm_up_epochs=3)
+    rates = [learning_rate(short, step, 5) for step in range(15)]
+    assert short.warm_up == pytest.approx(0.6) and rates[:4] == pytest.approx([0.4 / 3, 0.8 / 3, 0.4, 0.4])
+    assert rates[9] == pytest.approx(0.2) and rates[14] < 0.01  # the cosine has the other twelve steps
+    for name, schedule in NAMED.items():
+        recipe = Recipe(epochs=schedule["epochs"], warm_up_epochs=schedule["warm_up_epochs"])
+        assert recipe.warm_up == recipe.warm_up_epochs, name
 
 
 def test_drop_path_reaches_its_rate_in_the_last_epoch() -> None:
@@ -51,10 +63,11 @@ def test_images_grow_from_a_size_over_epochs(numbers: dict[str, int]) -> None:
         ("epochs", 0, "epochs: expected 1 or more, got 0"),
         ("learning_rate", 0.0, "learning_rate: expected more than 0, got 0.0"),
         ("learning_rate", math.nan, "learning_rate: expected more than 0, got nan"),
-        ("warm_up_epochs", 601, "warm_up_epochs: expected 0 to the number of epochs, 600, got 601"),
+        ("warm_up_epochs", -1, "warm_up_epochs: expected 0 or more, got -1"),
         ("drop_path_rate", 1.0, "drop_path_rate: expected a probability below 1, got 1.0"),
         ("ema_decay", 1.0, "ema_decay: expected 0 to below 1, got 1.0"),
         ("validation", -1, "validation: expected 0 or more, got -1"),
+        ("validation", 2.5, "validation: expected a number of images or a share below 1, got 2.5"),
     ],
 )
 def test_numbers_out_of_range_are_refused(name: str, value: float, message: str) -> None:
@@ -108,29 +121,36 @@ GOLDEN: dict[str, dict[str, Any]] = {
 }
 
 
+def options(*words: str) -> dict[str, Any]:
+    return dotted(train_line().parse(["dots_cifar10", "--out", "run", *words]))
+
+
 @pytest.mark.parametrize("name", GOLDEN)
 def test_the_presets_resolve_to_the_papers_numbers(name: str) -> None:
-    options = train_parser(name).parse_args(["dots_cifar10", "--out", "run"])
-    assert {key: options[key] for key in GOLDEN[name]} == GOLDEN[name]
+    resolved = options("--preset", name)
+    assert {key: resolved[key] for key in GOLDEN[name]} == GOLDEN[name]
+
+
+def test_left_out_the_options_are_the_recipe_s_own() -> None:
+    assert build(Recipe, train_line().parse(["dots_cifar10", "--out", "run"])) == Recipe()
 
 
 def test_every_preset_is_read_and_an_option_beats_it() -> None:
-    assert set(preset_names(PRESETS)) == {*GOLDEN, "modern", "small_cpu", "dots_cifar10_tiny"}
-    for name in preset_names(PRESETS):
-        options = train_parser(name).parse_args(["dots_cifar10", "--out", "run", "--epochs", "7"])
-        assert options["epochs"] == 7 and options["batch_size"] == preset(PRESETS, name)["batch_size"]
-    modern = preset(PRESETS, "modern")
+    assert set(NAMED) == {*GOLDEN, "modern", "small_cpu", "dots_cifar10_tiny", "digits_small"}
+    for name, values in NAMED.items():
+        resolved = options("--preset", name, "--epochs", "40")
+        assert resolved["epochs"] == 40 and resolved["batch_size"] == values["batch_size"]
+    modern = NAMED["modern"]
     assert modern["ema_decay"] and modern["mixup"] and modern["cutmix"] and modern["precision"] == "bf16"
 
 
 def test_an_unknown_preset_is_refused() -> None:
     with pytest.raises(DotsZooError, match="preset: expected one of cifar100_600ep, .*, got 'cifar'"):
-        preset(PRESETS, "cifar")
+        options("--preset", "cifar")
 
 
 def test_a_preset_resolves_in_what_print_config_prints(capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["dots_cifar10", "--epochs", "7", "--preset", "small_cpu", "--out", "run", "--print_config"]
     with pytest.raises(SystemExit):
-        train_main(words)
+        options("--epochs", "7", "--preset", "small_cpu", "--print-config")
     printed = yaml.safe_load(capsys.readouterr().out)
-    assert printed["batch_size"] == 64 and printed["epochs"] == 7 and "preset" not in printed
+    assert printed["batch_size"] == 64 and printed["epochs"] == 7

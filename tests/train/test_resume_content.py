@@ -13,8 +13,8 @@ from dots_zoo.commands.cli import main
 from dots_zoo.genotype import load_genotype, save_genotype
 
 SMALL = (
-    "--channels 2 --layers 3 --batch_size 4 --epochs 1 --drop_path_rate 0 --aux_weight 0 "
-    "--augmentation.crop_padding 1 --augmentation.cutout 0"
+    "--channels 2 --layers 3 --batch-size 4 --epochs 1 --drop-path-rate 0 --aux-weight 0 "
+    "--augmentation.crop-padding 1 --augmentation.cutout 0"
 ).split()
 
 
@@ -42,7 +42,7 @@ def test_a_changed_genotype_file_does_not_go_on_and_a_moved_one_does(
 ) -> None:
     cell, out = tmp_path / "g.json", tmp_path / "run"
     save_genotype(load_genotype("darts_v2"), cell)
-    words = [*SMALL, "--batch_size", 720, "--data", "digits", "--out", out, "--resume"]
+    words = [*SMALL, "--batch-size", 720, "--data", "digits", "--out", out, "--resume"]
     assert train(cell, *words) == 0
     before = contents(out)
     moved = tmp_path / "moved.json"
@@ -65,8 +65,8 @@ def test_a_changed_genotype_file_does_not_go_on_and_a_moved_one_does(
 def test_config_yaml_holds_the_cell_and_not_its_path(tmp_path: Path) -> None:
     cell, out, again = tmp_path / "g.json", tmp_path / "run", tmp_path / "again"
     save_genotype(load_genotype("darts_v2"), cell)
-    assert train(cell, *SMALL, "--batch_size", 720, "--data", "digits", "--out", out) == 0
-    assert load_genotype(yaml.safe_load((out / "config.yaml").read_text())["model"]) == load_genotype(
+    assert train(cell, *SMALL, "--batch-size", 720, "--data", "digits", "--out", out) == 0
+    assert load_genotype(yaml.safe_load((out / "config.yaml").read_text())["network"]) == load_genotype(
         "darts_v2"
     )
     assert json.loads((out / "run.json").read_text())["model"] == str(cell)
@@ -79,24 +79,24 @@ def test_other_weights_and_other_images_do_not_go_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     body, out, root = tmp_path / "body", tmp_path / "run", photos(tmp_path / "photos")
-    own = [*SMALL, "--data", "image_folder", "--image_size", 8]
-    assert train("darts_v1", *own, "--data_root", root, "--out", body) == 0
+    own = [*SMALL, "--data", "image_folder", "--image-size", 8]
+    assert train("darts_v1", *own, "--data-root", root, "--out", body) == 0
     words = [*own[4:], "--pretrained", "--out", out, "--resume"]
-    assert train(f"local-dir:{body}", *words, "--data_root", root) == 0
+    assert train(f"local-dir:{body}", *words, "--data-root", root) == 0
     before = contents(out)
 
     shutil.copytree(root, tmp_path / "copy")
     shutil.copytree(body, tmp_path / "copied body")
-    assert train(tmp_path / "copied body", *words, "--data_root", tmp_path / "copy") == 0
+    assert train(tmp_path / "copied body", *words, "--data-root", tmp_path / "copy") == 0
     Image.effect_noise((30, 30), 50).save(tmp_path / "copy/train/dark/1.png")
     capsys.readouterr()
-    assert train(f"local-dir:{body}", *words, "--data_root", tmp_path / "copy") == 2
+    assert train(f"local-dir:{body}", *words, "--data-root", tmp_path / "copy") == 2
     assert "made with data.images '" in capsys.readouterr().err
 
     weights = load_file(body / "model.safetensors")
     weights["head.fc.bias"] += 1
     save_file(weights, body / "model.safetensors", {"format": "pt"})
-    assert train(f"local-dir:{body}", *words, "--data_root", root) == 2
+    assert train(f"local-dir:{body}", *words, "--data-root", root) == 2
     assert "made with network.weights '" in capsys.readouterr().err
     unchanged = out / "model.safetensors"
     assert unchanged.read_bytes() == before[str(unchanged)]

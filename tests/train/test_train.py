@@ -14,10 +14,11 @@ from dots_zoo.data.augment import Augmentation
 from dots_zoo.data.datasets import ImageData
 from dots_zoo.network import CellNet
 from dots_zoo.runtime.errors import DotsZooError
-from dots_zoo.train.evaluate import evaluate
-from dots_zoo.train.loop import Checkpoint, ahead, fit, loss_of, training_part
+from dots_zoo.train.loop import Checkpoint, ahead, fit, loss_of
 from dots_zoo.train.recipe import Recipe
-from dots_zoo.train.state import Row, State
+from dots_zoo.train.score import score
+from dots_zoo.train.split import split, with_batch_that_fits
+from dots_zoo.train.state import Row, State, best_epoch
 from helpers.striped_images import PLAIN, shades, shades_of, stripes
 
 
@@ -40,13 +41,13 @@ def test_it_learns_and_reports_each_epoch() -> None:
     assert [len(history) for history in seen] == [1, 2, 3, 4] and seen[-1] == state.history
     assert [row["epoch"] for row in state.history] == [0, 1, 2, 3]
     assert state.history[-1]["loss"] < state.history[0]["loss"]
-    assert state.history[-1]["held_accuracy"] > 0.8 and state.history[-1]["held_images"] == 32
+    assert state.history[-1]["test_accuracy"] > 0.8 and state.history[-1]["test_images"] == 32
 
 
 def test_evaluations_come_when_asked_and_after_the_last_epoch() -> None:
     for every, expected in ((1, [0, 1, 2]), (2, [1, 2]), (0, [2])):
         history = train(replace(PLAIN, epochs=3, evaluate_every=every)).history
-        assert [row["epoch"] for row in history if "held_loss" in row] == expected
+        assert [row["epoch"] for row in history if "test_loss" in row] == expected
 
 
 def test_every_image_is_used_once_an_epoch_and_never_one_that_is_held_out() -> None:
@@ -60,9 +61,78 @@ def test_every_image_is_used_once_an_epoch_and_never_one_that_is_held_out() -> N
     state = fit(model, data, replace(PLAIN, validation=16), progress=False)
     assert len(used) == 6 and sorted(sum(used[:3], [])) == sorted(sum(used[3:], [])) == list(range(48))
     assert used[0] != used[3] and sorted(used[0]) != used[0]
-    score = evaluate(state.model, data, Accelerator(), held_out=torch.arange(48, 64), batch_size=5)
-    assert state.history[-1]["held_accuracy"] == score.accuracy and score.images == 16
-    assert state.history[-1]["held_loss"] == pytest.approx(score.loss, rel=1e-5)
+    result = score(state.model, data, Accelerator(), held_out=torch.arange(48, 64), batch_size=5)
+    assert state.history[-1]["validation_accuracy"] == result.accuracy and result.images == 16
+    assert state.history[-1]["validation_loss"] == pytest.approx(result.loss, rel=1e-5)
+
+
+def by_class(count: int, classes: int) -> ImageData:
+    """Images that come class by class, as those of a folder, of which class 0 has half."""
+    labels = torch.arange(count).clamp(min=count // 2).sub(count // 2) * classes // (count // 2 + 1)
+    return replace(shades(count), labels=labels, classes=classes)
+
+
+def test_images_are_held_out_at_the_end_or_at_the_end_of_every_class() -> None:
+    parts = split(shades(), replace(PLAIN, validation=0.25))
+    assert parts.validation is not None and parts.validation.tolist() == list(range(48, 64))
+    assert split(shades(), PLAIN).validation is None
+    data = by_class(60, 3)
+    sizes = data.labels.bincount().tolist()
+    assert sizes[0] > 2 * sizes[1] > 0 and data.labels.tolist() == sorted(data.labels.tolist())
+    parts = split(data, replace(PLAIN, validation=12))
+    assert parts.validation is not None and len(parts.validation) == 12
+    held_out = data.labels[parts.validation].bincount().tolist()
+    assert all(abs(12 * size / 60 - held) < 1 for size, held in zip(sizes, held_out, strict=True))
+    assert sorted([*parts.training.tolist(), *parts.validation.tolist()]) == list(range(60))
+    for label in range(3):  # the last of each class
+        held, kept = (part[data.labels[part] == label] for part in (parts.validation, parts.training))
+        assert held.min() > kept.max()
+
+
+def test_a_batch_is_cut_to_the_training_images() -> None:
+    data, recipe = stripes(), replace(PLAIN, batch_size=100, validation=16)
+    assert with_batch_that_fits(recipe, data, 1).batch_size == 48
+    assert with_batch_that_fits(recipe, data, 5).batch_size == 45
+    assert with_batch_that_fits(PLAIN, data, 1) is PLAIN
+    with pytest.raises(DotsZooError, match="expected 80 training images or more, got 48"):
+        with_batch_that_fits(recipe, data, 40)
+
+
+def row(epoch: int, accuracy: float, loss: float) -> Row:
+    return {"epoch": epoch, "validation_accuracy": accuracy, "validation_loss": loss}
+
+
+def test_the_best_epoch_has_the_highest_accuracy_and_of_equals_the_lowest_loss() -> None:
+    assert best_epoch([row(0, 0.5, 1.0), row(1, 0.9, 2.0), row(2, 0.9, 1.5), row(3, 0.8, 0.1)]) == 2
+    assert best_epoch([row(0, 0.9, 1.5), row(1, 0.9, 1.5)]) == 0
+    assert best_epoch([{"epoch": 0, "test_accuracy": 1.0}]) is None
+
+
+def test_the_weights_of_the_best_epoch_are_kept_beside_the_last_and_resumed(tmp_path: Path) -> None:
+    recipe = replace(PLAIN, epochs=4, validation=16, learning_rate=0.4, ema_decay=0.5)
+    kept, steps = Checkpoint(tmp_path / "c", 0.0), iter(range(10))
+
+    def end(module: torch.nn.Module, inputs: Any) -> None:
+        if module.training and next(steps, None) is None:
+            raise Stop
+
+    whole = train(recipe)
+    stopped = net()
+    stopped.register_forward_pre_hook(end)
+    with pytest.raises(Stop):
+        fit(stopped, stripes(), recipe, checkpoint=kept, progress=False)
+    resumed = train(recipe, checkpoint=kept)
+    assert whole.best.keys() == resumed.best.keys()
+    for name, tensor in whole.best.items():
+        assert torch.equal(resumed.best[name], tensor), name
+    best = best_epoch(whole.history)
+    network = net()
+    network.load_state_dict(whole.best)
+    held_out = torch.arange(48, 64)
+    result = score(network, stripes(), Accelerator(), held_out=held_out)
+    assert best is not None and result.accuracy == whole.history[best]["validation_accuracy"]
+    assert result.loss == pytest.approx(whole.history[best]["validation_loss"], rel=1e-5)
+    assert not train(replace(recipe, evaluate_every=0)).best and not train(PLAIN).best
 
 
 def test_the_network_sees_growing_images_and_is_evaluated_on_whole_ones() -> None:
@@ -97,9 +167,9 @@ def test_the_average_of_the_weights_is_kept_and_evaluated() -> None:
     state = train(recipe)
     assert state.ema is not None and state.kept is state.ema.module
     assert not torch.equal(parameters(state.kept), parameters(state.model))
-    score = evaluate(state.kept, stripes(), Accelerator())
-    assert state.history[-1]["held_loss"] == pytest.approx(score.loss)
-    assert evaluate(state.model, stripes(), Accelerator()).loss != pytest.approx(score.loss)
+    result = score(state.kept, stripes(), Accelerator())
+    assert state.history[-1]["test_loss"] == pytest.approx(result.loss)
+    assert score(state.model, stripes(), Accelerator()).loss != pytest.approx(result.loss)
 
 
 class SharesOfWhite(torch.nn.Module):
@@ -208,16 +278,17 @@ def test_a_training_that_is_told_to_end_keeps_its_step_and_goes_on(tmp_path: Pat
     [
         ({"batch_size": 65}, 2, "expected 65 images .* got 64 images"),
         ({"validation": 60}, 2, "expected 16 images .* got 4 images"),
-        ({"validation": 80}, 2, "got 0 images"),
+        ({"validation": 80}, 2, "expected some of the 64 training images, but not all, got 80"),
+        ({"validation": 0.001}, 2, "expected some of the 64 training images, but not all, got 0.001"),
         ({"first_size": 9, "growing_epochs": 1}, 2, "the side of the images or less, 8, got 9"),
-        ({"validation": 1}, 2, "expected images of all 2 classes among the last 1 training .* got 1"),
+        ({"validation": 1}, 2, "expected images of all 2 classes among the 1 training .* got 1"),
     ],
 )
 def test_images_that_do_not_suffice_are_refused(changes: dict[str, Any], classes: int, message: str) -> None:
     with pytest.raises(DotsZooError, match=message):
-        training_part(stripes(classes=classes), replace(PLAIN, **changes))
+        split(stripes(classes=classes), replace(PLAIN, **changes))
     with pytest.raises(DotsZooError, match="a batch that 3 processes can share"):
-        training_part(stripes(), PLAIN, processes=3)
+        split(stripes(), PLAIN, processes=3)
 
 
 def test_ahead_gives_the_same_items_and_passes_errors_on() -> None:

@@ -22,13 +22,13 @@ from dots_zoo.commands.cli import main
 from dots_zoo.data.datasets import DataOptions
 from dots_zoo.data.load import load_data
 from dots_zoo.genotype import load_genotype, save_genotype
-from dots_zoo.train.evaluate import evaluate
+from dots_zoo.train.score import score
 
 TINY = (
-    "--channels 2 --layers 3 --batch_size 256 --augmentation.crop_padding 1 --augmentation.cutout 2".split()
+    "--channels 2 --layers 3 --batch-size 256 --augmentation.crop-padding 1 --augmentation.cutout 2".split()
 )
-SMALL = [*TINY, "--data", "digits", "--epochs", "2", "--drop_path_rate", "0.1", "--aux_weight", "0"]
-COMMAND = ["darts_v1", *SMALL, "--ema_decay", "0.9", "--mixup", "0.2", "--checkpoint_seconds", "0"]
+SMALL = [*TINY, "--data", "digits", "--epochs", "2", "--drop-path-rate", "0.1", "--aux-weight", "0"]
+COMMAND = ["darts_v1", *SMALL, "--ema-decay", "0.9", "--mixup", "0.2", "--checkpoint-seconds", "0"]
 
 
 @pytest.fixture(scope="module")
@@ -72,12 +72,13 @@ def test_a_training_that_has_ended_stays_as_it_is(folder: Path, capsys: pytest.C
     assert main(["train", *COMMAND, "--out", str(folder), "--resume"]) == 0
     after = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
     assert after == before
-    assert "% of 355 test images of digits" in capsys.readouterr().out.splitlines()[-1]
+    lines = capsys.readouterr().out.splitlines()
+    assert "% of 355 test images of digits" in lines[0] and f"next: dots-zoo predict {folder} " in lines[2]
 
 
 def test_another_training_does_not_go_on_here(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
-    assert main(["train", *COMMAND, "--learning_rate", "0.1", "--out", str(folder), "--resume"]) == 2
+    assert main(["train", *COMMAND, "--learning-rate", "0.1", "--out", str(folder), "--resume"]) == 2
     assert "made with recipe.learning_rate 0.025, expected 0.1" in capsys.readouterr().err
     assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
 
@@ -87,7 +88,7 @@ def test_timm_loads_the_folder_and_it_scores_what_run_json_says(
 ) -> None:
     run, data = json.loads((folder / "run.json").read_text()), load_data(DataOptions())
     model = timm.create_model(f"local-dir:{folder}", pretrained=True)
-    assert evaluate(model, data, Accelerator()).accuracy == run["score"]["accuracy"]
+    assert score(model, data, Accelerator()).accuracy == run["score"]["accuracy"]
     assert model.pretrained_cfg["input_size"] == (1, 8, 8)
     assert model.pretrained_cfg["mean"] == pytest.approx(data.mean)
     for name in (f"local-dir:{folder}", str(folder)):
@@ -97,8 +98,8 @@ def test_timm_loads_the_folder_and_it_scores_what_run_json_says(
         )
         assert capsys.readouterr().out.startswith(expected)
     last = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
-    assert last["held_accuracy"] == run["score"]["accuracy"]
-    assert run["parameters"] == sum(p.numel() for p in model.parameters()) and run["evaluated"] == "test"
+    assert last["test_accuracy"] == run["score"]["accuracy"]
+    assert run["parameters"] == sum(p.numel() for p in model.parameters())
 
 
 def test_the_card_the_curves_and_the_configuration(folder: Path, tmp_path: Path) -> None:
@@ -150,15 +151,15 @@ def photos(root: Path) -> Path:
 
 def test_own_images_from_a_pretrained_body(folder: Path, tmp_path: Path) -> None:
     out, root = tmp_path / "photos", photos(tmp_path / "images")
-    own = f"--data image_folder --data_root {root} --image_size 24 --batch_size 4 --epochs 1".split()
+    own = f"--data image_folder --data-root {root} --image-size 24 --batch-size 4 --epochs 1".split()
     recipe = [
-        "--learning_rate",
+        "--learning-rate",
         "1e-9",
-        "--weight_decay",
+        "--weight-decay",
         "0",
-        "--drop_path_rate",
+        "--drop-path-rate",
         "0",
-        "--aux_weight",
+        "--aux-weight",
         "0.4",
     ]
     words = ["train", f"local-dir:{folder}", "--pretrained", *own, *recipe, "--out", str(out)]
@@ -186,7 +187,7 @@ def test_a_genotype_file_is_trained_and_kept_in_the_folder(tmp_path: Path) -> No
     model: Any = timm.create_model(f"local-dir:{out}", pretrained=True)
     assert model.genotype == load_genotype("pc_darts_cifar10") and len(model.cells) == 3
     run = json.loads((out / "run.json").read_text())
-    assert run["evaluated"] == "held-out training" and run["score"]["images"] == 300
+    assert run["validation"]["images"] == 300 and run["score"]["images"] == 355
     assert run["architecture"] == "cell_cifar"
 
 
@@ -199,8 +200,12 @@ def test_a_genotype_file_is_trained_and_kept_in_the_folder(tmp_path: Path) -> No
             "unknown model 'darts_v7' (nearest: darts_v2",
         ),
         (
-            ["train", "resnet18", *SMALL[4:], "--out", "run"],
-            "resnet18: expected a network of cells, got another",
+            ["train", "resnet18", *SMALL, "--out", "run"],
+            "resnet18: --channels is for networks of cells, got another of timm's",
+        ),
+        (
+            ["train", "vgg11", "--data", "digits", "--out", "run"],
+            "vgg11: VGG cannot run an input of 1x1x8x8 (NxCxHxW): ",
         ),
         (["train", "darts_v1", *SMALL, "--pretrained", "--out", "run"], "darts_v1 has no pretrained weights"),
         (
@@ -209,7 +214,10 @@ def test_a_genotype_file_is_trained_and_kept_in_the_folder(tmp_path: Path) -> No
         ),
         (["train", "darts_v1", *SMALL, "--preset", "cifar", "--out", "run"], "preset: expected one of"),
         (["train", "darts_v1", *SMALL, "--epochs", "0", "--out", "run"], "epochs: expected 1 or more, got 0"),
-        (["train", "darts_v1", *SMALL, "--batch_size", "5000", "--out", "run"], "expected 5000 images"),
+        (
+            ["train", "darts_v1", *SMALL, "--learning_rate", "1", "--out", "run"],
+            "no such option: --learning_rate (did you mean --learning-rate?)",
+        ),
         (
             ["eval", "dots_cifar10_tiny"],
             "expected a network of 10 classes and 1 channels for digits, got 10 and 3",
@@ -246,7 +254,7 @@ def test_two_processes_train_one_network(tmp_path: Path) -> None:
         *SMALL,
         "--epochs",
         "1",
-        "--ema_decay",
+        "--ema-decay",
         "0.9",
         "--out",
         str(out),
@@ -259,4 +267,4 @@ def test_two_processes_train_one_network(tmp_path: Path) -> None:
     run, data = json.loads((out / "run.json").read_text()), load_data(DataOptions())
     assert run["score"]["images"] == 355
     model = timm.create_model(f"local-dir:{out}", pretrained=True)
-    assert evaluate(model, data, Accelerator()).accuracy == run["score"]["accuracy"]
+    assert score(model, data, Accelerator()).accuracy == run["score"]["accuracy"]

@@ -234,10 +234,13 @@ def test_an_int8_graph_that_is_wrong_leaves_no_file(
     ("options", "message"),
     [
         ({"precision": "int4"}, "unknown precision 'int4': expected fp32, fp16, int8"),
-        ({"precision": "int8"}, "int8 needs --calibration FOLDER"),
-        ({"calibration": Path("photos")}, "--calibration is for --precision int8, got fp32"),
+        ({"precision": "int8"}, "int8 needs --images FOLDER"),
+        ({"calibration": Path("photos")}, "--images is for --precision int8, got fp32"),
         ({"half_io": True}, "float16 inputs and outputs are for --precision fp16, got fp32"),
-        ({"precision": "fp16", "target": "cuda"}, "--for cuda changes int8 graphs only, got fp16"),
+        (
+            {"precision": "fp16", "target": "cuda"},
+            "a file for cuda differs with --precision int8 only",
+        ),
     ],
 )
 def test_options_that_do_not_fit(options: dict, message: str):

@@ -8,12 +8,13 @@ import pytest
 import torch
 
 from dots_zoo.commands.cli import main
-from dots_zoo.export.measure import command as bench_commands
 from dots_zoo.export.measure import latency
-from dots_zoo.export.measure.command import fraction, row_lines
+from dots_zoo.export.measure.command import row_lines
+from dots_zoo.export.measure.options import BenchOptions, fraction
 from dots_zoo.export.measure.schema import dump, read_bench
 from dots_zoo.export.ort_session import Gpu
-from dots_zoo.options.image_size import image_size
+from dots_zoo.options.command_line import CommandLine, Option
+from dots_zoo.runtime.config import build
 from dots_zoo.runtime.errors import DotsZooError
 from helpers.bench_document import document, row
 from helpers.tiny_onnx import save
@@ -39,7 +40,7 @@ def test_a_line_a_row_and_a_file(here: Path, capsys: pytest.CaptureFixture[str])
         "my_model fp32 batch 2, onnxruntime, CPUExecutionProvider, 1 thread: "
         f"p50 {rows[1].resident.p50_ms:.3f} ms, p95 "
     )
-    assert lines[-1] == "written: bench.json"
+    assert lines[-1] == "written: bench.json; next: dots-zoo report bench.json -o report.html"
     assert main(["report", "bench.json", "-o", "report.html"]) == 0
     assert capsys.readouterr().out == "written: report.html\n"
     assert "my_model, 2" in (here / "report.html").read_text()
@@ -72,17 +73,21 @@ def test_warnings_of_a_noisy_row():
 
 def test_every_option_reaches_the_plan():
     words = (
-        "m.onnx -o b.json --provider cuda tensorrt --batch 2 4 --threads 1 2 --seconds 3 --iterations 7 "
+        "m.onnx -o b.json --device cuda:1 --engine onnxruntime tensorrt torch-compiled "
+        "--batch 2 4 --threads 1 2 --seconds 3 --iterations 7 "
         "--rounds 9 --max-spread 12% --graph-optimisation basic --allow fallback unproven --no-memory "
-        "--cudnn-search heuristic --tf32 off --cuda-graph --engine-cache cache --input 4x6 --torch compiled"
+        "--cudnn-search heuristic --no-tf32 --cuda-graph --engine-cache cache"
     )
-    args = bench_commands._bench_parser().parse_args(words.split())
-    plan = bench_commands.plan_of(args, torch=tuple(args.torch), input_size=image_size(args.input))
-    assert plan == latency.Plan(
+    line = CommandLine("bench", "", "", [""])
+    line.positional("files", "", nargs="+")
+    line.add(Option("out", str, "", ""))
+    line.add_from(BenchOptions)
+    assert build(BenchOptions, line.parse(words.split())).plan((4, 6)) == latency.Plan(
         providers=("cuda", "tensorrt"),
         batches=(2, 4),
         threads=(1, 2),
-        torch=("compiled",),
+        torch=("torch-compiled",),
+        torch_on=("cuda",),
         optimisation="basic",
         input_size=(4, 6),
         min_iterations=7,
@@ -91,10 +96,29 @@ def test_every_option_reaches_the_plan():
         max_spread=0.12,
         allow=("fallback", "unproven"),
         memory=False,
-        gpu=Gpu(cudnn_search="heuristic", tf32=False, cuda_graph=True, engine_cache=Path("cache")),
+        gpu=Gpu(index=1, cudnn_search="heuristic", tf32=False, cuda_graph=True, engine_cache=Path("cache")),
     )
-    plain = bench_commands._bench_parser().parse_args(["m.onnx", "-o", "b.json"])
-    assert bench_commands.plan_of(plain) == latency.Plan()
+    assert BenchOptions().plan() == latency.Plan()
+    of_torch = BenchOptions(device=("cpu", "cuda"), engine=("torch",)).plan()
+    assert of_torch == latency.Plan(providers=(), torch=("torch",), torch_on=("cpu", "cuda"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"device": ("gpu",)}, "device: expected cpu, cuda or cuda:N, got 'gpu'"),
+        ({"device": ("cuda:0", "cuda:1")}, "expected one GPU, as rows take turns, got cuda:0 and cuda:1"),
+        (
+            {"engine": ("tensorrt",)},
+            "engine tensorrt: expected it on a GPU, with device cuda",
+        ),
+        ({"engine": ()}, "expected an engine on a device, got none"),
+        ({"batch": (0,)}, "expected batches, threads and rounds from 1 up"),
+    ],
+)
+def test_what_cannot_be_planned(options: dict[str, Any], message: str):
+    with pytest.raises(DotsZooError, match=message):
+        BenchOptions(**options).plan()
 
 
 @pytest.mark.parametrize(
@@ -104,9 +128,9 @@ def test_every_option_reaches_the_plan():
         (["bench", "m.onnx", "-o", "none/b.json"], "give a file in an existing, writable folder"),
         (["bench", "m.onnx", "-o", "."], ".: cannot be written: give a file in an existing"),
         (["bench", "m.onnx", "-o", "b.json", "--batch", "0"], "batches, threads and rounds from 1 up"),
-        (["bench", "m.onnx", "-o", "b.json", "--input", "6"], "--input: expected HEIGHTxWIDTH"),
+        (["bench", "m.onnx", "-o", "b.json", "--input", "6"], "input: expected HEIGHTxWIDTH"),
         (["bench", "m.onnx", "-o", "b.json", "--input", "7x4"], "was exported for 6x4 pixels"),
-        (["bench", "m.onnx", "-o", "b.json", "--max-spread", "0.1"], "--max-spread: expected a percentage"),
+        (["bench", "m.onnx", "-o", "b.json", "--max-spread", "0.1"], "max_spread: expected a percentage"),
         (["report", "b.json", "-o", "r.html"], "b.json: cannot be read"),
         (["report", "m.onnx", "-o", "r.html"], "m.onnx: not JSON, or only a part of it"),
         (["report", "good.json", "-o", "none/r.html"], "cannot be written"),
@@ -124,7 +148,7 @@ def test_bad_input(argv: list[str], message: str, here: Path, capsys: pytest.Cap
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
 def test_a_provider_that_is_not_there_writes_nothing(here: Path, capsys: pytest.CaptureFixture[str]):
-    assert main(["bench", "m.onnx", "--provider", "cpu", "cuda", "-o", "b.json"]) == 2
+    assert main(["bench", "m.onnx", "--device", "cpu", "cuda", "-o", "b.json"]) == 2
     assert "CUDAExecutionProvider does not start on this machine" in capsys.readouterr().err
     assert [path.name for path in here.iterdir()] == ["m.onnx"]
 

@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from dots_zoo.export.convert.options import ExportOptions
 from dots_zoo.export.convert.to_onnx import export_onnx
 from dots_zoo.export.measure import latency, runners
-from dots_zoo.export.measure.latency import Plan, bench
+from dots_zoo.export.measure.latency import Plan, measure
 from dots_zoo.export.measure.onnx_file import read_onnx_file
 from dots_zoo.export.measure.schema import dump, read_bench
 from dots_zoo.export.ort_session import Gpu as Options
@@ -44,7 +44,7 @@ def test_files_batches_and_threads_in_one_run(path: Path, quick: None):
     named = save(path.with_name("other.onnx"), model="my_model", params="77")
     progress_lines: list[str] = []
     plan = replace(QUICK, batches=(1, 3), threads=(1, 2), min_iterations=5, min_seconds=0.02, memory=True)
-    document = bench([path, named], plan, progress=progress_lines.append)
+    document = measure([path, named], plan, progress=progress_lines.append)
     rows = read_bench(json.loads(dump(document))).rows
     settings = [(row.model, row.threads, row.batch) for row in rows]
     assert settings == [(m, t, b) for m in ("tiny", "my_model") for t in (1, 2) for b in (1, 3)]
@@ -69,7 +69,7 @@ def test_files_batches_and_threads_in_one_run(path: Path, quick: None):
 @pytest.mark.gpu_stub
 def test_rows_take_turns_forwards_and_backwards(path: Path, quick: None, monkeypatch: pytest.MonkeyPatch):
     gpu = Gpu(CUDA).install(monkeypatch)
-    bench([path], replace(QUICK, providers=("cuda",), batches=(1, 2, 3), rounds=3))
+    measure([path], replace(QUICK, providers=("cuda",), batches=(1, 2, 3), rounds=3))
     batches = [call[1][0] for call in gpu.log if call[0] == "run with copies"]
     recorded, warm_up, rounds = [1, 2, 3], [1, 2, 3], [1, 2, 3, 2, 1, 2, 3]  # 3 3 and 1 1 are one turn here
     assert [batch for batch, _ in groupby(batches)] == recorded + warm_up + rounds
@@ -77,15 +77,15 @@ def test_rows_take_turns_forwards_and_backwards(path: Path, quick: None, monkeyp
 
 def test_a_graph_that_leaves_its_size_open(tmp_path: Path, quick: None):
     path = save(tmp_path / "m.onnx", size=("height", "width"))
-    [row] = bench([path], replace(QUICK, input_size=(12, 4)))["rows"]
+    [row] = measure([path], replace(QUICK, input_size=(12, 4)))["rows"]
     assert (row["input_shape"], row["macs"]) == ([1, 3, 12, 4], 720)
     with pytest.raises(
         DotsZooError, match="m.onnx: leaves height and width open: give them with --input HxW"
     ):
-        bench([path], QUICK)
+        measure([path], QUICK)
     fixed = save(tmp_path / "fixed.onnx")
     with pytest.raises(DotsZooError, match="was exported for 6x4 pixels, got --input 12x4"):
-        bench([fixed], replace(QUICK, input_size=(12, 4)))
+        measure([fixed], replace(QUICK, input_size=(12, 4)))
 
 
 def test_precision_is_read_off_the_graph(tmp_path: Path, quick: None):
@@ -101,15 +101,15 @@ def test_precision_is_read_off_the_graph(tmp_path: Path, quick: None):
     graph.node.append(helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["back"]))
     graph.node.append(node)
     (tmp_path / "int8.onnx").write_bytes(quantised.SerializeToString())
-    [row] = bench([tmp_path / "int8.onnx"], QUICK)["rows"]
+    [row] = measure([tmp_path / "int8.onnx"], QUICK)["rows"]
     assert row["precision"] == "int8"
 
 
 def test_a_file_without_parity_fails_its_row_unless_allowed(tmp_path: Path, quick: None):
     path = save(tmp_path / "m.onnx", parity="")
-    [row] = bench([path], QUICK)["rows"]
+    [row] = measure([path], QUICK)["rows"]
     assert list(row["failures"]) == ["parity"] and row["parity_error"] is None
-    [row] = bench([path], replace(QUICK, allow=("unproven",)))["rows"]
+    [row] = measure([path], replace(QUICK, allow=("unproven",)))["rows"]
     assert row["failures"] == {} and row["allowed"] == ["unproven"]
 
 
@@ -124,7 +124,7 @@ def test_on_a_gpu_one_number_stays_on_the_device_and_one_does_not(
     monkeypatch.setattr(
         latency, "peak_memory", lambda task: {"host": 5, "gpu": task["providers"][0][0] == name}
     )
-    document = bench(
+    document = measure(
         [path], replace(QUICK, providers=(provider,), batches=(4,), rounds=1, memory=provider == "cuda")
     )
     [row] = document["rows"]
@@ -160,7 +160,7 @@ def test_the_clock_stops_after_the_device(path: Path, quick: None, monkeypatch: 
     monkeypatch.setattr(
         timing.time, "perf_counter_ns", lambda: (gpu.log.append(("clock",)), clock())[1], raising=True
     )
-    bench([path], replace(QUICK, providers=("cuda",), rounds=1))
+    measure([path], replace(QUICK, providers=("cuda",), rounds=1))
     calls = [call[0] for call in gpu.log]
     runs = [i for i, call in enumerate(calls) if call == "run"]
     assert len(runs) == latency.WARMUP_ITERS + 1 + 2
@@ -173,10 +173,10 @@ def test_a_node_that_falls_back_fails_the_row_unless_allowed(
 ):
     Gpu(CUDA, fallen=1).install(monkeypatch)
     plan = replace(QUICK, providers=("cuda",))
-    [row] = bench([path], plan)["rows"]
+    [row] = measure([path], plan)["rows"]
     assert row["nodes_by_provider"] == {"CPUExecutionProvider": 1, CUDA: 2}
     assert row["failures"]["provider"].startswith("1 of 3 nodes fell back to CPUExecutionProvider")
-    [row] = bench([path], replace(plan, allow=("fallback",)))["rows"]
+    [row] = measure([path], replace(plan, allow=("fallback",)))["rows"]
     assert row["failures"] == {} and row["nodes_by_provider"] == {"CPUExecutionProvider": 1, CUDA: 2}
 
 
@@ -185,10 +185,10 @@ def test_a_cuda_graph_is_a_further_row_with_fixed_addresses(
     path: Path, quick: None, monkeypatch: pytest.MonkeyPatch
 ):
     plan = replace(QUICK, batches=(2,), rounds=1, gpu=Options(cuda_graph=True))
-    [on_cpu] = bench([path], plan)["rows"]
+    [on_cpu] = measure([path], plan)["rows"]
     assert not on_cpu["cuda_graph"] and "enable_cuda_graph" not in on_cpu["options"]
     gpu = Gpu(CUDA).install(monkeypatch)
-    rows = bench([path], replace(plan, providers=("cuda",)))["rows"]
+    rows = measure([path], replace(plan, providers=("cuda",)))["rows"]
     assert [(row["provider_asked"], row["cuda_graph"]) for row in rows] == [(CUDA, False), (CUDA, True)]
     assert [row["options"]["enable_cuda_graph"] for row in rows] == ["0", "1"]
     assert rows[1]["nodes_by_provider"] == rows[0]["nodes_by_provider"] == {CUDA: 3}
@@ -207,7 +207,7 @@ def test_tensorrt_keeps_engines_apart_and_says_whether_it_found_one(
     cache = path.parent / "engines"
     plan = replace(QUICK, providers=("tensorrt",), batches=(1, 2), gpu=Options(engine_cache=cache))
     monkeypatch.setattr(latency, "peak_memory", lambda task: {"host": 5, "gpu": 6})
-    document = bench([path], replace(plan, memory=True))
+    document = measure([path], replace(plan, memory=True))
     assert [row["engine_cached"] for row in document["rows"]] == [False, False]
     assert [row["gpu_memory_bytes"] for row in document["rows"]] == [6, 6]
     assert str(cache) not in json.dumps(document["settings"])
@@ -219,7 +219,7 @@ def test_tensorrt_keeps_engines_apart_and_says_whether_it_found_one(
         "image:2x3x6x4",
     ]
     (cache / f"{sha}-2x3x6x4" / "x.engine").write_bytes(b"")
-    assert [row["engine_cached"] for row in bench([path], plan)["rows"]] == [False, True]
+    assert [row["engine_cached"] for row in measure([path], plan)["rows"]] == [False, True]
 
 
 @pytest.mark.gpu_stub
@@ -227,17 +227,17 @@ def test_an_engine_cache_that_cannot_be_made(path: Path, monkeypatch: pytest.Mon
     Gpu(TENSORRT).install(monkeypatch)
     plan = replace(QUICK, providers=("tensorrt",), gpu=Options(engine_cache=path))
     with pytest.raises(DotsZooError, match="the engine cache cannot be made: Not a directory"):
-        bench([path], plan)
+        measure([path], plan)
 
 
 @pytest.mark.gpu_stub
 def test_tf32_off_reaches_session_and_libraries(path: Path, quick: None, monkeypatch: pytest.MonkeyPatch):
     Gpu(CUDA).install(monkeypatch)
     monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "unset")
-    bench([path], replace(QUICK, providers=("cuda",)))
+    measure([path], replace(QUICK, providers=("cuda",)))
     assert os.environ["NVIDIA_TF32_OVERRIDE"] == "unset"
     plan = replace(QUICK, providers=("cuda",), gpu=Options(tf32=False, cudnn_search="default"))
-    [row] = bench([path], plan)["rows"]
+    [row] = measure([path], plan)["rows"]
     assert os.environ["NVIDIA_TF32_OVERRIDE"] == "0"
     assert (row["options"]["use_tf32"], row["options"]["cudnn_conv_algo_search"]) == ("0", "DEFAULT")
 
@@ -258,8 +258,8 @@ def test_pytorch_rows_are_of_the_same_network(exported: Path, quick: None, monke
         return model
 
     monkeypatch.setattr(torch, "compile", compile)
-    rows = bench([exported], replace(QUICK, torch=("eager", "compiled")))["rows"]
-    assert [row["engine"] for row in rows] == ["onnxruntime", "torch", "torch compiled"]
+    rows = measure([exported], replace(QUICK, torch=("torch", "torch-compiled"), torch_on=("cpu",)))["rows"]
+    assert [row["engine"] for row in rows] == ["onnxruntime", "torch", "torch-compiled"]
     assert len({(row["model"], row["params"], row["macs"]) for row in rows}) == 1
     assert (
         [row["provider_asked"] for row in rows[1:]]
@@ -309,14 +309,14 @@ def test_networks_that_pytorch_rows_cannot_be_made_of(
 ):
     path = save(tmp_path / "m.onnx", **metadata)
     with pytest.raises(DotsZooError, match=message):
-        bench([path], replace(QUICK, torch=("eager",)))
+        measure([path], replace(QUICK, torch=("torch",), torch_on=("cpu",)))
 
 
 def test_a_file_of_one_batch_size(path: Path, quick: None):
     fixed = save(path, batch=2)
     with pytest.raises(DotsZooError, match=r"exported for a batch of 2 only, got --batch \[1, 8\]"):
-        bench([fixed])
-    [row] = bench([fixed], replace(QUICK, batches=(2,)))["rows"]
+        measure([fixed])
+    [row] = measure([fixed], replace(QUICK, batches=(2,)))["rows"]
     assert (row["batch"], row["macs"]) == (2, 360)
 
 
@@ -327,7 +327,7 @@ def test_a_batch_that_the_graph_cannot_run(path: Path, quick: None):
     proto.graph.output[0].CopyFrom(helper.make_tensor_value_info("z", TensorProto.FLOAT, ["batch", 120]))
     path.write_bytes(proto.SerializeToString())
     with pytest.raises(DotsZooError, match="tiny.onnx: cannot run a batch of 3: "):
-        bench([path], replace(QUICK, batches=(1, 3)))
+        measure([path], replace(QUICK, batches=(1, 3)))
 
 
 def test_bad_files_are_found_before_anything_is_measured(path: Path):
@@ -335,15 +335,15 @@ def test_bad_files_are_found_before_anything_is_measured(path: Path):
     day = Plan(min_seconds=86_400.0)
     missing = path.with_name("missing.onnx")
     with pytest.raises(DotsZooError, match="missing.onnx: cannot be read: No such file"):
-        bench([path, missing], day)
+        measure([path, missing], day)
     missing.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(DotsZooError, match="not an ONNX file, or only a part of one"):
-        bench([path, missing], day)
+        measure([path, missing], day)
     save(missing, dtype=TensorProto.DOUBLE)
     with pytest.raises(DotsZooError, match="input image is DOUBLE; expected FLOAT, FLOAT16 or UINT8 images"):
-        bench([path, missing], day)
+        measure([path, missing], day)
     with pytest.raises(DotsZooError, match="bench: expected an ONNX file or more"):
-        bench([], day)
+        measure([], day)
 
 
 @pytest.mark.parametrize("size", [(200_000, 200_000), (-1, 4)])
@@ -356,7 +356,7 @@ def test_hostile_sizes(tmp_path: Path, size: tuple[int, int]):
     with pytest.raises(
         DotsZooError, match="m.onnx: a batch of 1 images of 3x.* is not one that can be measured"
     ):
-        bench([path], QUICK)
+        measure([path], QUICK)
 
 
 def test_weights_in_another_file(tmp_path: Path):
@@ -368,7 +368,7 @@ def test_weights_in_another_file(tmp_path: Path):
     weight.external_data.add(key="location", value="../../etc/passwd")
     path.write_bytes(proto.SerializeToString())
     with pytest.raises(DotsZooError, match="the weight w is in another file; export one self-contained file"):
-        bench([path], QUICK)
+        measure([path], QUICK)
 
 
 @pytest.mark.parametrize(
@@ -400,7 +400,7 @@ def test_images_of_bytes(tmp_path: Path, quick: None):
     proto.graph.node[0].input[0] = "pixels"
     proto.graph.node.insert(0, helper.make_node("Cast", ["image"], ["pixels"], to=TensorProto.FLOAT))
     path.write_bytes(proto.SerializeToString())
-    [row] = bench([path], QUICK)["rows"]
+    [row] = measure([path], QUICK)["rows"]
     assert row["macs"] == 360
     images = read_onnx_file(path, [1]).images(50)
     assert images.dtype == np.uint8 and (images.min(), images.max()) == (0, 255)

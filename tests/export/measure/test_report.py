@@ -187,11 +187,11 @@ def test_names_say_what_is_not_plain():
         row(model="a", file="a.onnx", sha256="a"),
         row(model="a", file="a_fused.onnx", sha256="b"),
         row(model="a", precision="int8", sha256="c"),
-        row(model="b", engine="torch compiled", provider_asked="cpu"),
+        row(model="b", engine="torch-compiled", provider_asked="cpu"),
         row(model="b", cuda_graph=True),
     ]
     labels = names(read_bench(document(*rows)).rows)
-    assert labels == ["a.onnx", "a_fused.onnx", "a int8", "b torch compiled", "b graph"]
+    assert labels == ["a.onnx", "a_fused.onnx", "a int8", "b torch-compiled", "b graph"]
 
 
 def test_labels_are_cut_and_not_mathematics():

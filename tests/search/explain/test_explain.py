@@ -16,7 +16,7 @@ from dots_zoo.commands.cli import main
 from dots_zoo.genotype import load_genotype
 from dots_zoo.runtime.checkpoint_files import load_state
 from dots_zoo.runtime.errors import DotsZooError
-from dots_zoo.search.explain.command import ANALYSES, build_parser
+from dots_zoo.search.explain.command import ANALYSES, command_line
 from dots_zoo.search.explain.completed_run import read_completed_run
 from dots_zoo.search.methods.registry import plan
 from dots_zoo.search.space.named import darts_space
@@ -313,5 +313,5 @@ def test_without_another_stage_nothing_is_kept_aside() -> None:
 def test_help_teaches_by_example(what: str) -> None:
     shown = io.StringIO()
     with contextlib.redirect_stdout(shown), pytest.raises(SystemExit) as left:
-        build_parser(what).parse_args([what, "--help"])
+        command_line(what).parse(["--help"])
     assert left.value.code == 0 and f"dots-zoo explain {what} runs/x" in shown.getvalue()

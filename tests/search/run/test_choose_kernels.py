@@ -6,7 +6,7 @@ import yaml
 from dots_zoo.data.datasets import ImageData
 from dots_zoo.runtime.errors import DotsZooError
 from dots_zoo.search.methods.registry import Derivation
-from dots_zoo.search.run.run import search
+from dots_zoo.search.run.run import run_search
 from dots_zoo.search.run.seeds import search_seeds
 from dots_zoo.search.supernet import install_kernels
 from helpers.toy_search import PLANTED_SPACE, toy_config, toy_data, toy_training
@@ -29,7 +29,7 @@ class OutOfReach(ImageData):
 def searched(folder, kernels="auto", method="darts", epochs=EPOCHS, data=None, **options):
     training = toy_training(kernels=kernels, batch_size=16)
     config = toy_config(method, epochs=epochs, warm_up=0, training=training)
-    return search(
+    return run_search(
         method, config, Derivation(), PLANTED_SPACE, data or toy_data(128), folder, progress=False, **options
     )
 

@@ -204,13 +204,13 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from dots_zoo.search.methods.registry import Derivation
-from dots_zoo.search.run.run import search
+from dots_zoo.search.run.run import run_search
 from dots_zoo.search.supernet import Supernet
 from dots_zoo.search.supernet.install_kernels import install_kernels
 from helpers.supernets import OPERATION_STAGE, shape
 from helpers.toy_search import toy_config, toy_data, toy_training
 config = toy_config("darts", epochs=1, warm_up=0, training=toy_training(kernels="off"))
-search("darts", config, Derivation(), "S2", toy_data(64), Path(sys.argv[1]), progress=False)
+run_search("darts", config, Derivation(), "S2", toy_data(64), Path(sys.argv[1]), progress=False)
 print(*sys.modules)
 install_kernels(Supernet(OPERATION_STAGE, shape(layers=3)))
 print(*sys.modules)
