@@ -17,6 +17,7 @@ from .genotype import (
     register_operation,
     save_genotype,
 )
+from .hub import save_for_hf
 from .macro import MacroArchitecture
 from .public_weights import load_public_checkpoint
 from .runtime.errors import DotsZooError
@@ -57,6 +58,7 @@ __all__ = [
     "register",
     "register_macro",
     "register_operation",
+    "save_for_hf",
     "save_genotype",
 ]
 

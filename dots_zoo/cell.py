@@ -8,11 +8,58 @@ per sample, on every edge except the identity.
 from collections.abc import Sequence
 
 import torch
-from timm.layers import DropPath
+from timm.layers import drop_path
 from torch import Tensor, nn
 
 from .genotype import CellGenotype, GenotypeError
 from .ops import OPS, FactorizedReduce, relu_conv_bn
+
+
+class DropPath(nn.Module):
+    """Drop path per sample (timm's), at a rate that may change from epoch to epoch.
+
+    Compiled, the rate is read from a tensor, so that one graph serves every rate. While no rate was ever set,
+    nothing is drawn: drawing at rate zero costs as much as at any other.
+    """
+
+    __jit_unused_properties__ = ["drop_prob"]
+    keep_prob: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rate, self.is_set = 0.0, False
+        self.register_buffer("keep_prob", torch.ones(()), persistent=False)
+
+    @property
+    def drop_prob(self) -> float:
+        """Return the probability with which an edge of a sample is dropped."""
+        return self.rate
+
+    @drop_prob.setter
+    def drop_prob(self, rate: float) -> None:
+        self.rate, self.is_set = rate, True
+        self.init_non_persistent_buffers()
+
+    def init_non_persistent_buffers(self) -> None:
+        """Write the buffer anew: timm and transformers call this after building on the meta device."""
+        self.keep_prob.fill_(1.0 - self.rate)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return x
+        if not torch.jit.is_scripting():
+            if torch.compiler.is_compiling():
+                return self._traced(x)
+        return drop_path(x, self.rate, self.training)  # type: ignore[no-any-return]
+
+    def _traced(self, x: Tensor) -> Tensor:
+        if not self.is_set:
+            return x
+        kept = x.new_empty(x.shape[0], 1, 1, 1).bernoulli_(self.keep_prob)
+        return x * (kept / self.keep_prob).to(x.dtype)
+
+    def extra_repr(self) -> str:
+        return f"drop_prob={self.rate:.3f}"
 
 
 class Node(nn.Module):
@@ -30,7 +77,7 @@ class Node(nn.Module):
         self.ops = nn.ModuleList([op for _, op in edges])
         self.operations = tuple(names)
         self.droppable = [not isinstance(op, nn.Identity) for _, op in edges]
-        self.drop_path = DropPath(0.0)
+        self.drop_path = DropPath()
 
     def forward(self, states: list[Tensor]) -> Tensor:
         terms: list[Tensor] = []

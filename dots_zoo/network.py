@@ -13,12 +13,14 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from timm.layers import ClassifierHead, DropPath
+from timm.layers import ClassifierHead
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from .cell import DropPath
 from .genotype import Genotype, load_genotype
+from .genotype.schema import write_json
 from .macro import build_macro
 from .runtime.errors import DotsZooError
 
@@ -67,6 +69,8 @@ class CellNet(nn.Module):
     cannot be built.
     """
 
+    __jit_unused_properties__ = ["_model_args"]
+
     def __init__(
         self,
         genotype: Genotype | str,
@@ -84,7 +88,9 @@ class CellNet(nn.Module):
     ) -> None:
         super().__init__()
         self.genotype = load_genotype(genotype)
-        self.num_classes, self.drop_rate, self.grad_checkpointing = num_classes, drop_rate, False
+        self.num_classes, self.in_chans, self.drop_rate = num_classes, in_chans, drop_rate
+        self.grad_checkpointing = False
+        self._recorded_args = dict[str, Any]()
         with torch.device(device) if device is not None else nullcontext():
             plan = build_macro(macro, self.genotype, channels, layers, in_chans)
             self.stem, self.cells, self.norm = nn.ModuleList(plan.stem), nn.ModuleList(plan.cells), plan.norm
@@ -98,9 +104,25 @@ class CellNet(nn.Module):
             self.aux_block = len(plan.stem) + cell
             in_chs = plan.blocks[self.aux_block].num_chs
             self.aux_head = AuxiliaryHead(in_chs, num_classes, stride) if aux_head else None
-        self.set_drop_path(drop_path_rate)
+        self.drop_path_rate = drop_path_rate
+        if drop_path_rate:
+            self.set_drop_path(drop_path_rate)
         if dtype is not None:
             self.to(dtype)
+
+    @property
+    def _model_args(self) -> dict[str, Any]:
+        """Return the arguments that timm saves to build the network again, its cell as JSON."""
+        args = dict(self._recorded_args)
+        if "genotype" in args:
+            args["genotype"] = write_json(self.genotype)
+        if self.aux_head is None:
+            args.pop("aux_head", None)
+        return args
+
+    @_model_args.setter
+    def _model_args(self, args: dict[str, Any]) -> None:
+        self._recorded_args = args  # timm.create_model assigns them
 
     def set_drop_path(self, rate: float) -> None:
         """Set the drop-path rate, in [0, 1), of every edge but identities; training raises it by epoch."""
@@ -134,7 +156,9 @@ class CellNet(nn.Module):
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """Replace the classifier by a new one of num_classes (0: none), and the auxiliary head's with it."""
         self.num_classes = num_classes
-        self.head.reset(num_classes, global_pool)
+        weight = next(self.parameters())
+        placed = {"device": weight.device, "dtype": weight.dtype}
+        self.head.reset(num_classes, global_pool, in_features=self.num_features, **placed)  # type: ignore[arg-type]
         if self.aux_head is not None:
             if num_classes == 0:
                 self.aux_head = None
@@ -242,7 +266,14 @@ def _taken(count: int, indices: int | Sequence[int] | None) -> tuple[list[int], 
 
 
 def _checkpoint_cell(cell: nn.Module, prev_prev: Tensor, prev: Tensor) -> Tensor:
-    """Run a cell under gradient checkpointing, its running statistics frozen while it is recomputed."""
+    """Run a cell under gradient checkpointing, its running statistics frozen while it is recomputed.
+
+    A compiler that traces the whole cell moves the statistics once by itself, and cannot trace these
+    contexts. Where it breaks the graph within the cell (batch norm of momentum None), they move twice.
+    """
+    if torch.compiler.is_compiling():
+        compiled: Tensor = checkpoint(cell, prev_prev, prev, use_reentrant=False)
+        return compiled
 
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
         return nullcontext(), _frozen_statistics(cell)

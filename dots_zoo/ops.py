@@ -71,7 +71,8 @@ class FactorizedReduce(nn.Module):
 
     def __init__(self, in_chs: int, out_chs: int, affine: bool = True) -> None:
         super().__init__()
-        self.relu = nn.ReLU()
+        # One for each half: tools that hook modules, such as captum, refuse one that is called twice.
+        self.relu1, self.relu2 = nn.ReLU(), nn.ReLU()
         self.conv1 = nn.Conv2d(in_chs, out_chs // 2, 1, bias=False)
         self.conv2 = nn.Conv2d(in_chs, out_chs - out_chs // 2, 1, bias=False)
         self.bn = nn.BatchNorm2d(out_chs, affine=affine)
@@ -80,7 +81,7 @@ class FactorizedReduce(nn.Module):
         even, odd = x[:, :, ::2, ::2], x[:, :, 1::2, 1::2]
         # On an odd side the shifted image lacks the last row or column, which is zero.
         odd = F.pad(odd, [0, even.shape[3] - odd.shape[3], 0, even.shape[2] - odd.shape[2]])
-        out: Tensor = self.bn(torch.cat([self.conv1(self.relu(even)), self.conv2(self.relu(odd))], dim=1))
+        out: Tensor = self.bn(torch.cat([self.conv1(self.relu1(even)), self.conv2(self.relu2(odd))], dim=1))
         return out
 
 

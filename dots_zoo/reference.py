@@ -23,7 +23,7 @@ from typing import Any
 import timm
 import torch
 from safetensors import SafetensorError
-from timm.models import is_model_in_modules
+from timm.models import is_model_in_modules, split_model_name_tag
 from torch import nn
 
 from .genotype import Genotype, bundled_names, is_genotype, load_genotype
@@ -126,7 +126,9 @@ def _training(name: str, folder: Path, macro: str | None, shape: Mapping[str, An
     path = folder / CONFIG
     try:
         config = json.loads(path.read_text("utf-8"))
-        architecture, saved = config["architecture"], dict(config.get("model_args") or {})
+        architecture, _ = split_model_name_tag(config["architecture"])  # the tag names an import (zoo.py)
+        saved = {key: config[key] for key in ("num_classes",) if key in config}
+        saved.update(config.get("model_args") or {})
         cfg = timm.get_pretrained_cfg(architecture) if timm.is_model(architecture) else None
         own = config.get("pretrained_cfg") or {}
         size = tuple(int(n) for n in own.get("input_size") or ()) or _input_size(cfg)

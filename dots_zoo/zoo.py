@@ -1,8 +1,9 @@
 """Register the timm names: after `import dots_zoo`, `timm.create_model('dots_imagenet')` builds one.
 
 The cells are those of `dots_zoo/genotype/published/`; a `_mobile` name is a CIFAR cell in the ImageNet
-macro-architecture. `notes` of a model's cfg holds the accuracy that the paper named there reports; it was not
-measured here. Only the weights of `dots_cifar10_tiny` come with the package (docs/training.md).
+macro-architecture. `notes` of a name's cfg holds the accuracy that the paper named there reports; it was not
+measured here, and a network built under the name does not carry it. Only the weights of `dots_cifar10_tiny`
+come with the package (docs/training.md).
 
 `dots_imagenet` has 48 channels, not the 46 of the DOTS paper: at 46 the published cell has 4.95 M parameters
 and 541 M MACs, at 48 it has 5,348,032 parameters and 587,347,392 MACs of convolutions and linear layers, and
@@ -51,25 +52,33 @@ IMAGENET_MODELS: list[tuple[str, str]] = [
     ("pc_darts_imagenet", "75.8 ImageNet (PC-DARTS)"),
     ("sgas_imagenet", "75.87 ImageNet (SGAS)"),
 ]
+# Tag of the architectures in a saved config: whoever builds one without dots_zoo reads it in timm's error.
+TAG = "import_dots_zoo"
+PAPER = "paper: "
 CIFAR10 = "airplane automobile bird cat deer dog frog horse ship truck"
 
 
-def _create(name: str, pretrained: bool = False, **kwargs: Any) -> nn.Module:
+def _create(name: str, saved_as: str, pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """Build a network with timm; `saved_as` is the architecture that timm writes into its config."""
     if kwargs.get("genotype") is None:
         raise DotsZooError(
             f"{name} builds any cell: pass genotype='name of a bundled cell' or a path to a genotype file"
         )
-    cfg = resolve_pretrained_cfg(name, kwargs.get("pretrained_cfg"), kwargs.get("pretrained_cfg_overlay"))
+    asked, overlay = kwargs.pop("pretrained_cfg", None), kwargs.pop("pretrained_cfg_overlay", None)
+    cfg: Any = resolve_pretrained_cfg(name, None if asked == TAG else asked, overlay)
     if pretrained and not (cfg.has_weights or cfg.state_dict):
         raise DotsZooError(
             f"{name} has no pretrained weights: load your own with "
             "pretrained_cfg_overlay=dict(file='weights.safetensors'), a public DARTS-family checkpoint with "
             "dots_zoo.load_public_checkpoint(model, path), or train it"
         )
+    notes = [note for note in cfg.notes or () if not note.startswith(PAPER)]
+    own_cfg = {**cfg.to_dict(), "architecture": f"{saved_as}.{TAG}", "notes": notes or None}
     model: nn.Module = build_model_with_cfg(
         CellNet,
         name,
         pretrained,
+        pretrained_cfg=own_cfg,
         pretrained_filter_fn=checkpoint_filter_fn,
         feature_cfg={
             "feature_cls": "getter",
@@ -81,9 +90,19 @@ def _create(name: str, pretrained: bool = False, **kwargs: Any) -> nn.Module:
 
 
 def _add(
-    name: str, genotype: Genotype | str | None, macro: str, cfg: Mapping[str, Any], **kwargs: Any
+    name: str,
+    genotype: Genotype | str | None,
+    macro: str,
+    cfg: Mapping[str, Any],
+    *,
+    shipped: bool = True,
+    **kwargs: Any,
 ) -> None:
-    """Register one name with timm: its cfg first, as timm requires, then its entry point."""
+    """Register one name with timm: its cfg first, as timm requires, then its entry point.
+
+    shipped: importing dots_zoo registers the name. Another is unknown to the next process, so that timm saves
+    its networks under the name that builds any cell, with the cell as an argument.
+    """
     record = MACROS[macro]
     base = {"first_conv": "stem.0.0", "classifier": "head.fc", "license": "apache-2.0", **record.cfg}
     default_cfgs.update(generate_default_cfgs({name: {**base, **cfg}}))
@@ -91,7 +110,12 @@ def _add(
     defaults = {"genotype": genotype, "macro": macro, **size, **kwargs}
 
     def entry_point(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-        return _create(name, pretrained, **{**defaults, **kwargs})
+        if shipped:
+            return _create(name, name, pretrained, **{**defaults, **kwargs})
+        model = _create(name, f"cell_{macro}", pretrained, **{**defaults, **kwargs})
+        if isinstance(model, CellNet):  # not timm's features_only wrapper
+            model._model_args = {key: value for key, value in defaults.items() if key != "macro"}
+        return model
 
     entry_point.__name__ = entry_point.__qualname__ = name
     entry_point.__doc__ = (
@@ -135,11 +159,11 @@ def register(
     loaded = load_genotype(genotype)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # timm's warning that the name is overwritten: it was asked for
-        _add(name, loaded, macro, cfg or {}, **kwargs)
+        _add(name, loaded, macro, cfg or {}, shipped=False, **kwargs)
 
 
 def _note(paper: str) -> dict[str, Any]:
-    return {"notes": (f"paper: {paper}",)} if paper else {}
+    return {"notes": (f"{PAPER}{paper}",)} if paper else {}
 
 
 def register_macro(macro: MacroArchitecture) -> None:

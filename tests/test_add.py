@@ -73,7 +73,7 @@ def relu_conv(channels: int, stride: int, affine: bool) -> nn.Module:
     return nn.Sequential(nn.ReLU(), conv, nn.BatchNorm2d(channels, affine=affine))
 
 
-def run_search(out: Path, space: str, method: str = "darts", **changes: Any) -> Any:
+def searched(out: Path, space: str, method: str = "darts", **changes: Any) -> Any:
     """One epoch of two steps on 64 digits."""
     data = load_data(DataOptions())
     few = replace(data, images=data.images[:64], labels=data.labels[:64])
@@ -95,7 +95,7 @@ def short_training(genotype: str, data: str, out: Path, macro: str = "cifar") ->
 def test_an_operation_is_searched_drawn_trained_and_exported(name: str, build: Any, tmp_path: Path) -> None:
     dots_zoo.register_operation(Operation(name, build))
     register_space(NamedSpace("mine", darts_space((name, "noise"), 1)))
-    found = run_search(tmp_path / "search", "mine")
+    found = searched(tmp_path / "search", "mine")
     lines = [json.loads(line) for line in (tmp_path / "search/metrics.jsonl").read_text().splitlines()]
     operations = [edge.op for cell in found.cells.values() for edge in cell.edges]
     assert lines[-1]["parametric"] == operations.count(name) and lines[-1]["skips"] == 0
@@ -186,7 +186,7 @@ def test_a_space_is_searched_by_its_name_and_shown_in_the_help(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     register_space(NamedSpace("small", darts_space(("skip_connect", "dil_conv_3x3"), 1), "one node"))
-    found = run_search(tmp_path / "run", "small")
+    found = searched(tmp_path / "run", "small")
     assert {edge.op for cell in found.cells.values() for edge in cell.edges} <= {
         "skip_connect",
         "dil_conv_3x3",
@@ -225,9 +225,9 @@ def mine(config: MineConfig, space: Any, after: int) -> tuple[Stage, ...]:
 
 def test_a_method_is_searched_by_its_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     register_method(Method("mine", MineConfig, mine, topology="pairs"))
-    found = run_search(tmp_path / "mine", "S2", "mine")
+    found = searched(tmp_path / "mine", "S2", "mine")
     assert found.provenance["method"] == "mine"
-    assert found.cells == run_search(tmp_path / "darts", "S2", "darts").cells
+    assert found.cells == searched(tmp_path / "darts", "S2", "darts").cells
     chosen = choose(["mine", "--epochs", "3", "--out", "x"])
     assert chosen.config == MineConfig(epochs=3) and chosen.derivation.topology == "pairs"
     with pytest.raises(SystemExit):
@@ -310,7 +310,7 @@ def test_a_macro_architecture_builds_any_cell_under_its_timm_name(tmp_path: Path
     assert timm.create_model("narrow_darts").cells[0].out_chs == 24
     short_training("darts_v1", "digits", tmp_path / "net", macro="narrow")
     config = json.loads((tmp_path / "net/config.json").read_text())
-    assert config["architecture"] == "cell_narrow"
+    assert config["architecture"] == "cell_narrow.import_dots_zoo"
     assert eval_parser().parse_args(["darts_v1", "--macro", "narrow"]).macro == "narrow"
     with pytest.raises(dots_zoo.GenotypeError, match="built of 'darts' cells: use macro nb201"):
         timm.create_model("cell_narrow", genotype="|none~0|+|none~0|none~1|+|none~0|none~1|skip_connect~2|")

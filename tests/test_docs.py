@@ -46,6 +46,8 @@ def blocks(page: Path) -> list[tuple[str, str]]:
 def commands(page: Path) -> list[list[str]]:
     found = []
     for language, text in blocks(page):
+        if page.name == "clients.md":  # run by tests/clients/test_page.py, where the clients are
+            continue
         if language == "python":
             found.append(["python", "-c", text])
             continue
@@ -83,6 +85,14 @@ def test_commands_run_in_order(
     monkeypatch.chdir(tmp_path)
     for words in commands(page):
         assert status_of(words) == 0, f"{shlex.join(words)}\n{capfd.readouterr()}"
+
+
+@pytest.mark.processes
+def test_make_says_what_it_installs_before_it_does() -> None:
+    make = ["make", "--dry-run", "--always-make", "-C", str(ROOT), "demo"]
+    lines = subprocess.run(make, capture_output=True, text=True, check=True).stdout.splitlines()
+    [install] = [index for index, line in enumerate(lines) if "[search,train,export]" in line]
+    assert lines[install - 1].startswith('echo "installing PyTorch') and "--quiet" not in lines[install]
 
 
 def test_the_readme_shows_the_main_job_on_its_first_screen() -> None:

@@ -85,6 +85,15 @@ def test_factorized_reduce_sees_every_pixel_of_an_odd_map() -> None:
     torch.testing.assert_close(odd, torch.tensor([[5.0, 0.0], [0.0, 0.0]]))
 
 
+def test_every_relu_of_factorized_reduce_is_called_once() -> None:
+    op, calls = FactorizedReduce(2, 4), list[nn.Module]()
+    for module in op.modules():
+        if isinstance(module, nn.ReLU):
+            module.register_forward_hook(lambda relu, _inputs, _output: calls.append(relu))
+    op(torch.randn(2, 2, 5, 5))
+    assert len(calls) == len(set(calls)) == 2
+
+
 def test_noise_ignores_its_input() -> None:
     op = OPS["noise"](C, 2, True)
     x = torch.zeros(64, C, 8, 8)

@@ -6,11 +6,13 @@ from pathlib import Path
 from ..runtime.errors import DotsZooError
 from ..runtime.table import PLUGIN_HINT, look_up
 from .datasets import DATASETS, OPTIONAL, Data, DataOptions, Dataset, ImageData, register_dataset
+from .digits_on_photos import load_digits_on_photos
 from .image_folder import holds_images, open_folder
 from .split import fraction_of_every_class
 from .torchvision_sets import FILES, TORCHVISION, load_digits_set, load_torchvision
 
 register_dataset(Dataset("digits", load_digits_set, "ships with scikit-learn"))
+register_dataset(Dataset("digits_on_photos", load_digits_on_photos, "hard digits, ships with scikit-learn"))
 for _name in TORCHVISION:
     register_dataset(Dataset(_name, load_torchvision))
 register_dataset(Dataset("image_folder", open_folder, "your own", reads=OPTIONAL))

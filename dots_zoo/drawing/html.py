@@ -1,8 +1,9 @@
 """Self-contained HTML pages from Jinja2 templates: nothing from outside, readable in light and dark.
 
 A room keeps its pages in its folder templates/. They extend `page.html.j2`, or `sortable_page.html.j2` where
-a table sorts, and use the macros of `parts.html.j2`. Every value is escaped that is not `Markup`. No script
-runs but the one that sorts tables: the page's content security policy names its hash.
+a table sorts, or `copying_page.html.j2` where a button copies text, and use the macros of `parts.html.j2`.
+Every value is escaped that is not `Markup`. No script runs but the one that sorts or copies: the page's
+content security policy names its hash.
 """
 
 import base64
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+from PIL import Image
 
 MEDIA_TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
 
@@ -29,13 +31,27 @@ def page_environment(package: str) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"data_uri": data_uri, "sha256": sha256, "sort_key": sort_key}
+    environment.filters |= {
+        "data_uri": data_uri,
+        "drawn_width": drawn_width,
+        "sha256": sha256,
+        "sort_key": sort_key,
+    }
     return environment
 
 
 def data_uri(path: Path) -> str:
     """Return an SVG or PNG file as a URI that holds its bytes."""
     return f"data:{MEDIA_TYPES[path.suffix]};base64,{base64.b64encode(path.read_bytes()).decode()}"
+
+
+def drawn_width(path: Path) -> int | None:
+    """Return the width of a PNG file in the pixels of a page, 96 an inch; None where it names no inches."""
+    if path.suffix != ".png":
+        return None
+    with Image.open(path) as picture:
+        dpi = picture.info.get("dpi")
+        return round(picture.width / dpi[0] * 96) if dpi else None
 
 
 def sha256(text: str) -> str:

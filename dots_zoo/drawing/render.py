@@ -12,6 +12,7 @@ from matplotlib.patches import FancyBboxPatch, PathPatch, Polygon
 from matplotlib.path import Path as Outline
 
 from ..genotype import CELLS, OPS, CellGenotype, Genotype
+from .colours import tint
 from .layout import GAP, LABEL_HEIGHT, Box, Layout, lay_out
 
 TITLES = {
@@ -25,6 +26,7 @@ SETTINGS: dict[Any, Any] = {
     "svg.hashsalt": "dots_zoo",
 }
 INK, GREY, PALE = "#222222", "#777777", "#EEF1F4"
+PALER = 6 / 7  # share of white in the fill of a label
 
 MARGIN = 0.25
 HEADER = 0.95  # above the cells
@@ -96,7 +98,7 @@ def _draw_cell(axes: Axes, cell: CellGenotype, layout: Layout) -> None:
         title, colour = OPS[edge.op].title, OPS[edge.op].colour
         (_wire_from_input if edge.input < inputs else _wire_from_node)(axes, start, label, colour)
         _arrow(axes, label.right, layout.boxes[edge.node].left, label.middle[1], colour)
-        _draw_box(axes, label, colour, _tint(colour), rounding=LABEL_HEIGHT / 2)
+        _draw_box(axes, label, colour, tint(colour, PALER), rounding=LABEL_HEIGHT / 2)
         _write(axes, *label.middle, title, min(8.5, 8.5 * FITTING / len(title)), parse_math=False)
     for node, box in layout.boxes.items():
         if node < inputs:
@@ -145,11 +147,6 @@ def _draw_box(
     patch = FancyBboxPatch(corner, width, height, style, edgecolor=edge, facecolor=face, linestyle=linestyle)
     patch.set(linewidth=1.1, clip_on=False)
     axes.add_patch(patch)
-
-
-def _tint(colour: str) -> str:
-    channels = [int(colour[start : start + 2], 16) for start in (1, 3, 5)]
-    return "#" + "".join(f"{255 - (255 - channel) // 7:02x}" for channel in channels)
 
 
 def _write(axes: Axes, x: float, y: float, text: str, size: float, **style: Any) -> None:

@@ -137,11 +137,14 @@ class CommandLine:
         source: Callable[..., Any],
         skip: Sequence[str] = (),
         defaults: Mapping[str, Any] = MappingProxyType({}),
+        **helps: str,
     ) -> None:
-        """Add the options of a dataclass or a function, save `skip`, with other `defaults` for some."""
+        """Add the options of a dataclass or a function, save `skip`; some with other `defaults` and helps."""
         for option in options_of(source):
-            if option.name not in (*skip, *self.positionals):
-                self.add(replace(option, default=defaults.get(option.name, option.default)))
+            name = option.name
+            if name not in (*skip, *self.positionals):
+                default, text = defaults.get(name, option.default), helps.get(name, option.help)
+                self.add(replace(option, default=default, help=text))
 
     def add(self, option: Option) -> None:
         """Add an option; a bool is a flag with its opposite, --name and --no-name."""

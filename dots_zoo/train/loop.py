@@ -22,11 +22,11 @@ from accelerate import Accelerator  # type: ignore[import-untyped]
 from accelerate.utils import broadcast  # type: ignore[import-untyped]
 from torch import Tensor
 from torchvision.transforms import v2
-from tqdm import tqdm
 
 from ..data.augment import shrunk, shuffled
 from ..data.datasets import Data
 from ..runtime.distributed import ALONE, Processes, processes_of
+from ..runtime.progress import ProgressDisplay
 from ..runtime.seeding import generator, seeded
 from ..runtime.sigterm import STATUS
 from ..runtime.to_device import to_device
@@ -34,7 +34,7 @@ from .model import drop_path_schedule
 from .recipe import Recipe, image_side, learning_rate
 from .score import score
 from .split import Split, split
-from .state import Row, State, best_epoch, fresh_state, load_checkpoint, save_checkpoint
+from .state import Row, State, best_epoch, epoch_line, fresh_state, load_checkpoint, save_checkpoint
 
 T = TypeVar("T")
 
@@ -69,7 +69,7 @@ class _Run:
     parts: Split
     set_drop_path: Callable[[int], None]
     checkpoint: Checkpoint | None
-    bar: Any
+    display: ProgressDisplay
     processes: Processes = ALONE
 
     @property
@@ -92,7 +92,7 @@ def fit(
     Args:
         checkpoint: resume from it where there is one, and write to it.
         on_epoch: called with the history after every epoch.
-        progress: show a progress bar on a terminal.
+        progress: show a bar on a terminal, and a line an epoch.
 
     Raises DotsZooError where the images do not fill a batch, the checkpoint is another training's, or the
     loss is not finite; SystemExit with 143 after SIGTERM, once the step is saved.
@@ -106,28 +106,22 @@ def fit(
         load_checkpoint(state, checkpoint.folder, _identity(checkpoint, recipe), processes)
     steps = len(parts.training) // recipe.batch_size
     done = state.epoch * steps + state.step
-    hidden = _hidden(progress and processes.first)
-    with tqdm(total=recipe.epochs * steps, initial=done, unit="step", disable=hidden) as bar:
+    with ProgressDisplay(recipe.epochs * steps, done=done, show=progress and processes.first) as display:
         wrapped = accelerator.prepare_model(network) if accelerator.num_processes > 1 else network
         data = data.to(accelerator.device)
         set_drop_path = drop_path_schedule(network, recipe)
         run = _Run(
-            network, wrapped, data, recipe, accelerator, parts, set_drop_path, checkpoint, bar, processes
+            network, wrapped, data, recipe, accelerator, parts, set_drop_path, checkpoint, display, processes
         )
         while state.epoch < recipe.epochs:
             _train_epoch(run, state)
             state.history.append(_row(run, state))
-            bar.set_postfix({name: f"{state.history[-1][name]:.3f}" for name in ("loss", "accuracy")})
+            display.line(epoch_line(state.history[-1], recipe.epochs))
             state.epoch, state.step, state.seconds = state.epoch + 1, 0, 0.0
             state.totals.zero_()
             _save(run, state)
             processes.first_does(partial(on_epoch, state.history))
     return state
-
-
-def _hidden(progress: bool) -> bool | None:
-    """Return tqdm's `disable`; None shows the bar on a terminal only."""
-    return None if progress else True
 
 
 def _identity(checkpoint: Checkpoint, recipe: Recipe) -> dict[str, Any]:
@@ -136,6 +130,7 @@ def _identity(checkpoint: Checkpoint, recipe: Recipe) -> dict[str, Any]:
 
 def _train_epoch(run: _Run, state: State) -> None:
     """Train from the state's step to the end of its epoch, without a device sync."""
+    run.display.start_epoch(f"training, epoch {state.epoch + 1} of {run.recipe.epochs}")
     run.network.train()
     run.set_drop_path(state.epoch)
     began = kept = time.perf_counter()
@@ -154,7 +149,7 @@ def _train_epoch(run: _Run, state: State) -> None:
         ):
             state.totals += run.processes.summed(_step(run, state, images, labels))
         state.step += 1
-        run.bar.update()
+        run.display.step()
         now = time.perf_counter()
         state.seconds = before + now - began
         if run.checkpoint is not None and state.step < run.steps:

@@ -23,6 +23,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from ..data.datasets import Data
 from ..genotype import bundled_names
+from ..hub import hub_config
 from ..macs import count
 from ..network import CellNet
 from ..runtime.atomic_write import write_file
@@ -39,7 +40,7 @@ from .recipe import Recipe
 from .score import Score, score
 from .split import split, with_batch_that_fits
 from .state import Row, State, best_epoch
-from .summary import card, epoch_line
+from .summary import card
 
 BEST = "best"  # folder of the best epoch, in that of the training
 WHERE = ("data_root", "download", "threads")  # data options that do not change the result
@@ -100,7 +101,7 @@ def run_training(
             recipe,
             accelerator=accelerator,
             checkpoint=Checkpoint(out / "checkpoint", checkpoint_seconds, identity, stop),
-            on_epoch=_log_to(out, recipe.epochs) if processes.first else lambda history: None,
+            on_epoch=_log_to(out) if processes.first else lambda history: None,
             progress=progress,
         )
     results = _results(task, state)
@@ -156,7 +157,7 @@ def _prepare(out: Path, resume: bool, settings: Mapping[str, Any]) -> None:
         write_file(out / "config.yaml", (header + yaml.safe_dump(settings, sort_keys=False)).encode())
 
 
-def _log_to(out: Path, epochs: int) -> Callable[[list[Row]], None]:
+def _log_to(out: Path) -> Callable[[list[Row]], None]:
     # Created on the first epoch, so never by a training that is refused.
     board = cache(partial(SummaryWriter, str(out / "tensorboard")))
 
@@ -165,7 +166,6 @@ def _log_to(out: Path, epochs: int) -> Callable[[list[Row]], None]:
         for name, value in history[-1].items():
             board().add_scalar(name, value, int(history[-1]["epoch"]))
         board().flush()
-        print(epoch_line(history[-1], epochs), flush=True)
 
     return on_epoch
 
@@ -246,23 +246,15 @@ def _finish(task: _Task, state: State, run: Mapping[str, Any]) -> None:
 
 
 def _timm_config(built: Built, data: Data) -> dict[str, Any]:
-    """Return config.json as timm writes it for the Hub and reads it from a folder."""
-    network: Any = built.network
-    cfg = network.pretrained_cfg
-    return {
-        "architecture": built.reference.architecture,
-        "num_classes": data.classes,
-        "num_features": network.num_features,
-        "model_args": dict(built.arguments),
-        "pretrained_cfg": {
-            "input_size": [data.in_chans, data.size, data.size],
-            "fixed_input_size": built.reference.fixed_size,
+    """Return config.json, which timm and transformers read."""
+    return hub_config(
+        built.network,
+        label_names=data.class_names or (),
+        data_config={
+            "input_size": (data.in_chans, data.size, data.size),
             "mean": data.mean,
             "std": data.std,
             "interpolation": "bilinear",
             "crop_pct": 0.875 if data.name == "image_folder" else 1.0,
-            "num_classes": data.classes,
-            **{key: cfg[key] for key in ("first_conv", "classifier", "license") if cfg.get(key)},
-            **({"label_names": data.class_names} if data.class_names else {}),
         },
-    }
+    )

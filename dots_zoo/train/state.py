@@ -19,6 +19,8 @@ from .recipe import Recipe
 
 Row = dict[str, float]  # a row of metrics.jsonl: the metrics of an epoch
 
+IMAGES = ("validation", "test")  # whose figures a row may have
+
 
 @dataclass
 class State:
@@ -132,3 +134,13 @@ def _tensors(state: State) -> dict[str, Tensor]:
         if (buffer := state.optimiser.state[parameter].get("momentum_buffer")) is not None:
             tensors[f"momentum.{name}"] = buffer
     return tensors
+
+
+def epoch_line(row: Row, epochs: int) -> str:
+    """Format the metrics of an epoch as one line."""
+    percent = 100 * row["accuracy"]
+    text = f"epoch {row['epoch'] + 1:.0f} of {epochs}: loss {row['loss']:.4f}, accuracy {percent:.2f} %"
+    for images in IMAGES:
+        if f"{images}_accuracy" in row:
+            text += f", {images} {100 * row[f'{images}_accuracy']:.2f} %"
+    return f"{text}, {row['seconds']:.0f} s"

@@ -5,8 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .state import Row
-
 CARD = """\
 ---
 library_name: timm
@@ -38,18 +36,6 @@ model = timm.create_model("local-dir:PATH/OF/THIS/FOLDER", pretrained=True)
 CURVES = """
 ![Loss, accuracy and learning rate]({name})
 """
-
-IMAGES = ("validation", "test")  # whose figures a row may have
-
-
-def epoch_line(row: Row, epochs: int) -> str:
-    """Format the metrics of an epoch as one line."""
-    percent = 100 * row["accuracy"]
-    text = f"epoch {row['epoch'] + 1:.0f} of {epochs}: loss {row['loss']:.4f}, accuracy {percent:.2f} %"
-    for images in IMAGES:
-        if f"{images}_accuracy" in row:
-            text += f", {images} {100 * row[f'{images}_accuracy']:.2f} %"
-    return f"{text}, {row['seconds']:.0f} s"
 
 
 def summary(run: Mapping[str, Any], out: Path) -> str:

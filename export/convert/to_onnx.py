@@ -25,6 +25,7 @@ from dots_zoo.network import CellNet
 from dots_zoo.reference import weights_sha256
 from dots_zoo.runtime.atomic_write import check_output, write_file
 from dots_zoo.runtime.errors import DotsZooError
+from dots_zoo.zoo import TAG
 
 from ..ort_session import open_session
 from .graph import wiring
@@ -125,7 +126,7 @@ def export_onnx(model: nn.Module, path: str | Path, options: ExportOptions = DEF
 def _identify(model: nn.Module, options: ExportOptions, adapter: TaskAdapter | None) -> tuple[str, Size]:
     """Return the name and the input size of a model. Raises DotsZooError for what cannot be exported."""
     config = getattr(model, "pretrained_cfg", {})
-    name = config.get("architecture") or type(model).__name__
+    name = (config.get("architecture") or type(model).__name__).removesuffix(f".{TAG}")
     size = options.input_size or config.get("input_size")
     if size is None:
         raise DotsZooError(f"{name} has no input size of its own: give one")

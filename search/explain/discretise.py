@@ -19,6 +19,7 @@ from scipy.stats import kendalltau
 from tqdm import tqdm
 
 from dots_zoo.runtime.errors import DotsZooError
+from dots_zoo.runtime.progress import steps_bar
 
 from ..space.relax import cosine
 from ..stages.checkpoint import Progress, RunState
@@ -57,7 +58,7 @@ def explain(completed_run: CompletedRun, config: DiscretiseConfig, progress: boo
     steps = len(selected.columns) * (
         config.epochs * steps_of(tuned.stage, snapshot.run) if config.epochs else 0
     )
-    with tqdm(total=steps, disable=not progress, unit="step") as bar:
+    with steps_bar(steps, show=progress) as bar:
         return discretised(tuned, selected, config, bar)
 
 
@@ -136,7 +137,12 @@ def tuned_alone(
     relaxation, first = alone.relaxation, snapshot.step_index.epoch + 1
     for epoch in range(first, first + snapshot.stage.epochs):
         train_epoch(
-            snapshot.stage, snapshot.run, RunState(Progress(epoch=epoch), search), relaxation, None, bar
+            snapshot.stage,
+            snapshot.run,
+            RunState(Progress(epoch=epoch), search),
+            relaxation,
+            None,
+            bar.update,
         )
     if snapshot.stage.epochs:
         after = alone.measure(alone.mixture())

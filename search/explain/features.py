@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from dots_zoo.runtime.errors import DotsZooError
+from dots_zoo.runtime.progress import steps_bar
 from dots_zoo.runtime.seeding import generator, seeded
 
 from ..stages.config import require_at_least
@@ -54,7 +54,7 @@ def explain(completed_run: CompletedRun, config: FeaturesConfig, progress: bool)
     """Cluster the feature maps of the supernet at the end of its operation search."""
     snapshot = completed_run.snapshot("operation")
     selected = select_edge(snapshot.search, config.edge)
-    with tqdm(total=1, disable=not progress, unit="edge") as bar:
+    with steps_bar(1, show=progress) as bar:
         maps = maps_of(snapshot, selected, config)
         bar.update()
     return clustered(maps, config.clusters, config.seed) | {

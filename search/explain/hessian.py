@@ -23,8 +23,8 @@ import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor
-from tqdm import tqdm
 
+from dots_zoo.runtime.progress import steps_bar
 from dots_zoo.runtime.seeding import seeded
 
 from ..stages.config import require_at_least
@@ -75,7 +75,7 @@ class Eigenpair:
 def explain(completed_run: CompletedRun, config: HessianConfig, progress: bool) -> dict[str, Any]:
     """Compute the spectrum at the end of the operation search."""
     snapshot = completed_run.snapshot("operation").limited(config.images)
-    with tqdm(total=2 * config.iterations, disable=not progress, unit="product") as bar:
+    with steps_bar(2 * config.iterations, show=progress) as bar:
         return spectrum(snapshot, config, bar.update)
 
 

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
-from tqdm import tqdm
 
 from dots_zoo.runtime.errors import DotsZooError
+from dots_zoo.runtime.progress import steps_bar
 from dots_zoo.runtime.seeding import generator
 
 from .completed_run import CompletedRun, StageSnapshot
@@ -48,7 +48,7 @@ class LandscapeConfig:
 def explain(completed_run: CompletedRun, config: LandscapeConfig, progress: bool) -> dict[str, Any]:
     """Measure the landscape around alpha at the end of the operation search."""
     snapshot = completed_run.snapshot("operation").limited(config.images)
-    with tqdm(total=config.points**2, disable=not progress, unit="point") as bar:
+    with steps_bar(config.points**2, show=progress) as bar:
         return landscape(snapshot, config, bar.update)
 
 

@@ -18,9 +18,9 @@ from typing import Any, cast
 import torch
 from matplotlib.figure import Figure
 from torch import nn
-from tqdm import tqdm
 
 from dots_zoo.runtime.errors import DotsZooError
+from dots_zoo.runtime.progress import steps_bar
 from dots_zoo.runtime.seeding import generator
 
 from ..stages.config import require_at_least
@@ -48,7 +48,7 @@ class ShuffleConfig:
 
 def explain(completed_run: CompletedRun, config: ShuffleConfig, progress: bool) -> dict[str, Any]:
     """Exchange edges of the supernet at the end of its operation search."""
-    with tqdm(total=config.draws, disable=not progress, unit="exchange") as bar:
+    with steps_bar(config.draws, show=progress) as bar:
         return shuffled(completed_run.snapshot("operation"), config, bar.update)
 
 

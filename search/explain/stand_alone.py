@@ -9,12 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tqdm import tqdm
-
 from dots_zoo.data.datasets import Data
 from dots_zoo.genotype import Edge, Genotype
 from dots_zoo.genotype.schema import write_json
 from dots_zoo.runtime.errors import DotsZooError
+from dots_zoo.runtime.progress import steps_bar
 from dots_zoo.train.loop import fit
 from dots_zoo.train.model import ModelOptions, build
 from dots_zoo.train.recipe import Recipe
@@ -70,7 +69,7 @@ def accuracies(
     )
     tested = []
     total = len(cells) * config.seeds * config.epochs
-    with tqdm(total=total, disable=not progress, unit="epoch") as bar:
+    with steps_bar(total, show=progress) as bar:
         for name, genotype in cells.items():
             bar.set_description(name)
             seed_accuracies = []

@@ -1,7 +1,8 @@
 """The search from Python and as a command: `search("dots", ...)` and `dots-zoo search dots ...`.
 
-Both take the options of `search_line`: the fields of DataOptions, of Derivation and of the method's configuration,
-and those of the run. Presets are `presets/NAME.yaml`: the numbers of a paper, or small ones, for one method.
+Both take the options of `search_line`: the fields of DataOptions, of Derivation and of the method's
+configuration, and those of the run. Presets are `presets/NAME.yaml`: the numbers of a paper, or small ones,
+for one method.
 """
 
 import json
@@ -37,9 +38,7 @@ PRESETS = Path(__file__).parent / "presets"
 TEXT = "Search a cell and write genotype.json, the log and the plots of the run into a folder."
 OUT = Option("out", str, REQUIRED, "folder of the run; new or empty")
 RUN = (
-    Option(
-        "table", str | None, None, "table of NAS-Bench-201 (CSV) in which the cells of space S6 are looked up"
-    ),
+    Option("table", str | None, None, "CSV of NAS-Bench-201 in which the cells of space S6 are looked up"),
     Option("resume", bool, False, "resume from the checkpoint in the folder"),
     Option("checkpoint_seconds", float, 300.0, "time between two checkpoints; 0: every step"),
     Option("any_memory", bool, False, "start also where a step needs more memory than is free"),
@@ -155,8 +154,8 @@ def search(method: str, *, out: str | os.PathLike[str], **options: Any) -> Searc
         method: name of the method.
         out: folder of the run, new or empty.
         options: the command's, with underscores, those of parts as tables or with dots:
-            `training={"batch_size": 32}` or `**{"training.batch_size": 32}`. With seeds above 1 the result is a
-            SeedsResult.
+            `training={"batch_size": 32}` or `**{"training.batch_size": 32}`. With seeds above 1 the result
+            is a SeedsResult.
 
     Raises:
         DotsZooError: before anything is written, for options and input that cannot be used.
@@ -256,9 +255,8 @@ def summary(result: SearchResult | SeedsResult) -> str:
     files = "genotype.json, report.html, run.json, config.yaml, metrics.jsonl, plots"
     table = ", ".join(f"{key.removeprefix('table.')} {value:g}" for key, value in result.table.items())
     lines = [to_text(result.genotype), *([f"in the table: {table}"] if table else [])]
-    return "\n".join(
-        [*lines, f"written to {result.path}: {files}", f"next: dots-zoo train {result.path} -o ..."]
-    )
+    lines.append(f"written to {result.path}: {files}")
+    return "\n".join([*lines, f"next: dots-zoo train {result.path} -o FOLDER"])
 
 
 def as_json(result: SearchResult | SeedsResult) -> dict[str, Any]:

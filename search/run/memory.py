@@ -226,8 +226,8 @@ def saved_bytes(supernet: Supernet, mixture: Mixture, images: Tensor, bf16: bool
 def recomputed_bytes(supernet: Supernet, mixture: Mixture, images: Tensor, bf16: bool) -> int:
     """Return the bytes that recomputation adds in the backward pass: those that the largest part keeps.
 
-    A part is a cell or, in a lean step, a candidate; of each of these torch holds one more map the size of its
-    output (measured, `python benchmarks/step_memory.py`).
+    A part is a cell or, in a lean step, a candidate; of each of these torch holds one more map of the size
+    of its output (measured, `python tests/helpers/step_memory.py`).
     """
     memory = supernet.shape.memory
     if memory == "fast":

@@ -40,8 +40,8 @@ from ..stages.stage import Epoch, Stage
 from ..supernet import Memory, supernet_macro
 from .choose_kernels import resolve_kernels
 from .memory import check_memory
-from .plots import plot_weights
 from .report import write_search_report
+from .summary import describe_data, describe_network
 
 OUT_OF_MEMORY = (
     "choose --training.memory lean or checkpoint, a smaller --training.batch-size or a smaller --image-size"
@@ -69,8 +69,8 @@ def run_search(
     from the checkpoint in `out`, if there is one. checkpoint_seconds: between two of them; 0: every step.
     siblings: folders of all searches that share the decision about kernels, with `out`.
     any_memory: start also where the memory will not do. Of several processes the first writes. Raises
-    DotsZooError if `out` is not empty (without resume) or not of a search, options cannot be used, memory will
-    not do or runs out, or a loss is not finite; SystemExit with 143 after SIGTERM.
+    DotsZooError if `out` is not empty (without resume) or not of a search, options cannot be used, memory
+    will not do or runs out, or a loss is not finite; SystemExit with 143 after SIGTERM.
     """
     searched = named_space(space) if isinstance(space, str) else space
     run = run_of(config.training, data)
@@ -113,7 +113,7 @@ def run_search(
             processes.first_does(partial(folder.add, epoch, figures, result))
     if result is None:  # no epoch was left
         result = load_genotype(folder.genotype(folder.logged_epochs - 1))
-    processes.first_does(partial(folder.end, result, provenance))
+    processes.first_does(partial(folder.end, result, provenance, data))
     return result
 
 
@@ -171,12 +171,12 @@ class _Folder:
         self.board.add_text("genotype", to_text(genotype), epoch.epoch)
         self.board.flush()
 
-    def end(self, genotype: Genotype, provenance: Mapping[str, Any]) -> None:
+    def end(self, genotype: Genotype, provenance: Mapping[str, Any], data: Data) -> None:
         """Write the result first, then pictures and page, which the run can do without."""
-        save_genotype(genotype, self.out / "genotype.json")
-        write_file(self.out / "run.json", json.dumps(_facts(provenance, self.lines), indent=2).encode())
-        plots = self.out / "plots"
-        attempt(f"{plots}: pictures of the weights", partial(plot_weights, self.path, plots))
+        result = save_genotype(genotype, self.out / "genotype.json")
+        facts = _facts(provenance, self.lines)
+        facts |= {"data": describe_data(data), "network": describe_network(result, data)}
+        write_file(self.out / "run.json", json.dumps(facts, indent=2).encode())
         write_search_report(self.out)
 
 

@@ -22,6 +22,7 @@ from dots_zoo.runtime.run_folder import check_folder, holds, is_empty
 
 from ..methods.registry import Derivation
 from ..space.space import SearchSpace
+from .run import run_search
 
 
 def search_seeds(
@@ -46,7 +47,9 @@ def search_seeds(
     genotypes = []
     for seed, folder in zip(seeds, folders, strict=True):
         seeded = replace(config, training=replace(config.training, seed=seed))
-        genotypes.append(search(method, seeded, derivation, space, data, folder, siblings=folders, **options))
+        genotypes.append(
+            run_search(method, seeded, derivation, space, data, folder, siblings=folders, **options)
+        )
     figures = [genotype.provenance["metrics"] for genotype in genotypes]
     common = [name for name in figures[0] if all(name in row for row in figures)]
     summary = {

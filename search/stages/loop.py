@@ -11,7 +11,7 @@ images (augmentation, dropout after skip connections, `noise`) differ.
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import repeat
@@ -19,25 +19,23 @@ from itertools import repeat
 import torch
 from accelerate import Accelerator  # type: ignore[import-untyped]
 from torch import Tensor
-from tqdm import tqdm
 
 from dots_zoo.data.augment import shuffled
 from dots_zoo.data.datasets import Data
 from dots_zoo.genotype import OPS
 from dots_zoo.runtime.checkpoint_files import Saved
 from dots_zoo.runtime.distributed import processes_of
+from dots_zoo.runtime.progress import ProgressDisplay
 from dots_zoo.runtime.seeding import generator, seeded
 
 from ..space.relax import entropy
 from ..space.space import Choice
 from .checkpoint import CheckpointManager, Progress, RunState, restore_run_state
 from .config import TrainingConfig
+from .figures import epoch_line
 from .split import Part, split
 from .stage import Batch, Epoch, Figures, Relaxation, Run, Search, Stage, StepContext, StepIndex
 from .validate import validate
-
-# Figures beside the progress bar.
-SHOWN = ("loss", "accuracy", "architecture_loss", "architecture_accuracy", "validation_accuracy", "entropy")
 
 
 def run_stages(
@@ -55,16 +53,17 @@ def run_stages(
         run: its constants.
         checkpoints: writer of checkpoints.
         saved: checkpoint to resume from; Epochs given before it are not given again.
-        progress: show a progress bar.
+        progress: show a bar on a terminal, and a line an epoch.
 
     Raises:
         DotsZooError: at once if a part of the images does not fill one batch, the processes cannot share it,
             or the checkpoint cannot be used; during training if a loss is not finite.
     """
-    steps = [stage.epochs * steps_of(stage, run) for stage in stages]
+    total = sum(stage.epochs * steps_of(stage, run) for stage in stages)
     run_state = None if saved is None else restore_run_state(saved, run)
-    hidden = not (progress and run.processes.first)
-    return _epochs(stages, run, run_state, checkpoints, tqdm(total=sum(steps), disable=hidden, unit="step"))
+    done = 0 if run_state is None else _steps_before(stages, run, run_state.progress)
+    display = ProgressDisplay(total, done=done, show=progress and run.processes.first)
+    return _epochs(stages, run, run_state, checkpoints, display)
 
 
 def run_of(training: TrainingConfig, data: Data) -> Run:
@@ -88,14 +87,13 @@ def _epochs(
     run: Run,
     run_state: RunState | None,
     checkpoints: CheckpointManager | None,
-    bar: tqdm,
+    display: ProgressDisplay,
 ) -> Iterator[Epoch]:
     progress = Progress() if run_state is None else run_state.progress
     search, seed = None if run_state is None else run_state.search, run.seed
-    with bar:
-        bar.update(_steps_before(stages, run, progress))
+    epochs = sum(stage.epochs for stage in stages)
+    with display:
         for index, stage in enumerate(stages[progress.stage :], progress.stage):
-            bar.set_description(stage.name)
             began = time.perf_counter()
             if search is None or index > progress.stage:
                 search = stage.initialise(run, search, StepIndex(seed, progress.epoch))
@@ -109,13 +107,13 @@ def _epochs(
                 if not stage.epochs:  # a decision
                     figures = {"seconds": time.perf_counter() - began}
                 else:
+                    display.start_epoch(f"{stage.name}, epoch {progress.epoch + 1} of {epochs}")
                     epoch_state = RunState(
                         progress, search, run_state.seen if run_state and progress.step else ()
                     )
-                    figures = train_epoch(stage, run, epoch_state, relaxation, checkpoints, bar)
+                    figures = train_epoch(stage, run, epoch_state, relaxation, checkpoints, display.step)
                 report = describe(stage, run, search, relaxation, progress.epoch, figures)
-                shown = {k: f"{v:.3f}" for k, v in report.figures.items() if k.startswith(SHOWN)}
-                bar.set_postfix({"epoch": progress.epoch, **shown})
+                display.line(epoch_line(report, epochs))
                 yield report
                 if stage.epochs:
                     search = stage.after(search, StepIndex(seed, progress.epoch), figures)
@@ -162,10 +160,11 @@ def train_epoch(
     run_state: RunState,
     relaxation: Relaxation,
     checkpoints: CheckpointManager | None,
-    bar: tqdm,
+    on_step: Callable[[], object],
 ) -> dict[str, float]:
     """Train from a step to the end of its epoch and return the figures of the epoch.
 
+    on_step: called after every step.
     The device is read only after the last step, for a checkpoint that is due, and before a step whose
     relaxation has to know what it draws.
     """
@@ -183,7 +182,7 @@ def train_epoch(
         context = StepContext(run, search, relaxation, step_index, batch, architecture_batch, sampled_ops)
         with seeded(run.accelerator.device, seed, run.processes.per_rank("step"), epoch, step):
             seen.append(stage.step(context))
-        bar.update()
+        on_step()
         if checkpoints is not None and step < last and checkpoints.is_due(run.processes):
             # raises before a state that is not finite is saved
             read_figures(stage, run, epoch, seen, checkpoints)

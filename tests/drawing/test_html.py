@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 from jinja2 import UndefinedError
+from markupsafe import escape
+from PIL import Image
 
 from dots_zoo.drawing.html import page_environment
 from helpers.paths import ROOT
@@ -46,9 +48,19 @@ def test_marked_rows_stand_out() -> None:
 
 def test_pictures_are_inside_the_page(tmp_path: Path) -> None:
     path = tmp_path / "p.png"
-    path.write_bytes(b"png")
+    Image.new("RGB", (300, 150)).save(path, dpi=(144, 144))
     page = rendered('{{ parts.image(path, "a picture", scroll=true) }}', path=path)
-    assert 'src="data:image/png;base64,cG5n"' in page and '<figure class="scroll">' in page
+    data = base64.b64encode(path.read_bytes()).decode()
+    assert f'src="data:image/png;base64,{data}"' in page and '<figure class="scroll">' in page
+    assert 'width="200"' in page  # 300 pixels at 144 an inch, of which a page shows 96
+
+
+def test_text_is_copied_by_a_button_whose_script_the_policy_names() -> None:
+    page = rendered("{{ parts.copied(text) }}", "copying_page.html.j2", text=HOSTILE)
+    assert page.count('class="copy"') == 1 and f"<pre>{escape(HOSTILE)}</pre>" in page
+    [script] = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert "clipboard.writeText" in script and f"script-src 'sha256-{digest}'" in page
 
 
 def test_a_sortable_table_has_keys_buttons_and_its_script_by_hash() -> None:

@@ -44,7 +44,7 @@ def estimated(stage: int, memory: Any, kernels: bool) -> Estimate:
 
 def measured(stage: int, memory: Any, kernels: bool) -> int:
     """Return the peak of a step over what is held behind one of two images, in a process of its own."""
-    with get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+    with get_context("fork").Pool(1, maxtasksperchild=1) as pool:
         return pool.apply(_peak, (stage, memory, kernels))
 
 

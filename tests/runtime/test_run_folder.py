@@ -7,6 +7,7 @@ import pytest
 
 from dots_zoo.commands.cli import main
 from dots_zoo.openmm.progress import quiet
+from dots_zoo.search.run.run import run_search
 from dots_zoo.search.run.seeds import search_seeds
 from helpers.toy_search import TINY_SPACE, toy_config, toy_data, toy_derivation, toy_training
 
@@ -29,7 +30,7 @@ def run(command: str, out: Path, resume: bool = False) -> None:
     config = toy_config("darts", epochs=1, warm_up=0, channels=2, training=toy_training(4))
     what = ("darts", config, toy_derivation(), TINY_SPACE, toy_data(64), out)
     if command == "search":
-        search(*what, resume=resume, progress=False)
+        run_search(*what, resume=resume, progress=False)
     else:
         search_seeds((4, 5), *what, resume=resume, progress=False)
 

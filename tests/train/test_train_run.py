@@ -263,7 +263,7 @@ def test_two_processes_train_one_network(tmp_path: Path) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
     done = subprocess.run([*launch, *words], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("epoch 1 of 1") == 1 and done.stdout.count("written to") == 1
+    assert done.stderr.count("epoch 1 of 1") == 1 and done.stdout.count("written to") == 1
     run, data = json.loads((out / "run.json").read_text()), load_data(DataOptions())
     assert run["score"]["images"] == 355
     model = timm.create_model(f"local-dir:{out}", pretrained=True)

@@ -52,7 +52,7 @@ def test_a_run_is_a_folder_that_says_what_was_found_and_how(tmp_path):
     assert list((out / "tensorboard").iterdir())
     plots = {path.name for path in (out / "plots").iterdir()}
     assert {"alpha.normal.1.png", "alpha.normal.2.png", "beta.normal.png", "beta.reduce.png"} <= plots
-    assert {"cell.png", "curves.png", "changes.normal.png", "changes.reduce.png"} <= plots
+    assert {"cell.png", "curves.loss.png", "changes.normal.png", "changes.reduce.png"} <= plots
     page = (out / "report.html").read_text()
     assert page.count("<img ") == len(plots) and page.count("src=") == page.count('src="data:image/png')
     assert facts["config_sha256"] in page and to_text(found) in unescape(page)
@@ -77,10 +77,10 @@ def test_a_search_without_pictures_and_without_git_has_its_cell_and_its_page(tmp
     assert facts["git_commit"] is None and facts["config_sha256"] == found.provenance["config_sha256"]
     page = (out / "report.html").read_text()
     assert to_text(found) in unescape(page) and "<img " not in page and not list((out / "plots").iterdir())
-    commit, weights, *pictures = caplog.messages
+    commit, *pictures = caplog.messages
     assert commit.startswith("git_commit of run.json: left out (FileNotFoundError: ") and "git" in commit
-    assert weights == f"{out / 'plots'}: pictures of the weights: left out (RuntimeError: no font)"
-    names = ("cell", "curves", "changes.normal", "changes.reduce")
+    curves = (f"curves.{panel}" for panel in ("loss", "accuracy", "entropy", "operations"))
+    names = ("cell", *curves, "changes.normal", "changes.reduce", "alpha.normal", "alpha.reduce")
     assert pictures == [f"{out / 'plots' / name}.png: left out (RuntimeError: no font)" for name in names]
 
 

@@ -1,17 +1,22 @@
-"""What a person sees of a search on digits: the progress line, metrics.jsonl, TensorBoard, the page."""
+"""What a person sees of a search on digits: a line an epoch, metrics.jsonl, TensorBoard, the page."""
 
 import contextlib
 import io
 import json
 import re
+import shlex
+from html import unescape
 from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from dots_zoo.commands.cli import main
 from dots_zoo.genotype import load_genotype, to_text
+from dots_zoo.macs import count
+from dots_zoo.search.methods.registry import METHODS
 
 SEARCH = (
     "search dots --data digits --train_fraction 0.2 --space S2 --groups one --epochs 2 --warm_up 1 "
@@ -33,17 +38,17 @@ def lines_of(out: Path) -> list[Line]:
     return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_the_progress_line_has_the_step_the_time_left_the_loss_and_the_entropies(watched) -> None:  # type: ignore[no-untyped-def]
+def test_a_line_an_epoch_has_the_stage_the_loss_and_the_entropies(watched) -> None:  # type: ignore[no-untyped-def]
     out, told = watched
-    shown = told.split("\r")
-    last = lines_of(out)[-1]
-    for name in ("loss", "accuracy", "entropy.alpha.normal", "entropy.beta.reduce"):
-        assert f"{name}={last[name]:.3f}" in shown[-1]
-    steps = [re.search(r"(\d+)/(\d+) \[\S+<(\S+), +\S+(step/s|s/step)", line) for line in shown]
-    found = [match.groups() for match in steps if match]
-    assert {total for _, total, *_ in found} == {found[-1][0]}  # of all stages, and all of them done
-    assert all(re.fullmatch(r"[\d:]+", left) for done, _, left, _ in found if int(done))
-    assert {line.partition(":")[0] for line in shown} >= {"operation search", "topology search"}
+    shown = [line for line in told.splitlines() if line.startswith("epoch")]
+    lines = lines_of(out)
+    assert len(shown) == len(lines) == 4 and "\r" not in told
+    for text, line in zip(shown, lines, strict=True):
+        assert text.startswith(f"epoch {line['epoch'] + 1} of 4, {line['stage']}: loss {line['loss']:.3f}, ")
+        assert f"accuracy {100 * line['accuracy']:.1f} %" in text
+    last = lines[-1]
+    mean = (last["entropy.beta.normal"] + last["entropy.beta.reduce"]) / 2
+    assert f"entropy of the edges {mean:.2f}" in shown[-1]
 
 
 def test_every_line_has_what_is_watched(watched) -> None:  # type: ignore[no-untyped-def]
@@ -78,10 +83,48 @@ def test_tensorboard_shows_every_figure_of_every_line_and_the_cell(watched) -> N
 
 def test_the_page_shows_the_cell_as_it_changed_and_every_weight(watched) -> None:  # type: ignore[no-untyped-def]
     page = (watched[0] / "report.html").read_text()
-    shown = re.findall(r'<figure class="scroll"><img alt="([^"]+)"', page)
-    assert shown[:2] == ["the cells that were found", "losses, accuracies, entropies (nats), operations"]
-    assert sum("after every line of the log" in caption for caption in shown) == 2
-    assert {"beta.normal", "beta.reduce"} <= set(shown)
-    assert [caption for caption in shown if caption.startswith("alpha.")] == sorted(
-        path.stem for path in (watched[0] / "plots").glob("alpha.*.png")
+    shown = re.findall(r'<figure[^>]*><img alt="([^"]+)"', page)
+    assert shown[:7] == [
+        "the cell that was found",
+        *("loss", "accuracy", "entropy of the weights (nats; 0: decided)", "operations of the cells"),
+        *("the normal cell, epoch by epoch", "the reduction cell, epoch by epoch"),
+    ]
+    for cell in ("normal", "reduction"):
+        assert f"weights of the edges of the {cell} cell, epochs 3 to 4" in shown
+        assert sum(f"weights of the operations of the {cell} cell" in caption for caption in shown) == 2
+    assert len(shown) == 7 + 2 + 4
+
+
+def test_the_page_opens_with_a_summary_in_words(watched) -> None:  # type: ignore[no-untyped-def]
+    out = watched[0]
+    run, lines = json.loads((out / "run.json").read_text()), lines_of(out)
+    text = unescape(re.sub(r"<[^>]+>", " ", (out / "report.html").read_text().partition("<body>")[2]))
+    opening = text.partition("How the search went")[0]
+    assert run["data"] == {"images": 288, "input_size": [1, 8, 8], "classes": 10}
+    assert "dots searched a cell on digits (288 training images of 8x8 pixels in grey, 10 classes)" in opening
+    assert "with seed 0 in " in opening and METHODS["dots"].title in opening
+    # The network is the one that `dots-zoo train` builds, counted as everywhere.
+    model = timm.create_model("cell_cifar", genotype=str(out / "genotype.json"), in_chans=1, num_classes=10)
+    costs = count(model, (1, 8, 8))
+    assert run["network"]["params"] == costs.params and run["network"]["macs"] == costs.macs
+    assert (
+        f"cell_cifar: {costs.params / 1e6:.3g} million parameters, {costs.macs / 1e6:.3g} million" in opening
     )
+    assert f"named {100 * lines[-1]['accuracy']:.1f} % of the training images" in opening
+    assert f"to {lines[-1]['entropy.beta.normal']:.2f} nats" in opening
+    assert f"Of 16 edges {lines[-1]['parametric']:.0f} have weights of their own" in opening
+    for key in ("entropy.", "parametric", "architecture_loss", "config_sha256", "alpha.", "beta."):
+        assert key not in text
+
+
+def test_the_genotype_and_the_next_command_can_be_copied_whole(watched) -> None:  # type: ignore[no-untyped-def]
+    out = watched[0]
+    page = (out / "report.html").read_text()
+    command, genotype = map(
+        unescape, re.findall(r'class="copy">copy</button><pre>(.*?)</pre>', page, re.DOTALL)
+    )
+    assert load_genotype(genotype).cells == load_genotype(out / "genotype.json").cells
+    words = shlex.split(command)
+    assert words[:5] == ["dots-zoo", "train", str(out), "--data", "digits"]
+    short = [*words[1:-1], str(out.parent / "net"), "--epochs", "4", "--channels", "2", "--layers", "3"]
+    assert main(short) == 0
