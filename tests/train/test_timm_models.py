@@ -77,7 +77,7 @@ def test_its_body_begins_with_the_weights_of_a_training(resnet: Training, tmp_pa
 def test_a_network_of_a_fixed_size_is_built_for_the_images(tmp_path: Path) -> None:
     options = {"image_size": 32, "aux_weight": 0.0, "drop_path_rate": 0.0, "train_fraction": 0.2}
     training = train("vit_tiny_patch16_224", out=tmp_path / "vit", quiet=True, **options, **DIGITS)
-    assert json.loads((training.path / "config.json").read_text())["model_args"]["img_size"] == 32
+    assert json.loads((training.path / "config.json").read_text())["model_args"]["img_size"] == [32, 32]
     assert evaluate(training.path).size == 32
 
 
