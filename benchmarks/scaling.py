@@ -23,6 +23,7 @@ from accelerate import Accelerator
 import dots_zoo
 from dots_zoo.data.datasets import ImageData
 from dots_zoo.runtime.atomic_write import write_file
+from dots_zoo.search.methods.darts import DartsConfig
 from dots_zoo.search.space.named import named_space
 from dots_zoo.search.stages.config import TrainingConfig
 from dots_zoo.search.stages.init_stage import fresh
@@ -48,14 +49,15 @@ AXES = {"cells": (5, 8, 14), "channels": (4, 8, 16), "batch": (8, 16, 32), "imag
 def context(setting: Setting) -> StepContext:
     """The first pair of steps of a search on random images."""
     draws = torch.Generator().manual_seed(0)
-    training = TrainingConfig(batch_size=setting.batch, channels=setting.channels, kernels="on")
+    training = TrainingConfig(batch_size=setting.batch, kernels="on")
     pixels = torch.zeros(1, 3, setting.image, setting.image, dtype=torch.uint8)
     labels = torch.zeros(1, dtype=torch.int64)
     data = ImageData("random", pixels, labels, pixels, labels, 10, (0.5,) * 3, (0.25,) * 3, False, {})
     Accelerator(cpu=True)  # the device of the run, too
     run = run_of(training, data)
     space = named_space("S0")
-    begin = fresh("benchmark", training, setting.cells, lambda before: space, operation_choices)
+    config = DartsConfig(channels=setting.channels, training=training)
+    begin = fresh("benchmark", config, setting.cells, lambda before: space, operation_choices)
     search = begin(run, None, StepIndex(0, 0))
 
     def batch() -> Batch:

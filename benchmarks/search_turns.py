@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from plain_supernet import PlainSupernet
 
 from dots_zoo.data.datasets import ImageData
-from dots_zoo.search.methods.darts import unrolled
+from dots_zoo.search.methods.darts import DartsConfig, unrolled
 from dots_zoo.search.methods.dots import group_relaxation
 from dots_zoo.search.methods.dropnas import DropnasConfig, train_dropped
 from dots_zoo.search.methods.topology import (
@@ -64,9 +64,7 @@ def turns(step: str, setting: Setting) -> tuple[StepContext, StepContext]:
     """
     torch.manual_seed(0)
     draws = torch.Generator().manual_seed(1)
-    training = TrainingConfig(
-        channels=setting.channels, batch_size=setting.batch, memory=setting.memory, kernels="on"
-    )
+    training = TrainingConfig(batch_size=setting.batch, memory=setting.memory, kernels="on")
     images = torch.randint(256, (8, 3, 32, 32), generator=draws).to(torch.uint8)
     labels = torch.arange(8) % 10
     data = ImageData("random", images, labels, images, labels, 10, (0.5,) * 3, (0.25,) * 3, False, {})
@@ -81,13 +79,14 @@ def turns(step: str, setting: Setting) -> tuple[StepContext, StepContext]:
     else:
         space, choices = full, operation_choices
         relax = partial(group_relaxation, groups_by_weights()) if step == "pair" else softmax_relaxation
-    begin = fresh("benchmark", training, setting.cells, lambda before: space, choices)
+    config = DartsConfig(channels=setting.channels, training=training)
+    begin = fresh("benchmark", config, setting.cells, lambda before: space, choices)
     ours = begin(run, None, StepIndex(0, 0))
     for logits in ours.logits.values():
         logits.data.copy_(torch.randn(logits.shape, generator=draws))
     if step == "settled":
         ours = settled(ours)
-    plain = PlainSupernet(space, training.channels, setting.cells, 10, full)
+    plain = PlainSupernet(space, setting.channels, setting.cells, 10, full)
     for mine, theirs in zip(ours.supernet.parameters(), plain.used(), strict=True):
         theirs.data.copy_(mine.data)
     other: Any = plain
@@ -169,5 +168,5 @@ def peak_of_this_process(step: str, memory: str, alone: bool) -> int:
 
 def in_processes(function: Callable[..., int], rows: Sequence[tuple[Any, ...]]) -> list[int]:
     """The function of every row, each in a process of its own that holds as little as this one does now."""
-    with get_context("fork").Pool(2, maxtasksperchild=1) as pool:
+    with get_context("fork").Pool(1, maxtasksperchild=1) as pool:
         return pool.starmap(function, rows, chunksize=1)

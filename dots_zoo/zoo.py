@@ -64,8 +64,8 @@ def _create(name: str, saved_as: str, pretrained: bool = False, **kwargs: Any) -
         raise DotsZooError(
             f"{name} builds any cell: pass genotype='name of a bundled cell' or a path to a genotype file"
         )
-    asked, overlay = kwargs.pop("pretrained_cfg", None), kwargs.pop("pretrained_cfg_overlay", None)
-    cfg: Any = resolve_pretrained_cfg(name, None if asked == TAG else asked, overlay)
+    chosen, overlay = kwargs.pop("pretrained_cfg", None), kwargs.pop("pretrained_cfg_overlay", None)
+    cfg: Any = resolve_pretrained_cfg(name, None if chosen == TAG else chosen, overlay)
     if pretrained and not (cfg.has_weights or cfg.state_dict):
         raise DotsZooError(
             f"{name} has no pretrained weights: load your own with "

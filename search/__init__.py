@@ -6,3 +6,7 @@ candidates at once, mixed by those weights), `stages` (the parts of a method, an
 and a selection together), `run` (a whole search, its folder and its command), `explain` (analyses of a
 completed search). `docs/search.md` says how to add a method and a space.
 """
+
+from .run.command import SearchResult as SearchResult
+from .run.command import SeedsResult as SeedsResult
+from .run.command import search as search

@@ -8,7 +8,7 @@ from .run.command import main
 
 if __name__ == "__main__":
     try:
-        main()
+        main(sys.argv[1:])
     except DotsZooError as error:
         print(f"dots-zoo search: error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 from dots_zoo.genotype import load_genotype
-from dots_zoo.search.run.run import search
+from dots_zoo.search.run.run import run_search
 from helpers.short_searches import DARTS, SHORT, SKIPS, configuration, derivation, illegal
 from helpers.toy_search import toy_data
 
@@ -41,7 +41,7 @@ def begin(case: Case, out: Path, resume: bool = False) -> int:
         method, config, space = SHORT[name][0], configuration(name), SKIPS if name == "dots v1" else DARTS
         plan = derivation(topology, selection)
         with open(os.devnull, "w") as sys.stdout:
-            search(method, config, plan, space, toy_data(16), out,
+            run_search(method, config, plan, space, toy_data(16), out,
                    resume=resume, checkpoint_seconds=0, progress=False)  # fmt: skip
         os._exit(0)
     except BaseException as error:

@@ -23,7 +23,7 @@ from dots_zoo.search.methods.darts import DartsConfig, darts_training
 from dots_zoo.search.methods.darts import stages as darts_stages
 from dots_zoo.search.methods.registry import METHODS, Derivation, Method, plan, register_method
 from dots_zoo.search.run.command import choose
-from dots_zoo.search.run.run import search
+from dots_zoo.search.run.run import run_search
 from dots_zoo.search.space.named import (
     NamedSpace,
     darts_space,
@@ -34,6 +34,7 @@ from dots_zoo.search.space.named import (
 )
 from dots_zoo.search.stages.config import TrainingConfig
 from dots_zoo.search.stages.stage import Stage
+from dots_zoo.search.supernet import MacroName
 from dots_zoo.train.command import eval_parser
 from dots_zoo.train.model import ModelOptions
 from dots_zoo.train.recipe import Recipe
@@ -72,13 +73,13 @@ def relu_conv(channels: int, stride: int, affine: bool) -> nn.Module:
     return nn.Sequential(nn.ReLU(), conv, nn.BatchNorm2d(channels, affine=affine))
 
 
-def run_search(out: Path, space: str, method: str = "darts", **changes: Any) -> Any:
+def searched(out: Path, space: str, method: str = "darts", **changes: Any) -> Any:
     """One epoch of two steps on 64 digits."""
     data = load_data(DataOptions())
     few = replace(data, images=data.images[:64], labels=data.labels[:64])
-    numbers = {"epochs": 1, "warm_up": 0, "cells": 3, "training": toy_training(channels=4, batch_size=16)}
+    numbers = {"epochs": 1, "warm_up": 0, "layers": 3, "channels": 4, "training": toy_training(batch_size=16)}
     config = METHODS[method].config(**{**numbers, **changes})
-    return search(method, config, Derivation(), space, few, out, progress=False)
+    return run_search(method, config, Derivation(), space, few, out, progress=False)
 
 
 def short_training(genotype: str, data: str, out: Path, macro: str = "cifar") -> dict[str, Any]:
@@ -94,7 +95,7 @@ def short_training(genotype: str, data: str, out: Path, macro: str = "cifar") ->
 def test_an_operation_is_searched_drawn_trained_and_exported(name: str, build: Any, tmp_path: Path) -> None:
     dots_zoo.register_operation(Operation(name, build))
     register_space(NamedSpace("mine", darts_space((name, "noise"), 1)))
-    found = run_search(tmp_path / "search", "mine")
+    found = searched(tmp_path / "search", "mine")
     lines = [json.loads(line) for line in (tmp_path / "search/metrics.jsonl").read_text().splitlines()]
     operations = [edge.op for cell in found.cells.values() for edge in cell.edges]
     assert lines[-1]["parametric"] == operations.count(name) and lines[-1]["skips"] == 0
@@ -130,7 +131,7 @@ def test_an_operation_without_relu_and_norm_gets_the_gradient_of_its_formula(mem
     rows = (("mobile_3x3", "skip_connect"), ("mobile_3x3", "skip_connect"))
     space = SearchSpace(1, tuple(CellSpace(kind, rows) for kind in ("normal", "reduce")))
     torch.manual_seed(0)
-    supernet = Supernet(space, Shape(channels=4, cells=3, classes=3, in_chans=1, memory=memory)).double()
+    supernet = Supernet(space, Shape(channels=4, layers=3, classes=3, in_chans=1, memory=memory)).double()
     weights = {kind: torch.rand(2, 2, dtype=torch.float64, requires_grad=True) for kind in space.cell_types}
     active = {kind: everything(space, kind) for kind in space.cell_types}
     images = torch.randn(2, 1, 8, 8, dtype=torch.float64)
@@ -185,7 +186,7 @@ def test_a_space_is_searched_by_its_name_and_shown_in_the_help(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     register_space(NamedSpace("small", darts_space(("skip_connect", "dil_conv_3x3"), 1), "one node"))
-    found = run_search(tmp_path / "run", "small")
+    found = searched(tmp_path / "run", "small")
     assert {edge.op for cell in found.cells.values() for edge in cell.edges} <= {
         "skip_connect",
         "dil_conv_3x3",
@@ -204,13 +205,17 @@ class MineConfig:
     Args:
         epochs: of the operation search.
         warm_up: its first epochs, which train weights only.
-        cells: depth of the supernet.
+        macro: macro-architecture of the supernet.
+        layers: number of its cells.
+        channels: width of its first cells.
         training: what the training loop needs.
     """
 
     epochs: int = 2
     warm_up: int = 0
-    cells: int = 3
+    macro: MacroName | None = None
+    layers: int = 3
+    channels: int = 16
     training: TrainingConfig = field(default_factory=darts_training)
 
 
@@ -220,9 +225,9 @@ def mine(config: MineConfig, space: Any, after: int) -> tuple[Stage, ...]:
 
 def test_a_method_is_searched_by_its_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     register_method(Method("mine", MineConfig, mine, topology="pairs"))
-    found = run_search(tmp_path / "mine", "S2", "mine")
+    found = searched(tmp_path / "mine", "S2", "mine")
     assert found.provenance["method"] == "mine"
-    assert found.cells == run_search(tmp_path / "darts", "S2", "darts").cells
+    assert found.cells == searched(tmp_path / "darts", "S2", "darts").cells
     chosen = choose(["mine", "--epochs", "3", "--out", "x"])
     assert chosen.config == MineConfig(epochs=3) and chosen.derivation.topology == "pairs"
     with pytest.raises(SystemExit):

@@ -24,8 +24,7 @@ FILES = sources(*PACKAGES, *CONFIGS)
 
 # Functions that may take more than MOST_PARAMETERS, with the reason.
 MANY_PARAMETERS = {
-    "export/convert/command.py export_model": "stands for the command `export`: its options",
-    "search/run/run.py search": "stands for the command `search`: its options",
+    "search/run/run.py run_search": "stands for the command `search`: its options",
     "dots_zoo/network.py __init__": "built by timm.create_model: its arguments",
     "dots_zoo/kernels/simd.py add_windows": "an instruction of a compiled loop: vectors, offsets and strides",
     "dots_zoo/openmm/backbone.py __init__": "built from a config of mmengine: its entries",

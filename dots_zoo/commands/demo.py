@@ -103,7 +103,7 @@ def _prepare(out: Path) -> None:
 def _run(out: Path, seed: int, settings: Settings, search_options: Sequence[str]) -> dict[str, Any]:
     from dots_zoo.export.convert.to_onnx import export_onnx
     from dots_zoo.search.run.command import choose
-    from dots_zoo.search.run.run import search
+    from dots_zoo.search.run.run import run_search
 
     from ..data.load import load_data
 
@@ -116,7 +116,8 @@ def _run(out: Path, seed: int, settings: Settings, search_options: Sequence[str]
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         drawing = pool.submit(random_cells, seed, settings)
         with clock.step("search", "1/4 search with DOTS"):
-            genotype = search(chosen.method, chosen.config, chosen.derivation, chosen.space, data, chosen.out)
+            what = chosen.method, chosen.config, chosen.derivation, chosen.space
+            genotype = run_search(*what, data, chosen.out)
             attempt(str(out / "cell.svg"), partial(draw, genotype, out / "cell.svg"))
         control = nearest(drawing.result(), *cost(genotype, settings))
         save_genotype(control, random_file)

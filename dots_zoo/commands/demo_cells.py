@@ -34,7 +34,7 @@ class Settings:
     batch_size: int = 64
     learning_rate: float = 0.1
     label_smoothing: float = 0.1
-    candidates: int = 40  # random cells, of which the one nearest in cost is trained
+    candidates: int = 200  # random cells, of which the one nearest in cost is trained
     bench_seconds: float = 2.0  # per row of the latency table
 
     @property
@@ -171,9 +171,9 @@ def verdicts(result: Mapping[str, Any]) -> list[str]:
     limit = f"(two standard errors: {chance:.1f})"
     if comparison["beyond_chance"]:
         pays = "pays" if points > 0 else "does not pay"
-        judgement = f"more than chance explains {limit}: the search {pays} here"
+        judgement = f"more than the draw of the test images explains {limit}: the search {pays} here"
     else:
-        judgement = f"no more than chance explains {limit}: a draw"
+        judgement = f"no more than the draw of the test images explains {limit}: a tie"
     side = "above" if points >= 0 else "below"
     sentences = [
         f"The cell that was found is {abs(points):.1f} points {side} the random cell, at {cost_ratio:.2f} "
@@ -190,7 +190,7 @@ def verdicts(result: Mapping[str, Any]) -> list[str]:
             "tell cells apart."
         )
     sentences.append(
-        "One search and one random cell on small images say little about a method: for that, search and "
-        "retrain on CIFAR-10 or ImageNet, over several seeds."
+        "One search and one random cell on small images, each trained once, say little about a method: for "
+        "that, search and retrain on CIFAR-10 or ImageNet, over several seeds."
     )
     return sentences

@@ -23,9 +23,10 @@ class DataOptions:
     """Options that choose the images to learn from.
 
     Args:
-        data: name of the data set.
-        data_root: folder that holds the data set, for image_folder the images as train/CLASS/... and
-            val/CLASS/... or test/CLASS/...; none for digits.
+        data: name of the data set: digits (ships with scikit-learn), cifar10, cifar100, svhn, fashion_mnist,
+            image_folder (your own). If not given image_folder where data_root holds images, else digits.
+        data_root: folder that holds the data set, for image_folder the images as CLASS/..., or as
+            train/CLASS/... and val/CLASS/... or test/CLASS/...; none for digits.
         download: fetch the data set into data_root if it is not there.
         image_size: side in pixels that all images are resized to; if not given that of the training whose
             folder is named, else the data set's own, and for image_folder that of the network (224 in a
@@ -40,7 +41,7 @@ class DataOptions:
             on it.
     """
 
-    data: str = "digits"
+    data: str | None = None
     data_root: str | None = None
     download: bool = False
     image_size: int | None = None

@@ -1,8 +1,9 @@
 """Read `image_folder`: images of any size, one folder a class, decoded when a batch needs them.
 
 The layout is torchvision's ImageFolder: data_root/train/CLASS/... and data_root/val/CLASS/..., or test where
-there is no val; classes in the order of their names; every image as RGB (a transparent pixel keeps its
-colour, an orientation in EXIF is not applied).
+there is no val. Where there is neither, or data_root/CLASS/... alone, a fifth of every class are the test
+images, always the same. Classes are in the order of their names; every image is read as RGB (a transparent
+pixel keeps its colour, an orientation in EXIF is not applied).
 """
 
 import hashlib
@@ -22,7 +23,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
-from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, make_dataset
+from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, has_file_allowed_extension, make_dataset
 
 from ..runtime.errors import DotsZooError
 from ..runtime.to_device import to_device
@@ -34,11 +35,13 @@ from .transforms import middle_view, random_view
 SIZE = 224  # pixels, where neither image_size nor a network says it
 SAMPLE = 1024  # training images, evenly spaced, for mean and std
 WAITING = 4096  # files handed to the threads at a time
+HELD_OUT = 0.2  # of every class, where there is no folder of test images
 NAMED = 3  # files that the warning names
 
 # Pillow's errors for a file that is no image or is cut off.
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 
+Files = tuple[tuple[str, ...], Tensor]  # paths and their labels (N,)
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -119,7 +122,7 @@ def open_folder(options: DataOptions) -> FolderData:
     """
     if options.data_root is None or options.download:
         raise DotsZooError(
-            "image_folder: expected data_root, the folder that holds train and val, and no download; got "
+            "image_folder: expected data_root, the folder of the images, and no download; got "
             f"data_root {options.data_root!r}, download {options.download}"
         )
     train, test = _parts(Path(options.data_root))
@@ -128,14 +131,18 @@ def open_folder(options: DataOptions) -> FolderData:
         raise DotsZooError(
             f"image_folder: expected two class folders or more in {train}, got one: {names[0]}"
         )
-    if other := sorted(set(names) ^ set(_class_names(test))):
+    if other := sorted(set(names) ^ set(_class_names(test))) if test else []:
         raise DotsZooError(
             f"image_folder: expected the same class folders in {train} and {test}; only in one of them: "
             f"{_some(other)}"
         )
     threads, size = options.threads or os.cpu_count() or 1, options.image_size or SIZE
-    paths, labels = _files(train, options.train_fraction, options.check_pixels, threads)
-    test_paths, test_labels = _files(test, 1.0, options.check_pixels, threads)
+    pixels, fraction = options.check_pixels, options.train_fraction
+    if test is None:
+        (paths, labels), (test_paths, test_labels) = _held_out(train, fraction, pixels, threads)
+    else:
+        paths, labels = _files(train, fraction, pixels, threads)
+        test_paths, test_labels = _files(test, 1.0, pixels, threads)
     imagenet = IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
     mean, std = imagenet if options.imagenet_statistics else statistics(paths, size, threads)
     return FolderData(
@@ -153,16 +160,52 @@ def open_folder(options: DataOptions) -> FolderData:
     )
 
 
-def _parts(root: Path) -> tuple[Path, Path]:
-    """Return the folders of the training and of the test images: train, and val or else test."""
+def holds_images(root: Path) -> bool:
+    """Return True for a folder that holds class folders with images, or train with such."""
+    return _has_classes(root / "train") or _has_classes(root)
+
+
+def _has_classes(folder: Path) -> bool:
+    classes = [path for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
+    files = (name for path in classes for _, _, names in os.walk(path) for name in names)
+    return any(has_file_allowed_extension(name, IMG_EXTENSIONS) for name in files)
+
+
+def _parts(root: Path) -> tuple[Path, Path | None]:
+    """Return the folders of the training and test images: train or `root`, and val, else test or None."""
     train, tests = root / "train", [root / name for name in ("val", "test") if (root / name).is_dir()]
-    if not (train.is_dir() and tests):
+    if train.is_dir():
+        return train, tests[0] if tests else None
+    if tests or not _has_classes(root):
         entries = sorted(path.name for path in root.iterdir()) if root.is_dir() else ["no folder"]
         raise DotsZooError(
-            f"image_folder: expected the folders train and val (or test) in {root}, each with a folder a "
-            f"class, got {_some(entries) or 'an empty folder'}"
+            f"image_folder: expected a folder a class in {root}, or train and val (or test) with a folder a "
+            f"class each, got {_some(entries) or 'an empty folder'}"
         )
-    return train, tests[0]
+    return root, None
+
+
+def _held_out(folder: Path, fraction: float, pixels: bool, threads: int) -> tuple[Files, Files]:
+    """Return the training images, or a fraction of them, and the test images, HELD_OUT of every class."""
+    paths, labels = _files(folder, 1.0, pixels, threads)
+    if alone := (labels.bincount() < 2).nonzero().flatten().tolist():
+        raise DotsZooError(
+            f"image_folder: expected two images or more in every class folder of {folder}, one of them to "
+            f"test on, got one in {_some([_class_names(folder)[label] for label in alone])}"
+        )
+    test = fraction_of_every_class(labels, HELD_OUT)
+    is_training = torch.ones(len(labels), dtype=torch.bool).index_fill(0, test, False)
+    train = is_training.nonzero().flatten()
+    train = train[fraction_of_every_class(labels[train], fraction)]
+    _log.warning(
+        "image_folder: %s has no test images beside it: %d of its %d images, a fifth of every class, are "
+        "kept apart as such", folder, len(test), len(labels),
+    )  # fmt: skip
+    return (_chosen(paths, train), labels[train]), (_chosen(paths, test), labels[test])
+
+
+def _chosen(paths: Sequence[str], indices: Tensor) -> tuple[str, ...]:
+    return tuple(paths[index] for index in indices.tolist())
 
 
 def _class_names(folder: Path) -> tuple[str, ...]:
@@ -172,7 +215,7 @@ def _class_names(folder: Path) -> tuple[str, ...]:
         raise DotsZooError(f"image_folder: expected a folder a class in {folder}, got none") from None
 
 
-def _files(folder: Path, fraction: float, pixels: bool, threads: int) -> tuple[tuple[str, ...], Tensor]:
+def _files(folder: Path, fraction: float, pixels: bool, threads: int) -> Files:
     """Return the readable images of a folder and their labels (N,); warn about the others."""
     names, indices = find_classes(folder)
     samples = make_dataset(folder, indices, IMG_EXTENSIONS, allow_empty=True)

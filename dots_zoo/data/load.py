@@ -1,18 +1,15 @@
-"""Fill the table of data sets, load one by its options, and add these options to a command line."""
+"""Fill the table of data sets, load one by its options."""
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path
 
 from ..runtime.errors import DotsZooError
 from ..runtime.table import PLUGIN_HINT, look_up
 from .datasets import DATASETS, OPTIONAL, Data, DataOptions, Dataset, ImageData, register_dataset
 from .digits_on_photos import load_digits_on_photos
-from .image_folder import open_folder
+from .image_folder import holds_images, open_folder
 from .split import fraction_of_every_class
-from .torchvision_sets import TORCHVISION, load_digits_set, load_torchvision
-
-if TYPE_CHECKING:
-    from jsonargparse import ArgumentParser
+from .torchvision_sets import FILES, TORCHVISION, load_digits_set, load_torchvision
 
 register_dataset(Dataset("digits", load_digits_set, "ships with scikit-learn"))
 register_dataset(Dataset("digits_on_photos", load_digits_on_photos, "hard digits, ships with scikit-learn"))
@@ -26,7 +23,9 @@ def load_data(options: DataOptions) -> Data:
 
     Raises DotsZooError where the data set is not there or the options cannot be used.
     """
-    dataset, fraction = look_up(DATASETS, options.data, "data", PLUGIN_HINT), options.train_fraction
+    options = recognised(options)
+    dataset = look_up(DATASETS, str(options.data), "data", PLUGIN_HINT)
+    fraction = options.train_fraction
     if options.image_size is not None and options.image_size < 8:
         raise DotsZooError(f"image_size: expected 8 pixels or more, got {options.image_size}")
     if not 0 < fraction <= 1:
@@ -48,16 +47,23 @@ def load_data(options: DataOptions) -> Data:
     return replace(data, images=data.images[kept], labels=data.labels[kept])
 
 
-def add_data_options(parser: "ArgumentParser") -> None:
-    """Add the fields of DataOptions to the options of a command."""
-    titles = (
-        f"{dataset.name} ({dataset.title})" if dataset.title else dataset.name
-        for dataset in DATASETS.values()
+def recognised(options: DataOptions) -> DataOptions:
+    """Return the options with the name of the data set; where none is given, by what data_root holds.
+
+    Raises DotsZooError where data_root holds no images in class folders.
+    """
+    if options.data is not None:
+        return options
+    if options.data_root is None:
+        return replace(options, data="digits")
+    root = Path(options.data_root)
+    if holds_images(root):
+        return replace(options, data="image_folder")
+    names = [name for name, files in FILES.items() if any((root / file).exists() for file in files)]
+    if names:
+        raise DotsZooError(f"data: {root} holds files of {names[0]}; say --data {names[0]}")
+    entries = sorted(path.name for path in root.iterdir()) if root.is_dir() else ["no folder"]
+    raise DotsZooError(
+        f"data_root: expected in {root} a folder a class with images, or train with such folders, got "
+        f"{', '.join(entries[:3]) or 'an empty folder'}; for another data set name it with --data"
     )
-    parser.add_argument(
-        "--data",
-        type=Literal[tuple(DATASETS)],
-        default=DataOptions.data,
-        help=f"data set: {', '.join(titles)}",
-    )
-    parser.add_class_arguments(DataOptions, skip={"data"})

@@ -105,6 +105,13 @@ def _fashion_mnist(root: str, train: bool, download: bool) -> Part:
     return Part(dataset.data[:, None], dataset.targets, dataset.classes)
 
 
+# What torchvision's loaders write into data_root.
+FILES = {
+    "cifar10": ("cifar-10-batches-py", "cifar-10-python.tar.gz"),
+    "cifar100": ("cifar-100-python", "cifar-100-python.tar.gz"),
+    "svhn": ("train_32x32.mat", "test_32x32.mat"),
+    "fashion_mnist": ("FashionMNIST",),
+}
 # The papers' CIFAR means and, for the rest, the numbers in common use. A mirrored digit is no digit.
 TORCHVISION = {
     "cifar10": TorchvisionDataset(
@@ -125,7 +132,8 @@ def load_torchvision(options: DataOptions) -> ImageData:
 
     Raises DotsZooError where their files are missing or cannot be read.
     """
-    name, source = options.data, TORCHVISION[options.data]
+    name = str(options.data)
+    source = TORCHVISION[name]
     if options.data_root is None:
         raise DotsZooError(f"{name}: expected data_root, the folder that holds {source.holds}; got none")
     try:

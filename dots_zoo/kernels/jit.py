@@ -3,7 +3,7 @@
 numba is imported with the first loop, not with this module: it takes half a second.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from typing import Any, TypeVar, cast
 
@@ -40,13 +40,19 @@ def inlined(function: Function) -> Function:
     return cast(Function, numba.njit(no_cfunc_wrapper=True, no_cpython_wrapper=True, **OPTIONS)(function))
 
 
-def has_loops(*tensors: Tensor) -> bool:
-    """Return True if compiled loops take these tensors: CPU, all float32 or all float64, no autocast."""
+CPU_OR_META = ("cpu", "meta")
+
+
+def has_loops(*tensors: Tensor, devices: Sequence[str] = ("cpu",)) -> bool:
+    """Return True if compiled loops take these tensors: CPU, all float32 or all float64, no autocast.
+
+    devices: CPU_OR_META for what may be asked for shapes alone, as an estimate of memory does.
+    """
     dtype = tensors[0].dtype
     return (
         HAS_NUMBA
         and dtype in (torch.float32, torch.float64)
-        and all(x.dtype == dtype and x.device.type == "cpu" for x in tensors)
+        and all(x.dtype == dtype and x.device.type in devices for x in tensors)
         and not torch.is_autocast_enabled("cpu")
     )
 

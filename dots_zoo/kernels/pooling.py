@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .jit import as_array, channels_last, empty_map, has_loops
+from .jit import CPU_OR_META, as_array, channels_last, empty_map, has_loops
 from .parallel import parallel_for
 
 
 def max_pool_3x3(x: Tensor) -> Tensor:
     """Return the maximum of every 3x3 window, stride 1, padding 1: (N, C, H, W) -> the same."""
-    out: Tensor = max_pool(channels_last(x)) if has_loops(x) else max_pool_reference(x)
+    out: Tensor = max_pool(channels_last(x)) if has_loops(x, devices=CPU_OR_META) else max_pool_reference(x)
     return out
 
 

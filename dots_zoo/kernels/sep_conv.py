@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 from .batch_norm import by_batch, move_statistics
 from .depthwise import flat_weights, output_sides
-from .jit import as_array, empty_map, has_loops
+from .jit import CPU_OR_META, as_array, empty_map, has_loops
 from .parallel import parallel_for
 from .weighted_sum import dot_products, weighted_sum_reference
 
@@ -55,7 +55,8 @@ def sep_conv_sum(
     """
     blocks = [block for candidate in candidates for block in candidate]
     parameters = [layer.weight for block in blocks for layer in (block.depthwise, block.pointwise)]
-    if not (has_loops(weights, *maps, *parameters) and all(map(_has_kernel, candidates))):
+    known = all(map(_has_kernel, candidates))
+    if not (known and has_loops(weights, *maps, *parameters, devices=CPU_OR_META)):
         return sep_conv_sum_reference(candidates, weights, maps)
     distinct = {id(x): x for x in maps}  # several candidates of an edge read one map
     reads = [[*distinct].index(id(x)) for x in maps]

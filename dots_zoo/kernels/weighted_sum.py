@@ -7,13 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .jit import as_array, channels_last, has_loops
+from .jit import CPU_OR_META, as_array, channels_last, has_loops
 from .parallel import parallel_sum
 
 
 def weighted_sum(weights: Tensor, maps: Sequence[Tensor], others: Sequence[Tensor] = ()) -> Tensor:
     """Return sum_k w_k y_k + sum_j z_j of weights (K,), K maps y and others z, all (N, C, H, W)."""
-    if not has_loops(weights, *maps, *others):
+    if not has_loops(weights, *maps, *others, devices=CPU_OR_META):
         return weighted_sum_reference(weights, maps, others)
     out: Tensor = scaled_sum(weights, [*maps], [*others])
     return out

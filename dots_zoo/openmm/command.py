@@ -89,7 +89,7 @@ def command_line(task: str, name: str) -> CommandLine:
     OPTIONS[name](line)
     text = "build the backbone from this cell: a bundled name, a file, a text, or the folder of a search"
     line.add(Option("genotype", str | None, None, text))
-    # MMDetection's own syntax: several KEY=VALUE behind one option.
+    # MMDetection's own syntax: several KEY=VALUE after one option.
     line.add(Option("cfg_options", tuple[str, ...], (), "entries of the config to change, KEY=VALUE"))
     return line
 

@@ -165,7 +165,7 @@ class CommandLine:
 
     @property
     def parser(self) -> ArgumentParser:
-        """The parser, with the options of every command behind the main ones: nothing is added afterwards."""
+        """The parser, with the options of every command after the main ones: nothing is added afterwards."""
         if "--help" in self.known:
             return self._open
         if self.config:
@@ -256,7 +256,7 @@ class CommandLine:
 def choose_subcommand(
     name: str, text: str, commands: Mapping[str, str], argv: Sequence[str], footer: str
 ) -> tuple[str, list[str]]:
-    """Return the first word, a key of `commands` (name -> title), and the words behind it.
+    """Return the first word, a key of `commands` (name -> title), and the words after it.
 
     --help prints the commands and exits. Raises DotsZooError for another word, and where there is none.
     """

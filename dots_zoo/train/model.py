@@ -9,6 +9,7 @@ from timm.layers import DropPath
 from torch import nn
 
 from ..data.datasets import Data, DataOptions
+from ..data.load import recognised
 from ..network import CellNet
 from ..reference import Reference, create, resolve, weights_sha256
 from ..runtime.errors import DotsZooError
@@ -83,6 +84,7 @@ def fitting(data: DataOptions, model: str, options: ModelOptions) -> DataOptions
 
     A training brings its size to every data set, another network only to images that have none of their own.
     """
+    data = recognised(data)
     reference = referred(model, options, data.image_size)
     if data.image_size is not None or (reference.folder is None and data.data != "image_folder"):
         return data

@@ -2,13 +2,13 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from torch import nn
 
-from dots_zoo.options.command_line import CommandLine, Option
+from dots_zoo.options.command_line import REQUIRED, CommandLine, Option
 from dots_zoo.options.image_size import ImageSize, height_and_width
 from dots_zoo.reference import resolve
 from dots_zoo.runtime.atomic_write import check_output
@@ -22,38 +22,11 @@ from .options import ExportOptions, IOSpec, Lowering
 from .to_onnx import Exported, export_onnx
 
 
-def export(
-    network: str | nn.Module,
-    out: str | Path,
-    *,
-    task: Literal["classify", "features", "detect", "segment"] = "classify",
-    macro: str | None = None,
-    channels: int | None = None,
-    layers: int | None = None,
-    genotype: str | None = None,
-    checkpoint: str | Path | None = None,
-    pretrained: bool = False,
-    num_classes: int | None = None,
-    input: ImageSize | None = None,
-    dynamic: Sequence[Literal["batch", "height", "width", "none"]] = ("batch",),
-    precision: Literal["fp32", "fp16", "int8"] = "fp32",
-    device: Literal["cpu", "cuda"] = "cpu",
-    engine: Literal["onnxruntime", "tensorrt"] = "onnxruntime",
-    half_io: bool = False,
-    images: str | Path | None = None,
-    image_type: Literal["float32", "uint8"] = "float32",
-    logits: bool = False,
-    fuse: bool = False,
-    opset: int = 18,
-    exporter: Literal["dynamo", "torchscript"] = "dynamo",
-) -> Exported:
-    """Export a network to an ONNX file that is proven against PyTorch.
+@dataclass(frozen=True, kw_only=True)
+class ExportRequest:
+    """The options of an export; every field is an option and a keyword argument of `export`.
 
     Args:
-        network: a module, or what names one: a timm name, ours or another, a genotype (bundled name, file or
-            text), the folder of a training, whose weights it takes, or of a search; for detect and segment a
-            config, its name or file.
-        out: the file, m.onnx.
         task: classes, the maps of the stages, a detector or a segmenter.
         macro: macro-architecture of a genotype; left out nb201 for a cell of that space, cifar where input is
             up to 64x64, else mobile.
@@ -75,51 +48,81 @@ def export(
         fuse: rewrite networks of cells into fewer operations, exactly.
         opset: of ONNX.
         exporter: dynamo makes the smaller graph, torchscript is faster.
+    """
+
+    task: Literal["classify", "features", "detect", "segment"] = "classify"
+    macro: str | None = None
+    channels: int | None = None
+    layers: int | None = None
+    genotype: str | None = None
+    checkpoint: str | Path | None = None
+    pretrained: bool = False
+    num_classes: int | None = None
+    input: ImageSize | None = None
+    dynamic: Sequence[Literal["batch", "height", "width", "none"]] = ("batch",)
+    precision: Literal["fp32", "fp16", "int8"] = "fp32"
+    device: Literal["cpu", "cuda"] = "cpu"
+    engine: Literal["onnxruntime", "tensorrt"] = "onnxruntime"
+    half_io: bool = False
+    images: str | Path | None = None
+    image_type: Literal["float32", "uint8"] = "float32"
+    logits: bool = False
+    fuse: bool = False
+    opset: int = 18
+    exporter: Literal["dynamo", "torchscript"] = "dynamo"
+
+
+def export(network: str | nn.Module, out: str | Path, **options: Any) -> Exported:
+    """Export a network to an ONNX file that is proven against PyTorch.
+
+    Args:
+        network: a module, or what names one: a timm name, ours or another, a genotype (bundled name, file or
+            text), the folder of a training, whose weights it takes, or of a search; for detect and segment a
+            config, its name or file.
+        out: the file, m.onnx.
+        options: the fields of ExportRequest.
 
     Raises DotsZooError for what does not fit, and ParityError for a graph that is not proven; there is no
     file then.
     """
+    request = ExportRequest(**options)
     check_output(Path(out))
-    target: Any = "tensorrt" if engine == "tensorrt" else device
-    size = None if input is None else height_and_width(input)
-    choice = {"macro": macro, "channels": channels, "layers": layers}
-    choice |= {"genotype": genotype, "num_classes": num_classes}
-    lowering = Lowering(precision, target, half_io, None if images is None else Path(images))
-    model = _network(
-        network, task, size, Weights(None if checkpoint is None else Path(checkpoint), pretrained), choice
+    target: Any = "tensorrt" if request.engine == "tensorrt" else request.device
+    size = None if request.input is None else height_and_width(request.input)
+    images = None if request.images is None else Path(request.images)
+    lowering = Lowering(request.precision, target, request.half_io, images)
+    model = _network(network, request, size)
+    return export_onnx(
+        model,
+        out,
+        ExportOptions(
+            task=request.task,
+            input_size=_with_channels(model, size),
+            dynamic=open_axes(request.dynamic),
+            lowering=lowering,
+            io=IOSpec(request.image_type, request.logits),
+            fuse=request.fuse,
+            opset=request.opset,
+            exporter=request.exporter,
+        ),
     )
-    options = ExportOptions(
-        task=task,
-        input_size=_with_channels(model, size),
-        dynamic=open_axes(dynamic),
-        lowering=lowering,
-        io=IOSpec(image_type, logits),
-        fuse=fuse,
-        opset=opset,
-        exporter=exporter,
-    )
-    return export_onnx(model, out, options)
 
 
-def _network(
-    network: str | nn.Module,
-    task: str,
-    size: tuple[int, int] | None,
-    weights: Weights,
-    choice: dict[str, Any],
-) -> nn.Module:
-    """Return the module to export; `choice` are the options that build it."""
+def _network(network: str | nn.Module, request: ExportRequest, size: tuple[int, int] | None) -> nn.Module:
+    """Return the module to export."""
+    weights = Weights(None if request.checkpoint is None else Path(request.checkpoint), request.pretrained)
+    shape = {"macro": request.macro, "channels": request.channels, "layers": request.layers}
+    others = {"pretrained": request.pretrained or None, "num_classes": request.num_classes, **shape}
     if isinstance(network, nn.Module):
-        given = {"pretrained": weights.pretrained or None, "checkpoint": weights.checkpoint}
-        _refuse_choices("a module", **given, **choice)
+        given = {"checkpoint": request.checkpoint, "genotype": request.genotype}
+        _refuse_choices("a module", **given, **others)
         return network
-    genotype, classes = choice["genotype"], choice["num_classes"]
-    shape = {name: choice[name] for name in ("macro", "channels", "layers")}
-    if task in TOOLBOXES:
-        _refuse_choices(network, pretrained=weights.pretrained or None, num_classes=classes, **shape)
-        return build_network(network, task, weights.checkpoint, genotype)
-    reference = resolve(network, size=max(size) if size else None, **shape)
-    return build_model(reference, task == "features", weights, genotype, classes)
+    if request.task in TOOLBOXES:
+        _refuse_choices(network, **others)
+        return build_network(network, request.task, weights.checkpoint, request.genotype)
+    reference = resolve(network, size=max(size) if size else None, **shape)  # type: ignore[arg-type]
+    features = request.task == "features"
+    return build_model(reference, features, weights, request.genotype, request.num_classes)
 
 
 def _refuse_choices(name: str, **choices: Any) -> None:
@@ -178,7 +181,8 @@ def export_line() -> CommandLine:
         main=("task", "pretrained", "precision", "images", "input"),
     )
     line.positional("network", "timm name, genotype, folder of a training or a search; a config to detect")
-    line.add_from(export)
+    line.add(Option("out", str, REQUIRED, "the file, m.onnx"))
+    line.add_from(ExportRequest)
     return line
 
 

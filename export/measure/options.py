@@ -17,7 +17,7 @@ EngineName = Literal["onnxruntime", "tensorrt", "torch", "torch-compiled"]
 
 @dataclass(frozen=True, kw_only=True)
 class BenchOptions:
-    """Where, and how well, latency is measured; every field is an option and a keyword argument.
+    """The options of a benchmark; every field is an option and a keyword argument of `bench`.
 
     Args:
         device: cpu, cuda or cuda:N; every file on every one, of GPUs one.
@@ -90,17 +90,17 @@ class BenchOptions:
 
 
 def _devices(given: Sequence[str]) -> tuple[tuple[Literal["cpu", "cuda"], ...], int]:
-    """Return the kinds of device in order, and the index of the GPU."""
+    """Return the devices of device in order, and the index of the GPU."""
     matched = {text: DEVICE.fullmatch(text) for text in given}
     if wrong := [text for text, match in matched.items() if match is None]:
         raise DotsZooError(f"device: expected cpu, cuda or cuda:N, got {wrong[0]!r}")
     gpus = {int(match[1] or 0) for text, match in matched.items() if match and text != "cpu"}
     if len(gpus) > 1:
         raise DotsZooError(f"device: expected one GPU, as rows take turns, got {' and '.join(given)}")
-    kinds: dict[Literal["cpu", "cuda"], None] = {}
+    devices: dict[Literal["cpu", "cuda"], None] = {}
     for text in given:
-        kinds.setdefault("cpu" if text == "cpu" else "cuda")
-    return tuple(kinds), max(gpus, default=0)
+        devices.setdefault("cpu" if text == "cpu" else "cuda")
+    return tuple(devices), max(gpus, default=0)
 
 
 def fraction(text: str, option: str) -> float:

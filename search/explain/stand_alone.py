@@ -57,7 +57,7 @@ def accuracies(
     progress: bool,
 ) -> list[list[float]]:
     """Return the test accuracies of every genotype's networks, one a seed; images vary as in the search."""
-    options = ModelOptions(channels=config.channels or shape.channels, layers=config.layers or shape.cells)
+    options = ModelOptions(shape.macro, config.channels or shape.channels, config.layers or shape.layers)
     recipe = Recipe(
         epochs=config.epochs,
         batch_size=config.batch_size,
@@ -118,7 +118,7 @@ def described(config: StandAloneConfig, shape: Shape, data: Data) -> dict[str, A
     """Return the options of the networks, for the figures."""
     return {
         "channels": config.channels or shape.channels,
-        "layers": config.layers or shape.cells,
+        "layers": config.layers or shape.layers,
         "epochs": config.epochs,
         "seeds": config.seeds,
         "training_images": len(data.labels),

@@ -23,7 +23,7 @@ from ..stages.config import LogitsConfig, TrainingConfig, check_span
 from ..stages.operation_search import operation_search
 from ..stages.stage import Batch, Figures, Stage, StepContext
 from ..stages.steps import bilevel, classify, constant, train_weights, update_logits
-from ..supernet import still_statistics
+from ..supernet import MacroName, still_statistics
 from .method import Method
 
 EPSILON = 0.01  # how far the weights are moved for the finite difference (Sec. 2.3, footnote 2)
@@ -41,19 +41,23 @@ class DartsConfig:
     Args:
         epochs: of the operation search.
         warm_up: its first epochs, which train weights only.
-        cells: depth of the supernet.
+        macro: macro-architecture of the supernet; if not given that of a network for images of the size.
+        layers: number of its cells.
+        channels: width of its first cells.
         order: second takes the gradient of the logits one step of the weights ahead.
         training: what the training loop needs.
     """
 
     epochs: int = 50  # Appendix A.1.1
     warm_up: int = 0
-    cells: int = 8  # Appendix A.1.1
+    macro: MacroName | None = None
+    layers: int = 8  # Appendix A.1.1
+    channels: int = 16  # as in DARTS
     order: Literal["first", "second"] = "first"
     training: TrainingConfig = field(default_factory=darts_training)
 
     def __post_init__(self) -> None:
-        check_span(self.epochs, self.warm_up, self.cells)
+        check_span(self.epochs, self.warm_up, self.layers, self.channels)
 
 
 def stages(config: DartsConfig, space: SearchSpace, after: int) -> tuple[Stage, ...]:

@@ -21,6 +21,7 @@ from ..stages.init_stage import continue_from
 from ..stages.operation_search import Formulation, operation_search, softmax_relaxation
 from ..stages.stage import Run, Search, Stage, StepIndex, unchanged
 from ..stages.steps import bilevel
+from ..supernet import MacroName
 from .darts import darts_training
 from .method import Method
 
@@ -32,19 +33,23 @@ class DartsMinusConfig:
     Args:
         epochs: of the operation search.
         warm_up: its first epochs, which train weights only.
-        cells: depth of the supernet.
+        macro: macro-architecture of the supernet; if not given that of a network for images of the size.
+        layers: number of its cells.
+        channels: width of its first cells.
         auxiliary: the branch beside every edge and its decay.
         training: what the training loop needs.
     """
 
     epochs: int = 50  # Sec. 4.1: as DARTS
     warm_up: int = 0
-    cells: int = 8  # Sec. 4.1: as DARTS
+    macro: MacroName | None = None
+    layers: int = 8  # Sec. 4.1: as DARTS
+    channels: int = 16  # as in DARTS
     auxiliary: AuxiliaryConfig = field(default_factory=AuxiliaryConfig)
     training: TrainingConfig = field(default_factory=darts_training)
 
     def __post_init__(self) -> None:
-        check_span(self.epochs, self.warm_up, self.cells)
+        check_span(self.epochs, self.warm_up, self.layers, self.channels)
 
 
 def stages(config: DartsMinusConfig, space: SearchSpace, after: int) -> tuple[Stage, ...]:
@@ -64,7 +69,13 @@ def stages(config: DartsMinusConfig, space: SearchSpace, after: int) -> tuple[St
     )
     searching = replace(searching, validate=True, after=keep_best)
     best = replace(
-        searching, name="best epoch", epochs=0, initialise=return_to_best, validate=False, after=unchanged
+        searching,
+        name="best epoch",
+        epochs=0,
+        initialise=return_to_best,
+        builds=False,
+        validate=False,
+        after=unchanged,
     )
     return (*warm_up, searching, best)
 

@@ -109,6 +109,7 @@ def perturbation_stages(
             initialise=partial(take_decisions, decision)
             if position > 1
             else partial(restart_and_decide, selection, restrict_candidates, decision),
+            builds=False,
             learning_rate=lambda epoch: cosine(epoch - start, tuned, first, end),
             rest=None,
         )

@@ -32,6 +32,7 @@ from ..stages.operation_search import (
 )
 from ..stages.stage import Relaxation, Search, Stage
 from ..stages.steps import bilevel
+from ..supernet import MacroName
 from .method import Method
 
 GROUPS: Mapping[str, Callable[[], Groups | None]] = {
@@ -48,19 +49,23 @@ class DotsConfig:
     Args:
         epochs: of the operation search.
         warm_up: its first epochs, which train weights only.
-        cells: depth of the supernet in the operation search.
+        macro: macro-architecture of the supernet; if not given that of a network for images of the size.
+        layers: number of its cells in the operation search.
+        channels: width of its first cells.
         groups: the best operation of every group stays on an edge for the topology search.
         training: what the training loop needs.
     """
 
     epochs: int = 30  # supplementary, Sec. 1
     warm_up: int = 15  # supplementary, Sec. 1: half
-    cells: int = 8  # Sec. 5.1
+    macro: MacroName | None = None
+    layers: int = 8  # Sec. 5.1
+    channels: int = 16  # as in DARTS
     groups: Literal["v1", "v2", "one"] = "v2"  # supplementary, Sec. 2
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
     def __post_init__(self) -> None:
-        check_span(self.epochs, self.warm_up, self.cells)
+        check_span(self.epochs, self.warm_up, self.layers, self.channels)
 
 
 def stages(config: DotsConfig, space: SearchSpace, after: int) -> tuple[Stage, ...]:

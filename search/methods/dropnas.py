@@ -41,7 +41,7 @@ from ..stages.operation_search import operation_search
 from ..stages.resting import unmoved
 from ..stages.stage import Figures, Stage, StepContext
 from ..stages.steps import backward, classify, update_logits, update_weights
-from ..supernet import Mixture, active_where
+from ..supernet import MacroName, Mixture, active_where
 from .method import Method
 
 Kept = Mapping[str, Tensor]  # name of the logits -> bool (E, O) on the CPU: what a step does not drop
@@ -64,7 +64,9 @@ class DropnasConfig:
     Args:
         epochs: of the operation search.
         warm_up: its first epochs, which train weights only.
-        cells: depth of the supernet.
+        macro: macro-architecture of the supernet; if not given that of a network for images of the size.
+        layers: number of its cells.
+        channels: width of its first cells.
         r_p: drop path rate of the operations with weights: the chance that all of a group would be dropped.
         r_np: drop path rate of the operations without weights.
         grouping: draw in the two groups; without it, all operations of an edge are one group (Table 6).
@@ -76,7 +78,9 @@ class DropnasConfig:
 
     epochs: int = 76  # Sec. 4.2
     warm_up: int = 0
-    cells: int = 14  # Sec. 4.2
+    macro: MacroName | None = None
+    layers: int = 14  # Sec. 4.2
+    channels: int = 16  # as in DARTS
     r_p: float = 3e-5  # Sec. 4.2, Table 5; p_d = 0.074 in a group of 4
     r_np: float = 3e-5  # Sec. 4.2, Table 5
     grouping: bool = True  # Sec. 2.3
@@ -86,7 +90,7 @@ class DropnasConfig:
     training: TrainingConfig = field(default_factory=dropnas_training)
 
     def __post_init__(self) -> None:
-        check_span(self.epochs, self.warm_up, self.cells)
+        check_span(self.epochs, self.warm_up, self.layers, self.channels)
         for name, rate in (("r_p", self.r_p), ("r_np", self.r_np)):
             if not 0 <= rate < 1:
                 raise DotsZooError(f"{name}: expected 0 or more and less than 1, got {rate}")

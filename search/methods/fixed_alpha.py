@@ -12,6 +12,7 @@ from ..stages.config import TrainingConfig, check_span
 from ..stages.operation_search import Numbers, operation_search
 from ..stages.stage import Stage
 from ..stages.steps import train_weights
+from ..supernet import MacroName
 from .darts import darts_training
 from .method import Method
 
@@ -22,22 +23,30 @@ class FixedAlphaConfig:
 
     Args:
         epochs: of the supernet's training.
-        cells: depth of the supernet.
+        macro: macro-architecture of the supernet; if not given that of a network for images of the size.
+        layers: number of its cells.
+        channels: width of its first cells.
         training: what the training loop needs.
     """
 
     epochs: int = 50  # as in DARTS
-    cells: int = 8  # as in DARTS
+    macro: MacroName | None = None
+    layers: int = 8  # as in DARTS
+    channels: int = 16  # as in DARTS
     training: TrainingConfig = field(default_factory=darts_training)
 
     def __post_init__(self) -> None:
-        check_span(self.epochs, 0, self.cells)
+        check_span(self.epochs, 0, self.layers, self.channels)
 
 
 def stages(config: FixedAlphaConfig, space: SearchSpace, after: int) -> tuple[Stage, ...]:
     """Return one span on the training split; selection can use the other. `after` epochs share the cosine."""
     [training] = operation_search(
-        Numbers(config.epochs, config.cells, config.training), space, after, train_weights, name="supernet"
+        Numbers(config.epochs, config.macro, config.layers, config.channels, config.training),
+        space,
+        after,
+        train_weights,
+        name="supernet",
     )
     return (replace(training, architecture_images=None),)
 

@@ -47,7 +47,7 @@ from ..stages.stage import (
     Weights,
 )
 from ..stages.steps import train_logits, train_weights
-from ..supernet import Active
+from ..supernet import Active, MacroName
 from .darts import darts_training
 from .method import Method
 
@@ -59,7 +59,9 @@ class GdasConfig:
     Args:
         epochs: of the operation search.
         warm_up: its first epochs, which train weights only.
-        cells: depth of the supernet.
+        macro: macro-architecture of the supernet; if not given that of a network for images of the size.
+        layers: number of its cells.
+        channels: width of its first cells.
         temperature_start: of the softmax that the gradient passes through, at the first epoch.
         temperature_end: of the same, at the last epoch.
         training: what the training loop needs.
@@ -67,13 +69,15 @@ class GdasConfig:
 
     epochs: int = 250  # Sec. 4.2
     warm_up: int = 0
-    cells: int = 8  # Sec. 4.2: N = 2
+    macro: MacroName | None = None
+    layers: int = 8  # Sec. 4.2: N = 2
+    channels: int = 16  # as in DARTS
     temperature_start: float = 10.0  # Sec. 4.2
     temperature_end: float = 1.0  # Sec. 4.2; 0.1 in the runs of NAS-Bench-201
     training: TrainingConfig = field(default_factory=darts_training)  # Sec. 4.2: the numbers of DARTS
 
     def __post_init__(self) -> None:
-        check_span(self.epochs, self.warm_up, self.cells)
+        check_span(self.epochs, self.warm_up, self.layers, self.channels)
         check_temperatures(self.temperature_start, self.temperature_end)
 
 

@@ -28,7 +28,7 @@ class Method:
 
     Args:
         name: as in `dots-zoo search NAME`.
-        config: dataclass of its options with a field `training`, all with defaults; the Args of its
+        config: dataclass of its options with the fields of SupernetConfig, all with defaults; the Args of its
             docstring are the help of its options.
         stages: (config, space, after) -> its operation search, where `after` epochs follow on the same cosine
             of the learning rate.
@@ -64,10 +64,10 @@ class Method:
     def __post_init__(self) -> None:
         place, known = f"method {self.name!r}", fields(self.config) if is_dataclass(self.config) else ()
         required = [f.name for f in known if f.default is MISSING and f.default_factory is MISSING]
-        if "training" not in [f.name for f in known] or required:
+        if not {"macro", "channels", "training"} <= {f.name for f in known} or required:
             raise DotsZooError(
-                f"{place}, config: expected a dataclass with a field training and a default for every field, "
-                f"got {self.config!r}"
+                f"{place}, config: expected a dataclass with the fields macro, channels and training and a "
+                f"default for every field, got {self.config!r}"
             )
         if not callable(self.stages):
             raise DotsZooError(

@@ -45,7 +45,7 @@ from ..stages.operation_search import (
 )
 from ..stages.stage import Relaxation, Search, Stage, StepIndex, Weights
 from ..stages.steps import bilevel
-from ..supernet import NO_PARTIAL_CHANNELS, Mixture
+from ..supernet import NO_PARTIAL_CHANNELS, MacroName, Mixture
 from .method import Method
 
 
@@ -65,7 +65,9 @@ class PDartsConfig:
     Args:
         epochs: of each of the three searches.
         warm_up: the first epochs of each, which train weights only.
-        depths: cells of the three supernets.
+        macro: macro-architecture of the supernets; if not given that of a network for images of the size.
+        depths: numbers of cells of the three supernets.
+        channels: width of their first cells.
         operations: number that stays on an edge for the second and for the third search.
         skip_dropout: chance that an element after a skip connection is dropped at first, for each search;
             zeros turn this prior off.
@@ -76,7 +78,9 @@ class PDartsConfig:
 
     epochs: int = 25  # Sec. 4.2
     warm_up: int = 10  # Sec. 4.2
+    macro: MacroName | None = None
     depths: tuple[int, int, int] = (5, 11, 17)  # Sec. 4.2
+    channels: int = 16  # as in DARTS
     operations: tuple[int, int] = (5, 3)  # Sec. 4.2, of 8
     skip_dropout: tuple[float, float, float] = (0.0, 0.4, 0.7)  # Sec. 4.2, CIFAR-10
     skip_limit: int | None = 2  # Sec. 4.2
@@ -84,7 +88,7 @@ class PDartsConfig:
     training: TrainingConfig = field(default_factory=p_darts_training)
 
     def __post_init__(self) -> None:
-        check_span(self.epochs, self.warm_up, min(self.depths))
+        check_span(self.epochs, self.warm_up, min(self.depths), self.channels)
         require_at_least("", operations=(min(self.operations), 1))
         if not all(0 <= rate <= 1 for rate in self.skip_dropout):
             raise DotsZooError(f"skip_dropout: expected rates from 0 to 1, got {self.skip_dropout}")
@@ -98,10 +102,10 @@ def stages(config: PDartsConfig, space: SearchSpace, after: int) -> tuple[Stage,
 
 def one_search(config: PDartsConfig, space: SearchSpace, index: int) -> tuple[Stage, ...]:
     """Return one of the three searches, from 0, in a new supernet of the operations that are left."""
-    name, cells, start = f"search {index + 1}", config.depths[index], index * config.epochs
+    name, layers, start = f"search {index + 1}", config.depths[index], index * config.epochs
     relax = with_skip_dropout(softmax_relaxation, partial(skip_dropout, config, index))
     first, *rest = operation_search(
-        Numbers(config.epochs, cells, config.training, config.warm_up),
+        Numbers(config.epochs, config.macro, layers, config.channels, config.training, config.warm_up),
         space,
         0,
         bilevel,
@@ -117,7 +121,7 @@ def one_search(config: PDartsConfig, space: SearchSpace, index: int) -> tuple[St
         return best_operations(config.operations[index - 1], before) if before and index else space
 
     initialise = fresh(
-        name, config.training, cells, left, operation_choices, NO_PARTIAL_CHANNELS, config.auxiliary.branch
+        name, config, layers, left, operation_choices, NO_PARTIAL_CHANNELS, config.auxiliary.branch
     )
     rate = first.learning_rate
     return tuple(

@@ -30,7 +30,7 @@ from ..stages.config import LogitsConfig, TrainingConfig, WeightsConfig, check_s
 from ..stages.operation_search import Formulation, active_operations, operation_choices, operation_search
 from ..stages.stage import Logits, Relaxation, Search, Stage, StepIndex, Weights
 from ..stages.steps import bilevel
-from ..supernet import Mixture, PartialChannels
+from ..supernet import MacroName, Mixture, PartialChannels
 from .method import Method
 
 
@@ -55,7 +55,9 @@ class PcDartsConfig:
     Args:
         epochs: of the operation search.
         warm_up: its first epochs, which train weights only.
-        cells: depth of the supernet.
+        macro: macro-architecture of the supernet; if not given that of a network for images of the size.
+        layers: number of its cells.
+        channels: width of its first cells.
         share: K; one in so many channels goes through the operations.
         shuffle: mix the channels after every node.
         auxiliary: the branch of PC-DARTS- and its decay.
@@ -64,14 +66,16 @@ class PcDartsConfig:
 
     epochs: int = 50  # Sec. 4.2
     warm_up: int = 15  # Sec. 4.2
-    cells: int = 8  # Sec. 4.2
+    macro: MacroName | None = None
+    layers: int = 8  # Sec. 4.2
+    channels: int = 16  # as in DARTS
     share: int = 4  # Sec. 4.2
     shuffle: bool = True  # Fig. 1
     auxiliary: AuxiliaryConfig = field(default_factory=no_auxiliary)
     training: TrainingConfig = field(default_factory=pc_darts_training)
 
     def __post_init__(self) -> None:
-        check_span(self.epochs, self.warm_up, self.cells)
+        check_span(self.epochs, self.warm_up, self.layers, self.channels)
         require_at_least("", share=(self.share, 1))
 
 

@@ -14,6 +14,7 @@ from ..stages.config import TrainingConfig, require_at_least
 from ..stages.operation_search import Numbers, operation_search
 from ..stages.stage import Run, Search, Stage, StepIndex
 from ..stages.steps import train_weights
+from ..supernet import MacroName
 from .darts import darts_training
 from .method import Method
 
@@ -25,22 +26,30 @@ class RandomSearchConfig:
     Args:
         epochs: of training the supernet under the drawn logits; 0 draws only, and is enough unless something
             later judges by its weights, as perturbation-based selection does.
-        cells: depth of the supernet.
+        macro: macro-architecture of the supernet; if not given that of a network for images of the size.
+        layers: number of its cells.
+        channels: width of its first cells.
         training: what the training loop needs.
     """
 
     epochs: int = 0
-    cells: int = 8  # as in DARTS
+    macro: MacroName | None = None
+    layers: int = 8  # as in DARTS
+    channels: int = 16  # as in DARTS
     training: TrainingConfig = field(default_factory=darts_training)
 
     def __post_init__(self) -> None:
-        require_at_least("", epochs=(self.epochs, 0), cells=(self.cells, 3))
+        require_at_least("", epochs=(self.epochs, 0), layers=(self.layers, 3), channels=(self.channels, 1))
 
 
 def stages(config: RandomSearchConfig, space: SearchSpace, after: int) -> tuple[Stage, ...]:
     """Return one decision, or one span on the training split; `after` epochs follow on the same cosine."""
     [drawing] = operation_search(
-        Numbers(config.epochs, config.cells, config.training), space, after, train_weights, name="random"
+        Numbers(config.epochs, config.macro, config.layers, config.channels, config.training),
+        space,
+        after,
+        train_weights,
+        name="random",
     )
     initialise = drawing.initialise
 

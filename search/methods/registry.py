@@ -144,7 +144,7 @@ def plan(name: str, config: Any, derivation: Derivation, space: SearchSpace) -> 
         def survivors(search: Search) -> SearchSpace:
             return method.surviving(config, derivation.keep, restrict(search))
 
-        stages += topology_search(rule, derivation.topology_search, config.training, epochs, survivors)
+        stages += topology_search(rule, derivation.topology_search, config, epochs, survivors)
         saved_names[len(stages)] = "topology"
     if derivation.selection != "magnitude":
         one_left = rule != "none" and derivation.keep == 1 and not method.grouped(config)

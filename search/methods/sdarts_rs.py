@@ -31,6 +31,7 @@ from ..stages.gumbel import linear
 from ..stages.operation_search import Formulation, open_operations, operation_search, softmax_relaxation
 from ..stages.stage import Figures, Relaxation, Search, Stage, StepContext, StepIndex
 from ..stages.steps import train_logits, train_weights_under
+from ..supernet import MacroName
 from .darts import darts_training
 from .method import Method
 
@@ -42,7 +43,9 @@ class SdartsRsConfig:
     Args:
         epochs: of the operation search.
         warm_up: its first epochs, which train weights only.
-        cells: depth of the supernet.
+        macro: macro-architecture of the supernet; if not given that of a network for images of the size.
+        layers: number of its cells.
+        channels: width of its first cells.
         noise_start: eps, the largest change of an operation's weight, at the first epoch.
         noise_end: eps at the last epoch.
         training: what the training loop needs.
@@ -50,13 +53,15 @@ class SdartsRsConfig:
 
     epochs: int = 50  # Sec. 5: the settings of DARTS
     warm_up: int = 0
-    cells: int = 8  # Sec. 5: the settings of DARTS
+    macro: MacroName | None = None
+    layers: int = 8  # Sec. 5: the settings of DARTS
+    channels: int = 16  # as in DARTS
     noise_start: float = 0.03  # Sec. 5
     noise_end: float = 0.3  # Sec. 5
     training: TrainingConfig = field(default_factory=darts_training)  # Sec. 5: the settings of DARTS
 
     def __post_init__(self) -> None:
-        check_span(self.epochs, self.warm_up, self.cells)
+        check_span(self.epochs, self.warm_up, self.layers, self.channels)
         require_at_least("", noise_start=(self.noise_start, 0), noise_end=(self.noise_end, 0))
 
 

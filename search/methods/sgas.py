@@ -34,6 +34,7 @@ from ..stages.init_stage import close_edge, continue_from, decide
 from ..stages.operation_search import Numbers, operation_search, softmax_relaxation
 from ..stages.stage import Run, Search, Stage, StepIndex
 from ..stages.steps import bilevel
+from ..supernet import MacroName
 from .darts import darts_training
 from .darts_pt import By, SelectionCriterion, built_edges, choosable, strongest
 from .method import Method
@@ -49,7 +50,9 @@ class SgasConfig:
         criterion: 1 scores importance and certainty, 2 stability as well.
         history: past epochs that stability compares with.
         batch_increase: images by which the batch grows with every decision.
-        cells: depth of the supernet.
+        macro: macro-architecture of the supernet; if not given that of a network for images of the size.
+        layers: number of its cells.
+        channels: width of its first cells.
         training: what the training loop needs.
     """
 
@@ -58,13 +61,15 @@ class SgasConfig:
     criterion: Literal[1, 2] = 1  # Sec. 3.2, both are reported
     history: int = 4  # Sec. 4.1
     batch_increase: int = 8  # Sec. 4.1
-    cells: int = 8  # Sec. 4.1: as DARTS
+    macro: MacroName | None = None
+    layers: int = 8  # Sec. 4.1: as DARTS
+    channels: int = 16  # as in DARTS
     training: TrainingConfig = field(default_factory=darts_training)
 
     def __post_init__(self) -> None:
         require_at_least("", interval=(self.interval, 1), history=(self.history, 1))
         require_at_least("", batch_increase=(self.batch_increase, 0))
-        check_span(self.warm_up, 0, self.cells)
+        check_span(self.warm_up, 0, self.layers, self.channels)
 
 
 def stages(config: SgasConfig, space: SearchSpace, after: int, by: By = "magnitude") -> tuple[Stage, ...]:
@@ -78,7 +83,7 @@ def stages(config: SgasConfig, space: SearchSpace, after: int, by: By = "magnitu
     """
     count = decisions(space)
     [warm_up] = operation_search(
-        Numbers(config.warm_up, config.cells, config.training),
+        Numbers(config.warm_up, config.macro, config.layers, config.channels, config.training),
         space,
         config.interval * count,
         bilevel,
@@ -92,7 +97,8 @@ def stages(config: SgasConfig, space: SearchSpace, after: int, by: By = "magnitu
             name=f"decision {position} of {count}",
             epochs=config.interval if position < count else 0,
             initialise=partial(decide_edges, config.criterion, selection),
-            batch_size=config.training.batch_size + config.batch_increase * position,
+            builds=False,
+            batch_size=warm_up.batch_size + config.batch_increase * position,
         )
         planned.append(decided)
     return tuple(planned)

@@ -21,6 +21,7 @@ from ..stages.gumbel import check_temperatures, concrete, temperatures
 from ..stages.operation_search import Formulation, open_operations, operation_search, softmax_relaxation
 from ..stages.stage import Logits, Relaxation, Search, Stage, StepIndex, Weights
 from ..stages.steps import one_level
+from ..supernet import MacroName
 from .darts import darts_training
 from .method import Method
 
@@ -32,7 +33,9 @@ class SnasConfig:
     Args:
         epochs: of the operation search.
         warm_up: its first epochs, which train weights only.
-        cells: depth of the supernet.
+        macro: macro-architecture of the supernet; if not given that of a network for images of the size.
+        layers: number of its cells.
+        channels: width of its first cells.
         temperature_start: of the draws, at the first epoch.
         temperature_end: of the draws, at the last epoch.
         training: what the training loop needs.
@@ -40,13 +43,15 @@ class SnasConfig:
 
     epochs: int = 150  # Sec. 3.1
     warm_up: int = 0
-    cells: int = 8  # Sec. 3.1
+    macro: MacroName | None = None
+    layers: int = 8  # Sec. 3.1
+    channels: int = 16  # as in DARTS
     temperature_start: float = 1.0  # the public code's
     temperature_end: float = 0.03  # the public code's
     training: TrainingConfig = field(default_factory=darts_training)  # Sec. 3.1: the numbers of DARTS
 
     def __post_init__(self) -> None:
-        check_span(self.epochs, self.warm_up, self.cells)
+        check_span(self.epochs, self.warm_up, self.layers, self.channels)
         check_temperatures(self.temperature_start, self.temperature_end)
 
 

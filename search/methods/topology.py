@@ -25,7 +25,7 @@ from dots_zoo.runtime.errors import DotsZooError
 from ..space.discretise import topology_rule
 from ..space.relax import cosine, edge_membership, edge_weights, group_softmax, sigmoid_weights, temperature
 from ..space.space import Choice, EdgeRule, SearchSpace, edge_choice
-from ..stages.config import TrainingConfig
+from ..stages.config import BATCH, SupernetConfig
 from ..stages.init_stage import continue_from, fresh
 from ..stages.operation_search import active_operations, alphas, open_operations, operation_choices
 from ..stages.resting import resting_operations
@@ -40,7 +40,7 @@ class TopologyConfig:
 
     Args:
         epochs: of the topology search; the first half of them trains weights only.
-        cells: depth of its supernet.
+        layers: number of cells of its supernet.
         average_edges: divide a combination's weight by its number of edges, as Eq. 7 does.
         temperature_start: of the topology, at its first epoch after the warm-up.
         temperature_end: of the topology, at its last epoch.
@@ -48,14 +48,14 @@ class TopologyConfig:
     """
 
     epochs: int = 40  # supplementary, Sec. 1
-    cells: int = 20  # Sec. 5.1
+    layers: int = 20  # Sec. 5.1
     average_edges: bool = True  # Eq. 7; the public code sums
     temperature_start: float = 10.0  # T0, Sec. 5.1
     temperature_end: float = 0.02  # Sec. 5.1; gives theta = 0.72 over 20 epochs
     operation_temperature: float = 1e-3  # Sec. 4.2.2, Fig. 3
 
     def __post_init__(self) -> None:
-        for name, smallest in (("epochs", 1), ("cells", 3)):
+        for name, smallest in (("epochs", 1), ("layers", 3)):
             if getattr(self, name) < smallest:
                 raise DotsZooError(
                     f"topology_search.{name}: expected {smallest} or more, got {getattr(self, name)}"
@@ -68,12 +68,16 @@ class TopologyConfig:
 def topology_search(
     rule: EdgeRule,
     config: TopologyConfig,
-    training: TrainingConfig,
+    supernet: SupernetConfig,
     operation_epochs: int,
     survivors: Callable[[Search], SearchSpace],
 ) -> tuple[Stage, ...]:
-    """Return the two spans after an operation search of `operation_epochs`, on the space of `survivors`."""
-    weights, warm_up = training.weights, config.epochs // 2
+    """Return the two spans after an operation search of `operation_epochs`, on the space of `survivors`.
+
+    supernet: configuration of the operation search, whose macro-architecture and width it shares.
+    """
+    training, warm_up = supernet.training, config.epochs // 2
+    weights = training.weights
 
     def surviving(before: Search | None) -> SearchSpace:
         assert before is not None, "a topology search follows an operation search"
@@ -82,9 +86,10 @@ def topology_search(
     first = Stage(
         name="topology warm-up",
         epochs=warm_up,
-        initialise=fresh("topology", training, config.cells, surviving, partial(topology_choices, rule)),
+        initialise=fresh("topology", supernet, config.layers, surviving, partial(topology_choices, rule)),
+        builds=True,
         step=train_weights,
-        batch_size=training.batch_size,
+        batch_size=training.batch_size or BATCH,
         images="a",
         relax=partial(topology_relaxation, rule, config, operation_epochs),
         derive=partial(derive_from_topology, rule),
@@ -101,6 +106,7 @@ def topology_search(
         name="topology search",
         epochs=config.epochs - warm_up,
         initialise=continue_from if warm_up else first.initialise,
+        builds=not warm_up,
         step=one_level,
         images="all",
     )

@@ -1,35 +1,52 @@
-"""The command `dots-zoo search`: options in, a folder and a line out.
+"""The search from Python and as a command: `search("dots", ...)` and `dots-zoo search dots ...`.
 
-Options come from the command line, a YAML file or a preset, each field of a configuration by its name.
-Presets are `presets/NAME.yaml`: the numbers of a paper, or small ones, for one method.
+Both take the options of `search_line`: the fields of DataOptions, of Derivation and of the method's
+configuration, and those of the run. Presets are `presets/NAME.yaml`: the numbers of a paper, or small ones,
+for one method.
 """
 
-from collections.abc import Sequence
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+import timm
 from accelerate import PartialState  # type: ignore[import-untyped]
-from jsonargparse import ArgumentParser
-from jsonargparse.typing import PositiveInt
+from torch import nn
 
 from dots_zoo.data.datasets import DataOptions
-from dots_zoo.data.load import add_data_options, load_data
-from dots_zoo.genotype import to_text
-from dots_zoo.runtime.config_cli import Verbatim, build, dotted, preset, preset_names, take_preset
+from dots_zoo.data.load import load_data
+from dots_zoo.genotype import Genotype, load_genotype, to_text
+from dots_zoo.macro import usual_macro
+from dots_zoo.options.command_line import REQUIRED, CommandLine, Option, choose_subcommand
+from dots_zoo.runtime.config import build, presets_in
 from dots_zoo.runtime.distributed import disconnecting
 from dots_zoo.runtime.errors import DotsZooError
 from dots_zoo.runtime.malloc import keep_freed_memory
+from dots_zoo.runtime.table import look_up
 
 from ..methods.registry import METHODS, Derivation
-from ..space.named import SPACES
-from .run import search
+from ..space.named import SPACES, named_space
+from .run import run_search
 from .seeds import line, search_seeds
 
 PRESETS = Path(__file__).parent / "presets"
-
-SEEDS_HELP = "searches, with training.seed and the seeds after it; more than one are compared in seeds.json"
-TABLE_HELP = "table of NAS-Bench-201 (CSV) in which the cells of space S6 are looked up"
+TEXT = "Search a cell and write genotype.json, the log and the plots of the run into a folder."
+OUT = Option("out", str, REQUIRED, "folder of the run; new or empty")
+RUN = (
+    Option("table", str | None, None, "CSV of NAS-Bench-201 in which the cells of space S6 are looked up"),
+    Option("resume", bool, False, "resume from the checkpoint in the folder"),
+    Option("checkpoint_seconds", float, 300.0, "time between two checkpoints; 0: every step"),
+    Option("any_memory", bool, False, "start also where a step needs more memory than is free"),
+    Option("quiet", bool, False, "neither a bar nor a line an epoch"),
+)
+SEEDS = Option("seeds", int, 1, "searches, with training.seed and the seeds after it, compared in seeds.json")
+JSON = Option("json", bool, False, "print JSON and nothing else")
+MAIN = ("data", "data_root", "space", "macro", "layers", "channels", "epochs", "topology", "seeds", "resume")
 MATRIX = """\
 what goes together (every other combination is refused with the reason):
   method                               --topology none  pairs|any  edge_weights|edge_sigmoid
@@ -39,48 +56,85 @@ what goes together (every other combination is refused with the reason):
   any method without groups, space S6  yes              -          -
   yes: with --selection magnitude, perturbation, perturbation_magnitude
   --keep above 1 needs a topology search
-
 """
-EXAMPLES = """\
-examples:
-  dots-zoo search dots --data digits --out runs/first
-  dots-zoo search dots --preset dots_cifar10 --data_root data --download true --out runs/cifar
-  dots-zoo search darts --preset darts_small --data_root data --out runs/darts
-  dots-zoo search darts --topology pairs --keep 2 --data digits --out runs/top2
-  dots-zoo search dots --training.channels 8 --print_config > mine.yaml
-  dots-zoo search dots --config mine.yaml --out runs/mine
-  dots-zoo search dots --config runs/first/config.yaml --training.seed 1 --out runs/again
-  dots-zoo search dots --data digits --out runs/first --resume
-"""
+EXAMPLES = (
+    "search dots --data-root photos -o runs/cell",
+    "search dots --data-root photos --preset folder_small -o runs/small",
+    "search dots --preset dots_cifar10 --data-root data --download -o runs/cifar",
+    "search darts --preset darts_small --data-root data -o runs/darts",
+    "search darts --topology pairs --keep 2 --data digits -o runs/top2",
+    "search dots --channels 8 --print-config > mine.yaml",
+    "search dots --config mine.yaml -o runs/mine",
+    "search dots --config runs/cell/config.yaml --training.seed 1 -o runs/again",
+    "search dots --data digits -o runs/first --resume",
+)
 
 
-@disconnecting()
-def main(argv: Sequence[str] | None = None) -> int:
-    """Search as the command line says and print the result.
+@dataclass(frozen=True)
+class SearchResult:
+    """A search that has ended, in its folder.
 
-    Raises:
-        DotsZooError: if the input cannot be used.
+    Args:
+        path: the folder; a reference of the cell wherever a network is named.
+        genotype: of the cell.
     """
-    keep_freed_memory()
-    chosen = choose(argv)
-    args = chosen.method, chosen.config, chosen.derivation, chosen.space, load_data(chosen.data), chosen.out
-    options: dict[str, Any] = {"table": chosen.table, "resume": chosen.resume}
-    options |= {"checkpoint_seconds": chosen.checkpoint_seconds}
-    if chosen.seeds > 1:
-        first = chosen.config.training.seed
-        report = line(search_seeds(range(first, first + chosen.seeds), *args, **options), chosen.out)
-    else:
-        genotype = search(*args, **options)
-        files = "genotype.json, report.html, run.json, config.yaml, metrics.jsonl, plots"
-        report = f"{to_text(genotype)}\nwritten to {chosen.out}: {files}"
-    if PartialState().is_main_process:
-        print(report)
-    return 0
+
+    path: Path
+    genotype: Genotype
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the figures and weights of every epoch, the rows of metrics.jsonl."""
+        return [json.loads(row) for row in (self.path / "metrics.jsonl").read_text("utf-8").splitlines()]
+
+    @property
+    def table(self) -> dict[str, float]:
+        """Return the figures of the table in which the cell was looked up; empty without one."""
+        figures: Mapping[str, float] = self.genotype.provenance["metrics"]
+        return {key: value for key, value in figures.items() if key.startswith("table.")}
+
+    def model(self, macro: str | None = None, **arguments: Any) -> nn.Module:
+        """Build a network of the cell, untrained.
+
+        Args:
+            macro: macro-architecture; if not given that of its space for small images.
+            arguments: those of timm.create_model, such as channels, layers and num_classes.
+        """
+        name = macro or usual_macro(self.genotype.space, 32)
+        genotype = str(self.path / "genotype.json")
+        network: nn.Module = timm.create_model(f"cell_{name}", genotype=genotype, **arguments)
+        return network
+
+
+@dataclass(frozen=True)
+class SeedsResult:
+    """The same search with several seeds.
+
+    Args:
+        path: the folder.
+        summary: contents of its seeds.json.
+    """
+
+    path: Path
+    summary: Mapping[str, Any]
+
+    @property
+    def runs(self) -> tuple[SearchResult, ...]:
+        """Return the searches, one a seed."""
+        folders = [self.path / run for run in self.summary["runs"]]
+        return tuple(SearchResult(folder, load_genotype(folder / "genotype.json")) for folder in folders)
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """The options of a search: everything that `run.search` needs."""
+    """The options of a search.
+
+    Args:
+        method, config, derivation, space, data, out: arguments of `run_search`; data is not loaded yet.
+        seeds: number of searches.
+        json: print the result as JSON.
+        options: further arguments of `run_search`.
+    """
 
     method: str
     config: Any
@@ -88,73 +142,129 @@ class Chosen:
     space: str
     data: DataOptions
     out: Path
-    table: Path | None
-    resume: bool
-    checkpoint_seconds: float
     seeds: int
+    json: bool
+    options: Mapping[str, Any]
 
 
-def choose(argv: Sequence[str] | None = None) -> Chosen:
-    """Parse the command line; exit as argparse does where it cannot.
+def search(method: str, *, out: str | os.PathLike[str], **options: Any) -> SearchResult | SeedsResult:
+    """Search for a cell and write the run into a folder, as `dots-zoo search METHOD` does.
+
+    Args:
+        method: name of the method.
+        out: folder of the run, new or empty.
+        options: the command's, with underscores, those of parts as tables or with dots:
+            `training={"batch_size": 32}` or `**{"training.batch_size": 32}`. With seeds above 1 the result
+            is a SeedsResult.
+
+    Raises:
+        DotsZooError: before anything is written, for options and input that cannot be used.
+    """
+    look_up(METHODS, method, "method")
+    return run_chosen(chosen_of(method, search_line(method).parse_values({"out": Path(out), **options})))
+
+
+@disconnecting()
+def main(argv: Sequence[str]) -> int:
+    """Search as `argv` says and print the cell, or the comparison of the seeds."""
+    keep_freed_memory()
+    chosen = choose(argv)
+    with redirect_stdout(sys.stderr) if chosen.json else nullcontext():
+        result = run_chosen(chosen)
+    if PartialState().is_main_process:
+        print(json.dumps(as_json(result), indent=1) if chosen.json else summary(result))
+    return 0
+
+
+def choose(argv: Sequence[str]) -> Chosen:
+    """Return the search that a command line stands for.
 
     Raises:
         DotsZooError: if an option has a value that cannot be used.
     """
-    name, words = take_preset(argv)
-    parsed = build_parser(words[0] if words else None, name).parse_args(words)
-    options = parsed[parsed.method].as_dict()
+    titles = {name: record.title for name, record in METHODS.items()}
+    footer = "\n  dots-zoo ".join(["examples:", *EXAMPLES])
+    method, words = choose_subcommand("search", TEXT, titles, argv, f"{_matrix()}\n{footer}")
+    return chosen_of(method, search_line(method).parse(words))
+
+
+def search_line(method: str) -> CommandLine:
+    """Return the options of `dots-zoo search METHOD`."""
+    record = METHODS[method]
+    examples = [example for example in EXAMPLES if example.startswith(f"search {method} ")]
+    command_line = CommandLine(
+        f"search {method}",
+        record.title,
+        "-o FOLDER",
+        examples or [f"search {method} --data-root photos -o runs/{method}"],
+        main=MAIN,
+        presets=presets_of(method),
+        config=True,
+    )
+    command_line.add(OUT)
+    command_line.add(Option("space", str, "S0", _spaces()))
+    for option in (*RUN, SEEDS, JSON):
+        command_line.add(option)
+    command_line.add_from(DataOptions)
+    command_line.add_from(Derivation, defaults={"topology": record.topology})
+    command_line.add_from(record.config)
+    return command_line
+
+
+def chosen_of(method: str, values: Mapping[str, Any]) -> Chosen:
+    """Return the search that the values of the options stand for."""
+    if values["seeds"] < 1:
+        raise DotsZooError(f"seeds: expected 1 or more, got {values['seeds']}")
+    named_space(values["space"])  # refused here where there is none
     return Chosen(
-        method=parsed.method,
-        config=build(METHODS[parsed.method].config, options),
-        derivation=build(Derivation, options),
-        space=options["space"],
-        data=build(DataOptions, options),
-        out=Path(options["out"]),
-        table=options["table"] and Path(options["table"]),
-        resume=options["resume"],
-        checkpoint_seconds=options["checkpoint_seconds"],
-        seeds=options["seeds"],
+        method=method,
+        config=build(METHODS[method].config, values),
+        derivation=build(Derivation, values),
+        space=values["space"],
+        data=build(DataOptions, values),
+        out=Path(values["out"]),
+        seeds=values["seeds"],
+        json=values["json"],
+        options={
+            "table": values["table"] and Path(values["table"]),
+            "progress": not values["quiet"],
+            **{name: values[name] for name in ("resume", "checkpoint_seconds", "any_memory")},
+        },
     )
 
 
-def build_parser(method: str | None = None, preset_name: str | None = None) -> ArgumentParser:
-    """Return the parser, with a subcommand for every method.
+def run_chosen(chosen: Chosen) -> SearchResult | SeedsResult:
+    """Search, with one seed or with several."""
+    what = chosen.method, chosen.config, chosen.derivation, chosen.space, load_data(chosen.data), chosen.out
+    if chosen.seeds == 1:
+        return SearchResult(chosen.out, run_search(*what, **chosen.options))
+    first = chosen.config.training.seed
+    return SeedsResult(chosen.out, search_seeds(range(first, first + chosen.seeds), *what, **chosen.options))
 
-    The options of `method`, and of no other as they take time, are the fields of DataOptions, of Derivation
-    and of the method's configuration, with a preset's numbers as defaults.
-    """
-    parser = ArgumentParser(
-        prog="dots-zoo search",
-        description="Search a cell and write genotype.json, the log and the plots of the run into a folder.",
-        epilog=_matrix() + EXAMPLES,
-        formatter_class=Verbatim,
-    )
-    methods = parser.add_subcommands(dest="method", help="how to search; each has its own --help")
-    for name, record in METHODS.items():
-        if name != method:
-            methods.add_subcommand(name, ArgumentParser(), help=record.title)
-            continue
-        presets = f"--preset NAME gives other defaults to the options below: {', '.join(_presets_of(name))}."
-        options = ArgumentParser(
-            description=f"{record.title}\n{presets}", epilog=EXAMPLES, formatter_class=Verbatim
-        )
-        methods.add_subcommand(name, options, help=record.title)
-        options.add_argument("--config", action="config", help="YAML file with any of the options below")
-        options.add_argument("--out", type=str, required=True, help="folder of the run; new or empty")
-        options.add_argument("--space", type=Literal[tuple(SPACES)], default="S0", help=_spaces())
-        options.add_argument("--table", type=str | None, help=TABLE_HELP)
-        options.add_argument("--resume", action="store_true", help="resume from the checkpoint in the folder")
-        options.add_argument(
-            "--checkpoint_seconds", type=float, default=300.0, help="between two checkpoints; 0: every step"
-        )
-        options.add_argument("--seeds", type=PositiveInt, default=1, help=SEEDS_HELP)
-        add_data_options(options)
-        options.add_class_arguments(Derivation)
-        options.add_class_arguments(record.config)
-        options.set_defaults({"topology": record.topology})
-        if preset_name:
-            options.set_defaults(_defaults(name, preset_name))
-    return parser
+
+def presets_of(method: str) -> dict[str, dict[str, Any]]:
+    """Return the presets of a method by name, without the line that says whose they are."""
+    presets = presets_in(PRESETS)
+    return {name: values for name, values in presets.items() if values.pop("method") == method}
+
+
+def summary(result: SearchResult | SeedsResult) -> str:
+    """Return the result as lines: the cell, its figures in a table if there is one, and where it is."""
+    if isinstance(result, SeedsResult):
+        return line(dict(result.summary), result.path)
+    files = "genotype.json, report.html, run.json, config.yaml, metrics.jsonl, plots"
+    table = ", ".join(f"{key.removeprefix('table.')} {value:g}" for key, value in result.table.items())
+    lines = [to_text(result.genotype), *([f"in the table: {table}"] if table else [])]
+    lines.append(f"written to {result.path}: {files}")
+    return "\n".join([*lines, f"next: dots-zoo train {result.path} -o FOLDER"])
+
+
+def as_json(result: SearchResult | SeedsResult) -> dict[str, Any]:
+    """Return what --json prints."""
+    if isinstance(result, SeedsResult):
+        return {"path": str(result.path), **result.summary}
+    figures = result.genotype.provenance["metrics"]
+    return {"path": str(result.path), "genotype": to_text(result.genotype), "figures": figures}
 
 
 def _matrix() -> str:
@@ -165,20 +275,5 @@ def _matrix() -> str:
 
 
 def _spaces() -> str:
-    """Return the help of --space."""
     titles = (f"{name} ({space.title})" if space.title else name for name, space in SPACES.items())
     return f"search space: {', '.join(titles)}"
-
-
-def _presets_of(method: str) -> list[str]:
-    return [name for name in preset_names(PRESETS) if preset(PRESETS, name)["method"] == method]
-
-
-def _defaults(method: str, name: str) -> dict[str, Any]:
-    """Return a preset as dotted options."""
-    values = preset(PRESETS, name)
-    if values.pop("method") != method:
-        raise DotsZooError(
-            f"preset {name}: expected one of {method} ({', '.join(_presets_of(method)) or 'there is none'})"
-        )
-    return dotted(values)

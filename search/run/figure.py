@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from dots_zoo.runtime.atomic_write import write_file
 
-DPI = 144  # pixels an inch; a page shows 96 of its own as an inch
+DPI = 120  # pixels an inch; a page shows 96 of its own as an inch
 WIDEST = 12.4  # inches: a page is 75 rem wide
 NARROWEST_LABEL = 0.04  # of the axis: a shorter stage has a border without its name
 GREY = "#777777"

@@ -61,8 +61,9 @@ def plot_weights(
     titles, shared = list(rows), len({tuple(row) for row in rows.values()}) == 1  # one legend for all panels
     columns = min(COLUMNS, len(titles))
     height = math.ceil(len(titles) / columns)
-    figure = Figure(figsize=(WIDEST / COLUMNS * columns, 2.5 * height + 0.6), layout="constrained")
+    figure = Figure(figsize=(WIDEST / COLUMNS * columns, 2.4 * height + 1.2))
     figure.suptitle(weights_caption(name, lines), fontsize=11)
+    _place(figure, legend=shared)
     panels = figure.subplots(height, columns, squeeze=False, sharex=True, sharey=True).flatten()
     for index, (title, panel) in enumerate(zip(titles, panels, strict=False)):
         panel.tick_params(labelbottom=index + columns >= len(titles), labelsize=8)
@@ -76,8 +77,15 @@ def plot_weights(
         panel.axis("off")
     if shared:
         handles, names = panels[0].get_legend_handles_labels()
-        figure.legend(handles, names, fontsize=9, ncols=5, loc="outside lower center", frameon=False)
+        figure.legend(handles, names, fontsize=9, ncols=5, loc="lower center", frameon=False)
     return save_figure(figure, path)
+
+
+def _place(figure: Figure, *, legend: bool) -> None:
+    """Leave room in inches for ticks, title and legend; a constrained layout takes as long as the drawing."""
+    width, height = figure.get_size_inches()
+    bottom, top = (0.75 if legend else 0.35) / height, 1 - 0.6 / height
+    figure.subplots_adjust(0.5 / width, bottom, 1 - 0.1 / width, top, wspace=0.08, hspace=0.18)
 
 
 def _draw_row(

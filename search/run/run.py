@@ -25,6 +25,7 @@ from dots_zoo.runtime.atomic_write import write_file
 from dots_zoo.runtime.best_effort import attempt
 from dots_zoo.runtime.environment import environment
 from dots_zoo.runtime.errors import DotsZooError
+from dots_zoo.runtime.free_memory import out_of_memory_as_error
 from dots_zoo.runtime.run_folder import check_run_folder, make_folder
 from dots_zoo.runtime.sigterm import sigterm_flag
 
@@ -33,14 +34,21 @@ from ..space.named import named_space
 from ..space.nasbench201_table import find, read_table
 from ..space.space import SearchSpace
 from ..stages.checkpoint import CheckpointManager
+from ..stages.config import usual_batch
 from ..stages.loop import run_of, run_stages
-from ..stages.stage import Epoch
+from ..stages.stage import Epoch, Stage
+from ..supernet import Memory, supernet_macro
 from .choose_kernels import resolve_kernels
+from .memory import check_memory
 from .report import write_search_report
 from .summary import describe_data, describe_network
 
+OUT_OF_MEMORY = (
+    "choose --training.memory lean or checkpoint, a smaller --training.batch-size or a smaller --image-size"
+)
 
-def search(
+
+def run_search(
     method: str,
     config: Any,
     derivation: Derivation,
@@ -51,36 +59,43 @@ def search(
     table: Path | None = None,
     resume: bool = False,
     checkpoint_seconds: float = 300.0,
+    siblings: Sequence[Path] = (),
+    any_memory: bool = False,
     progress: bool = True,
 ) -> Genotype:
     """Search for a cell in a space, or one by name, write the run into `out` and return the genotype.
 
     config: a `METHODS[method].config`. table: of NAS-Bench-201, to look up the cells in. resume: start
-    from the checkpoint in `out`, if there is one. checkpoint_seconds: between two of them; 0: every step. Of
-    several processes the first writes. Raises DotsZooError if `out` is not empty (without resume) or not of a
-    search, options cannot be used, or a loss is not finite; SystemExit with 143 after SIGTERM.
+    from the checkpoint in `out`, if there is one. checkpoint_seconds: between two of them; 0: every step.
+    siblings: folders of all searches that share the decision about kernels, with `out`.
+    any_memory: start also where the memory will not do. Of several processes the first writes. Raises
+    DotsZooError if `out` is not empty (without resume) or not of a search, options cannot be used, memory
+    will not do or runs out, or a loss is not finite; SystemExit with 143 after SIGTERM.
     """
     searched = named_space(space) if isinstance(space, str) else space
+    run = run_of(config.training, data)
+    training = config.training
+    training = replace(training, batch_size=training.batch_size or usual_batch(len(run.parts["a"])))
+    config = replace(config, macro=supernet_macro(config.macro, searched, data.size), training=training)
     stages = plan(method, config, derivation, searched)
     if table is not None and searched.family != "nasbench201":
         raise DotsZooError(f"table: expected the space S6, whose cells it holds, got {space}")
     rows = None if table is None else read_table(table)
-    run = run_of(config.training, data)
-    kernels, processes = resolve_kernels(config.training.kernels, stages, run, [out]), run.processes
+    kernels, processes = resolve_kernels(training.kernels, stages, run, siblings or [out]), run.processes
     run = replace(run, kernels=kernels == "on")
-    config = replace(config, training=replace(config.training, kernels=kernels))
+    config = replace(config, training=replace(training, kernels=kernels))
+
+    def planned(memory: Memory) -> Sequence[Stage]:
+        chosen = replace(config, training=replace(config.training, memory=memory))
+        return plan(method, chosen, derivation, searched)
+
     settings = {"space": space} if isinstance(space, str) else {}
     settings |= {**data.options, **asdict(derivation), **asdict(config)}
     identity = json.loads(json.dumps({"method": method, **settings}))  # tuples as lists
-    provenance = {
-        "method": method,
-        "dataset": data.name,
-        "origin": f"dots_zoo {dots_zoo.__version__}",
-        "seed": run.seed,
-        "config_sha256": hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest(),
-    }
+    provenance = _provenance(identity, data, run.seed)
     processes.first_does(partial(check_run_folder, out, "search", resume=resume))
-    with sigterm_flag() as stop:
+    check_memory(planned, run, training.memory, any_memory)
+    with sigterm_flag() as stop, out_of_memory_as_error("search", OUT_OF_MEMORY):
         manager = CheckpointManager(out / "checkpoint", checkpoint_seconds, identity, stop, out / "stages")
         saved = manager.load_latest(processes) if resume else None
         if not processes.agree(json.dumps([identity, saved.path.name if saved else None], sort_keys=True)):
@@ -100,6 +115,16 @@ def search(
         result = load_genotype(folder.genotype(folder.logged_epochs - 1))
     processes.first_does(partial(folder.end, result, provenance, data))
     return result
+
+
+def _provenance(identity: Mapping[str, Any], data: Data, seed: int) -> dict[str, Any]:
+    return {
+        "method": identity["method"],
+        "dataset": data.name,
+        "origin": f"dots_zoo {dots_zoo.__version__}",
+        "seed": seed,
+        "config_sha256": hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest(),
+    }
 
 
 class _Folder:

@@ -20,12 +20,9 @@ from dots_zoo.runtime.atomic_write import write_file
 from dots_zoo.runtime.distributed import processes_of
 from dots_zoo.runtime.run_folder import check_folder, holds, is_empty
 
-from ..methods.registry import Derivation, plan
-from ..space.named import named_space
+from ..methods.registry import Derivation
 from ..space.space import SearchSpace
-from ..stages.loop import run_of
-from .choose_kernels import resolve_kernels
-from .run import search
+from .run import run_search
 
 
 def search_seeds(
@@ -40,21 +37,18 @@ def search_seeds(
 ) -> dict[str, Any]:
     """Search with every seed, each into `out`/seedN; write and return the contents of `out`/seeds.json.
 
-    The arguments are those of `run.search`. In the result, `figures` holds mean and standard deviation (of a
+    The arguments are those of `run_search`. In the result, `figures` holds mean and standard deviation (of a
     sample) over the searches, for every figure of the last epoch; `edges_agree` is explained in `agreement`.
     """
     processes = processes_of(Accelerator(mixed_precision=config.training.precision))
     check = partial(check_folder, out, "search --seeds", resume=options.get("resume", False))
     processes.first_does(partial(check, holds_run=_holds_searches))
     folders = [out / f"seed{seed}" for seed in seeds]
-    searched = named_space(space) if isinstance(space, str) else space
-    stages = plan(method, config, derivation, searched)
-    kernels = resolve_kernels(config.training.kernels, stages, run_of(config.training, data), folders)
     genotypes = []
     for seed, folder in zip(seeds, folders, strict=True):
-        training = replace(config.training, seed=seed, kernels=kernels)
+        seeded = replace(config, training=replace(config.training, seed=seed))
         genotypes.append(
-            search(method, replace(config, training=training), derivation, space, data, folder, **options)
+            run_search(method, seeded, derivation, space, data, folder, siblings=folders, **options)
         )
     figures = [genotype.provenance["metrics"] for genotype in genotypes]
     common = [name for name in figures[0] if all(name in row for row in figures)]

@@ -4,12 +4,12 @@ Defaults are those of DOTS for CIFAR-10; every field is also an option and a YAM
 """
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol
 
 from dots_zoo.data.augment import Augmentation
 from dots_zoo.runtime.errors import DotsZooError
 
-from ..supernet import Memory, Stem
+from ..supernet import MacroName, Memory
 
 
 @dataclass(frozen=True)
@@ -46,18 +46,39 @@ class LogitsConfig:
     weight_decay: float = 1e-3  # supplementary, Sec. 1
 
 
+BATCH = 64  # as in DARTS and in the public code
+BATCHES = 8  # in a split at least, where the batch size is not given
+
+
+def usual_batch(images: int) -> int:
+    """Return the batch size for splits of so many images: a power of two up to 64."""
+    return min(BATCH, 1 << max(1, (images // BATCHES).bit_length() - 1))
+
+
+class SupernetConfig(Protocol):
+    """Fields that the configuration of every method has, for its supernets."""
+
+    @property
+    def macro(self) -> MacroName | None: ...
+
+    @property
+    def channels(self) -> int: ...
+
+    @property
+    def training(self) -> "TrainingConfig": ...
+
+
 @dataclass(frozen=True)
 class TrainingConfig:
     """Options of the training loop, whatever the method.
 
     Args:
         seed: every draw of the run derives from it.
-        channels: width of the first cells of the supernet.
-        batch_size: images in a step; an incomplete last batch is left out.
+        batch_size: images in a step; an incomplete last batch is left out. If not given 64, or fewer where
+            the splits have fewer than 8 such batches.
         augmentation: how training images are varied; DARTS cuts out squares for retraining only.
         class_fractions: shares of every class's images in the training and in the validation split; if not
             given the splits are random halves of the images.
-        stem: cifar keeps the resolution, imagenet divides it by 8 before the first cell.
         precision: "bf16" runs the supernet under autocast.
         memory: what a step keeps for its backward pass. fast keeps what is expensive to recompute, lean less,
             checkpoint the outputs of the cells only; the results are the same.
@@ -68,11 +89,9 @@ class TrainingConfig:
     """
 
     seed: int = 0
-    channels: int = 16  # as in DARTS; the paper does not say
-    batch_size: int = 64  # as in DARTS and in the public code
+    batch_size: int | None = None
     augmentation: Augmentation = field(default_factory=Augmentation)  # crop and flip, as in DARTS
     class_fractions: tuple[float, float] | None = None
-    stem: Stem = "cifar"
     precision: Literal["no", "bf16"] = "no"
     memory: Memory = "fast"
     kernels: Literal["auto", "on", "off"] = "auto"
@@ -80,7 +99,8 @@ class TrainingConfig:
     logits: LogitsConfig = field(default_factory=LogitsConfig)
 
     def __post_init__(self) -> None:
-        require_at_least("training.", channels=(self.channels, 1), batch_size=(self.batch_size, 1))
+        if self.batch_size is not None:
+            require_at_least("training.", batch_size=(self.batch_size, 1))
 
 
 def require_at_least(place: str, **limits: tuple[float, float]) -> None:
@@ -90,8 +110,8 @@ def require_at_least(place: str, **limits: tuple[float, float]) -> None:
             raise DotsZooError(f"{place}{name}: expected {limit} or more, got {value}")
 
 
-def check_span(epochs: int, warm_up: int, cells: int) -> None:
-    """Raise DotsZooError if an operation search of this length and depth cannot be built."""
-    require_at_least("", epochs=(epochs, 1), warm_up=(warm_up, 0), cells=(cells, 3))
+def check_span(epochs: int, warm_up: int, layers: int, channels: int) -> None:
+    """Raise DotsZooError if an operation search of this length, depth and width cannot be built."""
+    require_at_least("", epochs=(epochs, 1), warm_up=(warm_up, 0), layers=(layers, 3), channels=(channels, 1))
     if warm_up >= epochs:
         raise DotsZooError(f"warm_up: expected fewer epochs than the {epochs} of the search, got {warm_up}")

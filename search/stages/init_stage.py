@@ -15,9 +15,9 @@ from dots_zoo.runtime.seeding import seeded
 
 from ..space.relax import one_group
 from ..space.space import Choice, SearchSpace
-from ..supernet import NO_PARTIAL_CHANNELS, Auxiliary, PartialChannels, Shape, Supernet
+from ..supernet import NO_PARTIAL_CHANNELS, Auxiliary, PartialChannels, Shape, Supernet, supernet_macro
 from ..supernet.install_kernels import install_kernels
-from .config import TrainingConfig
+from .config import SupernetConfig
 from .stage import Run, Search, StepIndex
 
 Choices = Callable[[SearchSpace], Mapping[str, Choice]]
@@ -25,8 +25,8 @@ Choices = Callable[[SearchSpace], Mapping[str, Choice]]
 
 def fresh(
     name: str,
-    training: TrainingConfig,
-    cells: int,
+    config: SupernetConfig,
+    layers: int,
     space: Callable[[Search | None], SearchSpace],
     choices: Choices,
     partial: PartialChannels = NO_PARTIAL_CHANNELS,
@@ -38,24 +38,25 @@ def fresh(
 
     Args:
         name: of the supernet; its initial weights are seeded by it.
-        training: channels and memory of the supernet, and the hyperparameters of both optimisers.
-        cells: depth of the supernet.
+        config: macro-architecture, channels and memory of the supernet; hyperparameters of both optimisers.
+        layers: number of cells of the supernet.
         space: search of the stage before (None for the first stage) -> space of the supernet.
         choices: space -> name of the logits -> what they decide.
         partial: channels that pass through the candidates.
         auxiliary: branch beside every edge.
     """
 
+    training = config.training
     sgd, adam = training.weights, training.logits
 
     def initialise(run: Run, before: Search | None, step_index: StepIndex) -> Search:
         cell_space, device = space(before), run.accelerator.device
         shape = Shape(
-            channels=training.channels,
-            cells=cells,
+            channels=config.channels,
+            layers=layers,
             classes=run.data.classes,
             in_chans=run.data.in_chans,
-            stem=training.stem,
+            macro=supernet_macro(config.macro, cell_space, run.data.size),
             partial=partial,
             auxiliary=auxiliary,
             memory=training.memory,

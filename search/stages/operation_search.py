@@ -21,12 +21,13 @@ from ..supernet import (
     NO_PARTIAL_CHANNELS,
     Active,
     Auxiliary,
+    MacroName,
     Mixture,
     PartialChannels,
     active_where,
     check_shape,
 )
-from .config import TrainingConfig
+from .config import BATCH, TrainingConfig
 from .init_stage import continue_from, fresh
 from .stage import Figures, Logits, Relaxation, Search, Stage, StepContext, StepIndex, Weights
 from .steps import train_weights
@@ -110,7 +111,13 @@ class Span(Protocol):
     def warm_up(self) -> int: ...
 
     @property
-    def cells(self) -> int: ...
+    def macro(self) -> MacroName | None: ...
+
+    @property
+    def layers(self) -> int: ...
+
+    @property
+    def channels(self) -> int: ...
 
     @property
     def training(self) -> TrainingConfig: ...
@@ -121,7 +128,9 @@ class Numbers:
     """A Span for a method whose configuration has other fields."""
 
     epochs: int
-    cells: int
+    macro: MacroName | None
+    layers: int
+    channels: int
     training: TrainingConfig
     warm_up: int = 0
 
@@ -174,16 +183,17 @@ def operation_search(
     """
     training, weights = span.training, span.training.weights
     partial_channels, auxiliary = formulation.partial_channels, formulation.auxiliary
-    check_shape(space, span.cells, training.channels, training.stem, partial_channels)
+    check_shape(space, span.layers, span.channels, span.macro, partial_channels)
     initialise = fresh(
-        name, training, span.cells, lambda before: space, formulation.choices, partial_channels, auxiliary
+        name, span, span.layers, lambda before: space, formulation.choices, partial_channels, auxiliary
     )
     first = Stage(
         name=f"{name} warm-up",
         epochs=span.warm_up,
         initialise=initialise,
+        builds=True,
         step=warm_up_step,
-        batch_size=training.batch_size,
+        batch_size=training.batch_size or BATCH,
         images="all" if one_level else "a",
         relax=formulation.relax,
         derive=formulation.derive,
@@ -196,6 +206,7 @@ def operation_search(
         name=f"{name} search",
         epochs=span.epochs - span.warm_up,
         initialise=continue_from if span.warm_up else initialise,
+        builds=not span.warm_up,
         step=step,
         architecture_images=None if one_level else "b",
     )

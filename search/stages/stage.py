@@ -188,6 +188,7 @@ class Stage:
         rest: alternatives that rest in an epoch of so many steps, chosen before it; None for no resting.
         validate: measure the accuracy on the validation split after every epoch.
         after: update of the search after an epoch, from its figures.
+        builds: a new supernet is built at its beginning.
         saved_as: name under which the search is saved at the end of this stage, where others follow.
     """
 
@@ -204,6 +205,7 @@ class Stage:
     rest: Callable[[Search, StepIndex, int], Mapping[str, Tensor]] | None = None
     validate: bool = False
     after: Callable[[Search, StepIndex, Mapping[str, float]], Search] = unchanged
+    builds: bool = False
     saved_as: str = ""
 
 

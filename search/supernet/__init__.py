@@ -11,13 +11,25 @@ from .bn_statistics import still_statistics
 from .cell import NO_PARTIAL_CHANNELS, Nodes, PartialChannels, SearchCell, SearchCell201
 from .mixed_op import Auxiliary, MixedOp
 from .mixture import Active, CellMixture, Mixture, active_where, everything
-from .supernet import Memory, Shape, Stem, Supernet, cell_type_sequence, check_shape, without_kernels
+from .supernet import (
+    MACROS_OF_FAMILY,
+    MacroName,
+    Memory,
+    Shape,
+    Supernet,
+    cell_type_sequence,
+    check_shape,
+    supernet_macro,
+    without_kernels,
+)
 
 __all__ = [
+    "MACROS_OF_FAMILY",
     "NO_PARTIAL_CHANNELS",
     "Active",
     "Auxiliary",
     "CellMixture",
+    "MacroName",
     "Memory",
     "MixedOp",
     "Mixture",
@@ -26,12 +38,12 @@ __all__ = [
     "SearchCell",
     "SearchCell201",
     "Shape",
-    "Stem",
     "Supernet",
     "active_where",
     "cell_type_sequence",
     "check_shape",
     "everything",
     "still_statistics",
+    "supernet_macro",
     "without_kernels",
 ]

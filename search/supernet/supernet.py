@@ -6,12 +6,14 @@ Source: DARTS (ICLR 2019), Sec. 2 and its macro-architectures; DOTS (CVPR 2021),
 
 import copy
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from torch import Tensor, nn
 
 from dots_zoo.cell import ResidualReduction
+from dots_zoo.macro import usual_macro
 from dots_zoo.runtime.errors import DotsZooError
 
 from ..space.space import SearchSpace
@@ -20,8 +22,12 @@ from .mixed_op import Auxiliary, MixedOp
 from .mixture import CellMixture, Mixture
 from .recompute import recompute
 
-Stem = Literal["cifar", "imagenet"]
+MacroName = Literal["cifar", "mobile", "nb201"]
 Memory = Literal["fast", "lean", "checkpoint"]
+MACROS_OF_FAMILY: Mapping[str, tuple[MacroName, ...]] = {
+    "darts": ("cifar", "mobile"),
+    "nasbench201": ("nb201",),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,10 +36,10 @@ class Shape:
 
     Args:
         channels: of the first cells.
-        cells: depth.
+        layers: number of cells.
         classes: of the classifier.
         in_chans: channels of an image.
-        stem: cifar keeps the resolution, imagenet divides it by 8 before the first cell.
+        macro: cifar and nb201 keep the resolution of an image, mobile divides it by 8 before the first cell.
         partial: which channels pass through the candidates.
         auxiliary: branch beside every edge.
         memory: what a training step keeps for its backward pass; lean recomputes candidates, checkpoint
@@ -41,37 +47,66 @@ class Shape:
     """
 
     channels: int
-    cells: int
+    layers: int
     classes: int
     in_chans: int
-    stem: Stem = "cifar"
+    macro: MacroName = "cifar"
     partial: PartialChannels = NO_PARTIAL_CHANNELS
     auxiliary: Auxiliary = "none"
     memory: Memory = "fast"
 
 
-def cell_type_sequence(cells: int) -> tuple[str, ...]:
+def supernet_macro(macro: MacroName | None, space: SearchSpace, size: int) -> MacroName:
+    """Return the given macro-architecture, or that of networks for images with a side of `size` pixels.
+
+    Raises:
+        DotsZooError: if that is one of the user's own, of which there is no supernet.
+    """
+    if macro is not None:
+        return macro
+    usual, possible = usual_macro(space.family, size), MACROS_OF_FAMILY[space.family]
+    for name in possible:
+        if name == usual:
+            return name
+    raise DotsZooError(
+        f"macro: networks for images of {size} pixels are {usual!r}, of which there is no supernet; choose "
+        f"{' or '.join(possible)}"
+    )
+
+
+def cell_type_sequence(layers: int) -> tuple[str, ...]:
     """Return the kind of every cell in order: reduction cells stand at one and at two thirds of the depth."""
-    return tuple("reduce" if cell in (cells // 3, 2 * cells // 3) else "normal" for cell in range(cells))
+    reduced = layers // 3, 2 * layers // 3
+    return tuple("reduce" if cell in reduced else "normal" for cell in range(layers))
 
 
 def check_shape(
     space: SearchSpace,
-    cells: int,
+    layers: int,
     channels: int,
-    stem: Stem,
+    macro: MacroName | None,
     partial: PartialChannels = NO_PARTIAL_CHANNELS,
 ) -> None:
-    """Raise DotsZooError if a supernet of this shape cannot be built."""
-    if cells < 3:
+    """Raise DotsZooError if a supernet of this shape cannot be built.
+
+    macro: None where the images, which decide, are not known yet.
+    """
+    if layers < 3:
         raise DotsZooError(
-            f"supernet: expected at least 3 cells, one normal and two that reduce, got {cells}"
+            f"layers: expected at least 3 cells in a supernet, one normal and two that reduce, got {layers}"
         )
-    if space.family == "nasbench201" and (cells % 3 or stem != "cifar"):
+    possible = MACROS_OF_FAMILY[space.family]
+    if macro is not None and macro not in possible:
         raise DotsZooError(
-            "supernet of NAS-Bench-201: expected a number of cells that is divisible by 3, for three equal "
-            f"stages, and the stem 'cifar', got {cells} and {stem!r}"
+            f"macro: expected {' or '.join(possible)} for a supernet of {space.family} cells, got {macro!r}"
         )
+    if space.family == "nasbench201" and layers % 3:
+        raise DotsZooError(
+            "layers: expected a number of cells that is divisible by 3, for the three equal stages of the "
+            f"supernet of NAS-Bench-201, got {layers}"
+        )
+    if macro == "mobile" and channels % 2:
+        raise DotsZooError(f"channels: expected an even number for the macro mobile, got {channels}")
     if channels % partial.share:
         raise DotsZooError(
             "supernet: expected channels that are divisible by the share of partial channels, "
@@ -89,7 +124,7 @@ class Supernet(nn.Module):
             DotsZooError: if the shape does not fit the space.
         """
         super().__init__()
-        check_shape(space, shape.cells, shape.channels, shape.stem, shape.partial)
+        check_shape(space, shape.layers, shape.channels, shape.macro, shape.partial)
         self.shape = shape
         build = _darts if space.family == "darts" else _nasbench201
         self.cell_types, self.stem, cells, self.norm, width = build(space, shape)
@@ -143,7 +178,7 @@ Parts = tuple[tuple[str, ...], nn.ModuleList, list[nn.Module], nn.Module, int]
 def _darts(space: SearchSpace, shape: Shape) -> Parts:
     """Return kinds, stem, cells, the norm after them, and its channels: the macro-architecture of DARTS."""
     channels = shape.channels
-    if shape.stem == "cifar":
+    if shape.macro == "cifar":
         width = 3 * channels
         stem = nn.ModuleList([_conv_bn(shape.in_chans, width, 1)])
     else:
@@ -151,8 +186,8 @@ def _darts(space: SearchSpace, shape: Shape) -> Parts:
         first = [*_conv_bn(shape.in_chans, width // 2, 2), nn.ReLU(), *_conv_bn(width // 2, width, 2)]
         stem = nn.ModuleList([nn.Sequential(*first), nn.Sequential(nn.ReLU(), *_conv_bn(width, width, 2))])
     cells: list[nn.Module] = []
-    in_chs, reduce_first = (width, width), shape.stem == "imagenet"
-    cell_types = cell_type_sequence(shape.cells)
+    in_chs, reduce_first = (width, width), shape.macro == "mobile"
+    cell_types = cell_type_sequence(shape.layers)
     for cell_type in cell_types:
         channels *= 2 if cell_type == "reduce" else 1
         cells.append(SearchCell(space, cell_type, in_chs, _node_shape(shape, channels), reduce_first))
@@ -169,8 +204,8 @@ def _nasbench201(space: SearchSpace, shape: Shape) -> Parts:
         if stage:
             cell_types.append("")
             cells.append(ResidualReduction(width // 2))
-        cell_types += ["cell"] * (shape.cells // 3)
-        cells += [SearchCell201(space, _node_shape(shape, width)) for _ in range(shape.cells // 3)]
+        cell_types += ["cell"] * (shape.layers // 3)
+        cells += [SearchCell201(space, _node_shape(shape, width)) for _ in range(shape.layers // 3)]
     norm = nn.Sequential(nn.BatchNorm2d(width), nn.ReLU())
     return tuple(cell_types), nn.ModuleList([_conv_bn(shape.in_chans, shape.channels, 1)]), cells, norm, width
 

@@ -17,7 +17,7 @@ import dots_zoo
 from dots_zoo.cell import DropPath
 from dots_zoo.genotype import load_genotype
 from dots_zoo.train.model import ModelOptions
-from dots_zoo.train.run import train
+from dots_zoo.train.run import run_training
 from helpers.fitting import fitted, images
 from helpers.paths import ROOT
 from helpers.striped_images import PLAIN, stripes
@@ -33,7 +33,7 @@ def training(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("training") / "net"
     data = replace(stripes(256), class_names=("columns", "rows"))
     options = ModelOptions(macro="cifar", channels=4, layers=3)
-    train("darts_pt_cifar10_s0_1", options, data, replace(PLAIN, epochs=6), folder, progress=False)
+    run_training("darts_pt_cifar10_s0_1", options, data, replace(PLAIN, epochs=6), folder, progress=False)
     return folder
 
 

@@ -24,8 +24,8 @@ pytestmark = pytest.mark.processes
 
 SMALL = Settings(channels=4, layers=3, epochs=1, candidates=6, bench_seconds=0.01)
 SEARCH = (
-    *("--epochs", "2", "--warm_up", "1", "--topology_search.epochs", "2", "--topology_search.cells", "3"),
-    *("--training.channels", "2", "--training.batch_size", "256"),
+    *("--epochs", "2", "--warm_up", "1", "--topology_search.epochs", "2", "--topology_search.layers", "3"),
+    *("--channels", "2", "--training.batch_size", "256"),
 )
 
 
@@ -123,7 +123,7 @@ def test_a_difference_is_judged_by_digits_and_not_by_their_renderings() -> None:
     [
         (0.03, 0.5, ("3.0 points above", "the search pays here", "hard enough")),
         (-0.03, 0.5, ("3.0 points below", "the search does not pay here", "hard enough")),
-        (0.005, 0.88, ("0.5 points above", "a draw", "too easy to tell cells apart")),
+        (0.005, 0.88, ("0.5 points above", "a tie", "too easy to tell cells apart")),
     ],
 )
 def test_the_verdict_says_what_the_figures_tell(

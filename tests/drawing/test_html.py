@@ -44,6 +44,9 @@ def test_text_is_escaped_everywhere(tmp_path: Path) -> None:
 def test_marked_rows_stand_out() -> None:
     page = rendered('{{ parts.table(["a"], [["one"], ["two"]], [false, true]) }}')
     assert page.count('class="marked"') == 1 and '<tr class="marked"><td>two' in page
+    assert "wide" not in page.partition("</style>")[2]
+    wide = rendered('{{ parts.table(["a", "b"], [["one", "two"]], wide=1) }}')
+    assert '<td>one</td><td class="wide">two</td>' in wide and '<th class="wide">b</th>' in wide
 
 
 def test_pictures_are_inside_the_page(tmp_path: Path) -> None:

@@ -17,9 +17,9 @@ def quiet_stages(method: str) -> tuple[tuple[Stage, ...], TrainingConfig]:
     """DOTS in its four stages, or DropNAS: a few steps each, with gradients that are clipped."""
     training = toy_training(batch_size=16)
     training = replace(training, weights=replace(training.weights, clip=0.5))
-    topology = TopologyConfig(epochs=2, cells=3)
+    topology = TopologyConfig(epochs=2, layers=3)
     if method == "dots":
-        config = METHODS["dots"].config(epochs=2, warm_up=1, cells=3, training=training)
+        config = METHODS["dots"].config(epochs=2, warm_up=1, layers=3, channels=4, training=training)
         return plan("dots", config, Derivation("pairs", topology_search=topology), SPACE), training
-    config = METHODS["dropnas"].config(epochs=2, cells=3, r_p=0.3, r_np=0.3, training=training)
+    config = METHODS["dropnas"].config(epochs=2, layers=3, channels=4, r_p=0.3, r_np=0.3, training=training)
     return plan("dropnas", config, Derivation(), SPACE), training

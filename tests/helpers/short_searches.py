@@ -41,7 +41,7 @@ SHORT: dict[str, tuple[str, dict[str, Any]]] = {
 def configuration(name: str) -> Any:
     method, changes = SHORT[name]
     config: Any = METHODS[method].config
-    numbers = {"epochs": 1, "cells": 3, **changes, "training": toy_training(batch_size=4)}
+    numbers = {"epochs": 1, "layers": 3, "channels": 4, **changes, "training": toy_training(batch_size=4)}
     return config(**{key: value for key, value in numbers.items() if key in config.__dataclass_fields__})
 
 
@@ -50,7 +50,7 @@ def derivation(topology: str, selection: str, keep: int = 1) -> Derivation:
         topology,
         keep,
         selection,
-        topology_search=TopologyConfig(epochs=1, cells=3),
+        topology_search=TopologyConfig(epochs=1, layers=3),
         perturbation=PerturbationConfig(tuning=1),
     )
 

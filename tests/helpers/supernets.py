@@ -34,8 +34,8 @@ TOPOLOGY_STAGE = SearchSpace(  # two survivors an edge, other ones on every edge
 )
 
 
-def shape(channels=4, cells=5, classes=5, in_chans=3, **changes):
-    return Shape(channels=channels, cells=cells, classes=classes, in_chans=in_chans, **changes)
+def shape(channels=4, layers=5, classes=5, in_chans=3, **changes):
+    return Shape(channels=channels, layers=layers, classes=classes, in_chans=in_chans, **changes)
 
 
 def weights_for(space, dtype):

@@ -35,7 +35,6 @@ def toy_data(count: int = 256) -> ImageData:
 def toy_training(seed: int = 0, weights_rate: float = 0.05, **changes: Any) -> TrainingConfig:
     training = TrainingConfig(
         seed=seed,
-        channels=4,
         batch_size=32,
         augmentation=Augmentation(crop_padding=0),
         weights=WeightsConfig(learning_rate=weights_rate),
@@ -47,13 +46,19 @@ def toy_training(seed: int = 0, weights_rate: float = 0.05, **changes: Any) -> T
 def toy_config(method: str = "dots", seed: int = 0, weights_rate: float = 0.05, **changes: Any) -> Any:
     """A configuration of the method with 4 epochs, half of them warm-up where it has one, and 3 cells."""
     config: Any = METHODS[method].config
-    numbers = {"epochs": 4, "warm_up": 2, "cells": 3, "training": toy_training(seed, weights_rate)}
+    numbers = {
+        "epochs": 4,
+        "warm_up": 2,
+        "layers": 3,
+        "channels": 4,
+        "training": toy_training(seed, weights_rate),
+    }
     known = {name for name in numbers if name in config.__dataclass_fields__}
     return config(**{**{name: numbers[name] for name in known}, **changes})
 
 
 def toy_derivation(topology: str = "none", **changes: Any) -> Derivation:
-    return Derivation(topology=topology, topology_search=TopologyConfig(epochs=6, cells=3), **changes)
+    return Derivation(topology=topology, topology_search=TopologyConfig(epochs=6, layers=3), **changes)
 
 
 def search_toy(

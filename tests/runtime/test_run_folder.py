@@ -7,7 +7,7 @@ import pytest
 
 from dots_zoo.commands.cli import main
 from dots_zoo.openmm.progress import quiet
-from dots_zoo.search.run.run import search
+from dots_zoo.search.run.run import run_search
 from dots_zoo.search.run.seeds import search_seeds
 from helpers.toy_search import TINY_SPACE, toy_config, toy_data, toy_derivation, toy_training
 
@@ -16,7 +16,7 @@ with quiet():
 
 TRAIN = "train darts_v1 --data digits --channels 2 --layers 3 --batch-size 719 --epochs 1".split()
 TRAIN += ["--augmentation.crop-padding", "1", "--aux-weight", "0"]
-SEARCH = "search random_search --data digits --cells 3 --epochs 1 --training.channels 2".split()
+SEARCH = "search random_search --data digits --layers 3 --epochs 1 --channels 2".split()
 SEARCH += ["--training.batch_size", "720"]
 COMMANDS = {"search": SEARCH, "search --seeds": [*SEARCH, "--seeds", "2"], "train": TRAIN}
 RESULTS = {"search": "genotype.json", "search --seeds": "seeds.json", "train": "model.safetensors"}
@@ -27,10 +27,10 @@ def run(command: str, out: Path, resume: bool = False) -> None:
     if command == "train":
         assert main([*TRAIN, "--out", str(out), *(["--resume"] if resume else [])]) == 0
         return
-    config = toy_config("darts", epochs=1, warm_up=0, training=toy_training(4, channels=2))
+    config = toy_config("darts", epochs=1, warm_up=0, channels=2, training=toy_training(4))
     what = ("darts", config, toy_derivation(), TINY_SPACE, toy_data(64), out)
     if command == "search":
-        search(*what, resume=resume, progress=False)
+        run_search(*what, resume=resume, progress=False)
     else:
         search_seeds((4, 5), *what, resume=resume, progress=False)
 

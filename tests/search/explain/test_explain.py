@@ -26,8 +26,8 @@ from dots_zoo.search.stages.loop import run_of, run_stages
 from helpers.toy_search import search_toy, toy_config, toy_data, toy_derivation, toy_training
 
 SEARCH = (
-    "search darts --data digits --train_fraction 0.1 --space S3 --epochs 2 --cells 3 --topology pairs "
-    "--topology_search.epochs 2 --topology_search.cells 3 --training.channels 2 --training.batch_size 60"
+    "search darts --data digits --train_fraction 0.1 --space S3 --epochs 2 --layers 3 --topology pairs "
+    "--topology_search.epochs 2 --topology_search.layers 3 --channels 2 --training.batch_size 60"
 )
 
 
@@ -259,7 +259,7 @@ def test_methods_without_what_is_asked_for(
     method: str, words: list[str], what: str, message: str, tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    search = f"search {method} --data digits --train_fraction 0.1 --space S2 --cells 3 --training.channels 2"
+    search = f"search {method} --data digits --train_fraction 0.1 --space S2 --layers 3 --channels 2"
     out = str(tmp_path / "run")
     assert main([*search.split(), "--training.batch_size", "60", *words, "--out", out]) == 0
     name, *options = what.split()

@@ -89,12 +89,12 @@ EVERYTHING = darts_space(intermediate=2)
     ("space", "changes"),
     [
         (EVERYTHING, {"auxiliary": "skip", "memory": "checkpoint"}),
-        (EVERYTHING, {"auxiliary": "projection", "partial": PartialChannels(2), "stem": "imagenet"}),
+        (EVERYTHING, {"auxiliary": "projection", "partial": PartialChannels(2), "macro": "mobile"}),
         (named_space("S6"), {"auxiliary": "skip", "memory": "lean"}),
     ],
 )
 def test_without_kernels_a_supernet_computes_the_same(space, changes):
-    shape = Shape(channels=4, cells=3, classes=5, in_chans=1, **changes)
+    shape = Shape(channels=4, layers=3, classes=5, in_chans=1, **changes)
     supernet = Supernet(space, shape).double()
     install_kernels(supernet)
     draws = torch.Generator().manual_seed(0)
@@ -160,7 +160,7 @@ def line(epoch, skip, conv, **figures):
 def test_every_candidate_can_be_differentiated_twice():
     """The product with the Hessian over the weights of all operations is that of differences of gradients."""
     torch.manual_seed(0)
-    supernet = Supernet(EVERYTHING, Shape(channels=16, cells=3, classes=5, in_chans=1)).double()
+    supernet = Supernet(EVERYTHING, Shape(channels=16, layers=3, classes=5, in_chans=1)).double()
     install_kernels(supernet)
     twice, images = without_kernels(supernet), torch.randn(3, 1, 16, 16).double()
     shape = {

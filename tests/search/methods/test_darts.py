@@ -39,9 +39,11 @@ HEAVY = WeightsConfig(weight_decay=0.1)  # heavy enough to be seen in the second
 @pytest.fixture
 def context():
     """In float64, with a momentum of its own and logits that prefer something."""
-    training, data = toy_training(channels=2, weights=HEAVY), toy_data(32)
+    training, data = toy_training(weights=HEAVY), toy_data(32)
     run = run_of(training, data)
-    [stage] = plan("darts", toy_config("darts", training=training, warm_up=0), Derivation(), SMALL)
+    [stage] = plan(
+        "darts", toy_config("darts", channels=2, training=training, warm_up=0), Derivation(), SMALL
+    )
     search = stage.initialise(run, None, StepIndex(0, 0))
     search.supernet.double()
     draws = torch.Generator().manual_seed(0)

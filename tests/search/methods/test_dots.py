@@ -90,7 +90,7 @@ def test_group_v1_searches_without_none():
 @pytest.mark.parametrize(("topology", "end"), [("pairs", 0.05), ("any", 0.001)])
 def test_the_search_finds_the_planted_operation_and_the_planted_edges(topology, end, seed):
     # So cold that three epochs settle; colder still, rounding would decide between pairs of edges.
-    annealed = TopologyConfig(epochs=6, cells=3, temperature_end=end)
+    annealed = TopologyConfig(epochs=6, layers=3, temperature_end=end)
     derivation = Derivation(topology=topology, topology_search=annealed)
     epochs = search_toy("dots", derivation, training=toy_training(seed), groups="one")
     cells = epochs[-1].cells
@@ -118,7 +118,7 @@ def test_groups_that_do_not_fit_the_space_are_refused():
     ("changes", "message"),
     [
         ({"epochs": 0}, "epochs: expected 1 or more, got 0"),
-        ({"cells": 2}, "cells: expected 3 or more, got 2"),
+        ({"layers": 2}, "layers: expected 3 or more, got 2"),
         ({"warm_up": -1}, "warm_up: expected 0 or more, got -1"),
         ({"epochs": 4, "warm_up": 4}, "warm_up: expected fewer epochs than the 4 of the search, got 4"),
     ],

@@ -26,7 +26,7 @@ HIGH = {"r_p": 0.25, "r_np": 0.25}  # half of all operations is drawn to be drop
 def test_the_paper_searches_one_level_for_76_epochs_with_14_cells():
     config = DropnasConfig()
     [stage] = plan("dropnas", config, toy_derivation(), darts_space())
-    assert stage.epochs == 76 and config.cells == 14 and stage.batch_size == 96
+    assert stage.epochs == 76 and config.layers == 14 and stage.batch_size == 96
     assert (stage.images, stage.architecture_images) == ("all", None)
     assert stage.learning_rate(0) == 0.0375 and stage.learning_rate(76) == pytest.approx(0.0015)
     assert config.training.weights.clip == 3.0

@@ -213,7 +213,7 @@ def test_nas_bench_201_needs_depths_that_are_divisible_by_three():
 @pytest.mark.parametrize(
     ("numbers", "message"),
     [
-        ({"depths": (5, 2, 3)}, "cells: expected 3 or more, got 2"),
+        ({"depths": (5, 2, 3)}, "layers: expected 3 or more, got 2"),
         ({"operations": (5, 0)}, "operations: expected 1 or more, got 0"),
         (
             {"skip_dropout": (0.0, 1.1, 0.0)},

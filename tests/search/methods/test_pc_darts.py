@@ -150,7 +150,7 @@ def test_every_space_is_searched(space, auxiliary):
 
 
 def test_its_operations_go_on_to_a_topology_search():
-    derivation = Derivation("pairs", topology_search=TopologyConfig(epochs=2, cells=3))
+    derivation = Derivation("pairs", topology_search=TopologyConfig(epochs=2, layers=3))
     epochs = search_toy("pc_darts", derivation, TWO, share=2, epochs=2, warm_up=0)
     assert set(epochs[0].weights) == set(epochs[-1].weights)
     assert all(len(row) == 1 for row in epochs[-1].weights["alpha.normal"].values())

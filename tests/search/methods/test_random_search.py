@@ -41,7 +41,12 @@ def test_the_seed_alone_decides():
 
 
 def test_every_pair_of_edges_and_every_operation_is_as_likely_as_any_other():
-    [stage] = plan("random_search", RandomSearchConfig(cells=3, training=toy_training()), Derivation(), SPACE)
+    [stage] = plan(
+        "random_search",
+        RandomSearchConfig(layers=3, channels=4, training=toy_training()),
+        Derivation(),
+        SPACE,
+    )
     context = first_step("random_search", SPACE, epochs=0).context
     pairs, operations = Counter(), Counter()
     for seed in range(600):
@@ -62,7 +67,7 @@ def test_every_pair_of_edges_and_every_operation_is_as_likely_as_any_other():
 def test_the_cell_is_that_of_the_drawn_logits():
     """Standard normal ones, drawn for every kind of cell apart."""
     context = first_step("random_search", SPACE, epochs=0).context
-    config = RandomSearchConfig(epochs=0, cells=3, training=toy_training(5))
+    config = RandomSearchConfig(epochs=0, layers=3, channels=4, training=toy_training(5))
     [stage] = plan("random_search", config, Derivation(), SPACE)
     search = stage.initialise(context.run, None, StepIndex(5, 0))
     for name, logits in search.logits.items():
@@ -84,7 +89,7 @@ def test_with_epochs_the_weights_train_and_no_logit_does():
 
 
 def test_a_topology_search_may_follow_it():
-    derivation = Derivation("pairs", topology_search=TopologyConfig(epochs=2, cells=3))
+    derivation = Derivation("pairs", topology_search=TopologyConfig(epochs=2, layers=3))
     epochs = search_toy("random_search", derivation, SPACE, epochs=0)
     assert epochs[0].stage == "random search" and epochs[-1].stage == "topology search"
     chosen = {edge: max(row, key=row.get) for edge, row in epochs[0].weights["alpha.normal"].items()}

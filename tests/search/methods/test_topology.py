@@ -159,7 +159,7 @@ def test_the_baselines_learn_which_edges_matter(topology):
     ("changes", "message"),
     [
         ({"epochs": 0}, "topology_search.epochs: expected 1 or more, got 0"),
-        ({"cells": 2}, "topology_search.cells: expected 3 or more, got 2"),
+        ({"layers": 2}, "topology_search.layers: expected 3 or more, got 2"),
         ({"temperature_end": 0.0}, "topology_search.temperature_end: expected more than 0, got 0.0"),
         ({"temperature_start": -1.0}, "topology_search.temperature_start: expected more than 0, got -1.0"),
         ({"operation_temperature": 0.0}, "operation_temperature: expected more than 0, got 0.0"),

@@ -6,7 +6,7 @@ import yaml
 from dots_zoo.data.datasets import ImageData
 from dots_zoo.runtime.errors import DotsZooError
 from dots_zoo.search.methods.registry import Derivation
-from dots_zoo.search.run.run import search
+from dots_zoo.search.run.run import run_search
 from dots_zoo.search.run.seeds import search_seeds
 from dots_zoo.search.supernet import install_kernels
 from helpers.toy_search import PLANTED_SPACE, toy_config, toy_data, toy_training
@@ -29,7 +29,7 @@ class OutOfReach(ImageData):
 def searched(folder, kernels="auto", method="darts", epochs=EPOCHS, data=None, **options):
     training = toy_training(kernels=kernels, batch_size=16)
     config = toy_config(method, epochs=epochs, warm_up=0, training=training)
-    return search(
+    return run_search(
         method, config, Derivation(), PLANTED_SPACE, data or toy_data(128), folder, progress=False, **options
     )
 
@@ -70,7 +70,7 @@ def test_all_seeds_of_a_study_share_one_decision(tmp_path, capsys):
         search_seeds([3, 4], *study, PLANTED_SPACE, toy_data(128), tmp_path, **options)
         reason = f"as in {tmp_path}/seed3/config.yaml" if resume else "which save about 0 s in 16 steps"
         out = capsys.readouterr().out
-        assert out.startswith(f"kernels: off, {reason}") and out.count("kernels") == 1
+        assert out.startswith(f"kernels: off, {reason}") and out.count("kernels: off") == 2
     assert [kept(tmp_path / f"seed{seed}") for seed in (3, 4)] == ["off", "off"]
 
 

@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 import dots_zoo
 from dots_zoo.genotype import load_genotype, to_text, validate
 from dots_zoo.runtime.errors import DotsZooError
-from dots_zoo.search.run.run import search
+from dots_zoo.search.run.run import run_search
+from dots_zoo.search.run.summary import summarise
 from dots_zoo.search.space.named import S6, named_space
 from helpers.toy_search import PLANTED_SPACE, toy_config, toy_data, toy_derivation, toy_training
 
@@ -18,7 +19,7 @@ SHORT = {"epochs": 2, "warm_up": 1, "groups": "one"}
 
 def run(out, method="dots", derivation=None, space=PLANTED_SPACE, **changes):
     config = toy_config(method, **{**SHORT, **changes})
-    return search(
+    return run_search(
         method, config, derivation or toy_derivation("pairs"), space, toy_data(), out, progress=False
     )
 
@@ -26,7 +27,7 @@ def run(out, method="dots", derivation=None, space=PLANTED_SPACE, **changes):
 def run_darts(out):
     """One epoch."""
     config = toy_config("darts", epochs=1, warm_up=0)
-    return search("darts", config, toy_derivation(), PLANTED_SPACE, toy_data(), out, progress=False)
+    return run_search("darts", config, toy_derivation(), PLANTED_SPACE, toy_data(), out, progress=False)
 
 
 def test_a_run_is_a_folder_that_says_what_was_found_and_how(tmp_path):
@@ -97,15 +98,20 @@ def test_the_cell_is_there_before_the_first_picture(tmp_path, monkeypatch):
 
 def test_a_search_in_nas_bench_201_gives_a_cell_of_that_space(tmp_path):
     out = tmp_path / "run"
-    config = toy_config("darts", epochs=1, warm_up=0, training=toy_training(channels=2))
+    config = toy_config("darts", epochs=1, warm_up=0, channels=2, training=toy_training())
     table = tmp_path / "table.csv"
     cells = itertools.product(S6, repeat=6)
     form = "|{}~0|+|{}~0|{}~1|+|{}~0|{}~1|{}~2|"
     table.write_text("arch,c10_test\n" + "".join(f"{form.format(*cell)},93.5\n" for cell in cells))
-    found = search("darts", config, toy_derivation(), "S6", toy_data(64), out, table=table, progress=False)
+    found = run_search(
+        "darts", config, toy_derivation(), "S6", toy_data(64), out, table=table, progress=False
+    )
     validate(found)
     assert found.space == "nasbench201" and len(found.cell.edges) == 6
     assert found.provenance["metrics"]["table.c10_test"] == 93.5
+    page = (out / "report.html").read_text()
+    assert "The cell in NAS-Bench-201" in page and "<td>c10 test</td><td>93.5</td>" in page
+    assert "  c10 test: 93.5" in summarise(out).lines()
     assert "space: S6" in (out / "config.yaml").read_text()
 
 
@@ -140,6 +146,6 @@ def test_a_folder_with_something_in_it_is_refused_and_left_alone(tmp_path):
 
 def test_a_table_is_refused_where_the_space_has_no_cells_of_it(tmp_path):
     with pytest.raises(DotsZooError, match="table: expected the space S6, whose cells it holds, got S2"):
-        search("darts", toy_config("darts"), toy_derivation(), "S2", toy_data(), tmp_path / "run",
+        run_search("darts", toy_config("darts"), toy_derivation(), "S2", toy_data(), tmp_path / "run",
                table=tmp_path / "t.csv", progress=False)  # fmt: skip
     assert not list(tmp_path.iterdir())

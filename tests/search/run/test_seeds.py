@@ -36,7 +36,7 @@ def test_spread_is_of_a_sample() -> None:
 def test_every_seed_has_its_folder_and_the_spread_is_that_of_their_figures(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = "search random_search --data digits --cells 3 --epochs 1 --training.channels 2 --seeds 2".split()
+    words = "search random_search --data digits --layers 3 --epochs 1 --channels 2 --seeds 2".split()
     out = tmp_path / "runs"
     assert main([*words, "--training.batch_size", "360", "--training.seed", "4", "--out", str(out)]) == 0
     runs = [out / "seed4", out / "seed5"]

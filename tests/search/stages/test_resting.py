@@ -27,10 +27,10 @@ from dots_zoo.search.stages.init_stage import fresh
 from dots_zoo.search.stages.loop import run_of, run_stages
 from dots_zoo.search.stages.resting import resting_operations, underflow
 from dots_zoo.search.stages.stage import StepIndex
-from helpers.toy_search import toy_data, toy_training
+from helpers.toy_search import toy_config, toy_data, toy_training
 
 SPACE = darts_space(("skip_connect", "sep_conv_3x3", "dil_conv_3x3"), 2)
-CONFIG = TopologyConfig(epochs=2, cells=3, temperature_start=1.0, temperature_end=1.0)  # T of alpha: 1e-3
+CONFIG = TopologyConfig(epochs=2, layers=3, temperature_start=1.0, temperature_end=1.0)  # T of alpha: 1e-3
 APART = torch.tensor(
     [
         [0.5, 0.0, 0.0],  # one-hot: 0.5 / 1e-3 underflows
@@ -88,13 +88,14 @@ def test_what_adam_remembers_can_bring_it_back():
 
 def stage_and_search(rest):
     """The searching half of a topology search, and a search in double precision whose rows are APART."""
-    training = toy_training(batch_size=8, channels=4)
-    stages = topology_search("pairs", CONFIG, training, 0, lambda before: SPACE)
+    training = toy_training(batch_size=8)
+    config = toy_config(training=training)
+    stages = topology_search("pairs", CONFIG, config, 0, lambda before: SPACE)
     stage = replace(stages[-1], **({} if rest else {"rest": None}))
     choices = partial(topology_choices, "pairs")
 
     def begin(run, before, step_index):
-        search = fresh("topology", training, CONFIG.cells, lambda _: SPACE, choices)(run, before, step_index)
+        search = fresh("topology", config, CONFIG.layers, lambda _: SPACE, choices)(run, before, step_index)
         for name, logits in search.logits.items():
             logits.data = logits.data.double()
             if name.startswith("alpha"):

@@ -38,9 +38,9 @@ COMMAND = [
     "2",
     "--warm_up",
     "1",
-    "--cells",
+    "--layers",
 ]
-COMMAND += ["3", "--training.channels", "2", "--training.batch_size", "96", "--checkpoint_seconds", "0"]
+COMMAND += ["3", "--channels", "2", "--training.batch_size", "96", "--checkpoint_seconds", "0"]
 
 
 # each draws, decides or keeps something that the others do not

@@ -25,7 +25,7 @@ def dots_stages(seed=0, operation=4, topology=6, **changes):
 
 
 def lasting(epochs):
-    return Derivation(topology="pairs", topology_search=TopologyConfig(epochs=epochs, cells=3))
+    return Derivation(topology="pairs", topology_search=TopologyConfig(epochs=epochs, layers=3))
 
 
 def search_dots(operation=4, topology=6, **changes):

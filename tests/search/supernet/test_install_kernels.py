@@ -42,22 +42,22 @@ def step(supernet, images, mixture):
 @pytest.mark.parametrize(
     ("space", "size", "changes"),
     [
-        (OPERATION_STAGE, (9, 7), {"in_chans": 1, "cells": 5}),
+        (OPERATION_STAGE, (9, 7), {"in_chans": 1, "layers": 5}),
         (OPERATION_STAGE, (8, 8), {"channels": 16}),
-        (TOPOLOGY_STAGE, (9, 11), {"cells": 5}),
-        (SKIPS, (37, 43), {"stem": "imagenet"}),
-        (NASBENCH201, (9, 7), {"cells": 6}),
+        (TOPOLOGY_STAGE, (9, 11), {"layers": 5}),
+        (SKIPS, (37, 43), {"macro": "mobile"}),
+        (NASBENCH201, (9, 7), {"layers": 6, "macro": "nb201"}),
         (OPERATION_STAGE, (9, 7), {"partial": PartialChannels(4), "edges": True}),
         (TOPOLOGY_STAGE, (8, 8), {"partial": PartialChannels(2, shuffle=False), "edges": True}),
         (NASBENCH201, (8, 8), {"partial": PartialChannels(2), "edges": True, "beta": 0.5,
-                               "auxiliary": "skip"}),
+                               "auxiliary": "skip", "macro": "nb201"}),
         (TOPOLOGY_STAGE, (9, 7), {"beta": 0.7, "auxiliary": "skip"}),
         (TOPOLOGY_STAGE, (8, 8), {"beta": 0.3, "auxiliary": "projection", "partial": PartialChannels(2),
                                   "edges": True}),
     ],
 )  # fmt: skip
 def test_kernels_give_the_same_logits_gradients_and_running_statistics(space, size, changes):
-    changes = {"cells": 3, "in_chans": 3, **changes}
+    changes = {"layers": 3, "in_chans": 3, **changes}
     beta, weighed = changes.pop("beta", 0.0), changes.pop("edges", False)
     fast = with_kernels(space, **changes)
     plain = without_kernels(fast)
@@ -72,7 +72,7 @@ def test_kernels_give_the_same_logits_gradients_and_running_statistics(space, si
 
 @pytest.mark.parametrize("held", [False, True])
 def test_so_they_do_in_evaluation_and_where_statistics_are_held_still(held):
-    fast = with_kernels(SMALL, cells=3)
+    fast = with_kernels(SMALL, layers=3)
     plain, images = without_kernels(fast), torch.randn(3, 3, 8, 8).double()
     outs = []
     for supernet in (fast, plain):
@@ -94,7 +94,7 @@ def test_what_is_recomputed_changes_nothing(memory, kernels):
     outs, images = [], torch.randn(2, 3, 9, 7, generator=torch.Generator().manual_seed(1)).double()
     for kept in ("fast", memory):
         torch.manual_seed(0)
-        supernet = Supernet(SMALL, shape(cells=3, memory=kept)).double()
+        supernet = Supernet(SMALL, shape(layers=3, memory=kept)).double()
         if kernels:
             install_kernels(supernet)
         outs.append(step(supernet, images, mixture_for(SMALL, torch.double)))
@@ -105,7 +105,7 @@ def test_what_is_recomputed_changes_nothing(memory, kernels):
 def test_less_is_kept_where_memory_is_lean_or_checkpoint(kernels):
     space, sizes = darts_space(("sep_conv_3x3", "dil_conv_3x3"), 2), {}
     for memory in ("fast", "lean", "checkpoint"):
-        supernet, seen = Supernet(space, shape(cells=3, memory=memory)), {}
+        supernet, seen = Supernet(space, shape(layers=3, memory=memory)), {}
         if kernels:
             install_kernels(supernet)
         with torch.autograd.graph.saved_tensors_hooks(
@@ -166,15 +166,15 @@ OWN = {
 def test_an_operation_of_ones_own_is_computed_beside_the_kernels(own, monkeypatch):
     monkeypatch.setitem(OPS, "noise", replace(OPS["noise"], build=OWN[own]))
     space = darts_space(("sep_conv_3x3", "noise", "dil_conv_5x5"), 1)
-    fast = with_kernels(space, cells=3, auxiliary="skip")
+    fast = with_kernels(space, layers=3, auxiliary="skip")
     images = torch.randn(3, 3, 8, 8).double()
     mixture = mixture_for(space, torch.double, auxiliary=0.5)
     assert all(map(near, *(step(s, images, mixture) for s in (fast, without_kernels(fast)))))
 
 
 def test_parameters_and_buffers_keep_their_names():
-    for space, cells in ((OPERATION_STAGE, 3), (NASBENCH201, 3)):
-        plain = Supernet(space, shape(cells=cells, auxiliary="projection"))
+    for space, macro in ((OPERATION_STAGE, "cifar"), (NASBENCH201, "nb201")):
+        plain = Supernet(space, shape(layers=3, macro=macro, auxiliary="projection"))
         fast = copy.deepcopy(plain)
         install_kernels(fast)
         assert list(fast.state_dict()) == list(plain.state_dict())
@@ -183,7 +183,7 @@ def test_parameters_and_buffers_keep_their_names():
 
 
 def test_a_copy_with_kernels_is_a_supernet_of_its_own():
-    fast = with_kernels(SMALL, cells=3)
+    fast = with_kernels(SMALL, layers=3)
     other = copy.deepcopy(fast)
     other(torch.randn(2, 3, 8, 8).double(), mixture_for(SMALL, torch.double)).sum().backward()
     assert all(parameter.grad is None for parameter in fast.parameters())
@@ -194,7 +194,7 @@ def test_a_copy_with_kernels_is_a_supernet_of_its_own():
 
 
 def test_kernels_are_for_a_cpu():
-    supernet = Supernet(SMALL, shape(cells=3)).to("meta")
+    supernet = Supernet(SMALL, shape(layers=3)).to("meta")
     with pytest.raises(DotsZooError, match="kernels on: expected a CPU with numba installed, got the device"):
         install_kernels(supernet)
 
@@ -204,15 +204,15 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from dots_zoo.search.methods.registry import Derivation
-from dots_zoo.search.run.run import search
+from dots_zoo.search.run.run import run_search
 from dots_zoo.search.supernet import Supernet
 from dots_zoo.search.supernet.install_kernels import install_kernels
 from helpers.supernets import OPERATION_STAGE, shape
 from helpers.toy_search import toy_config, toy_data, toy_training
 config = toy_config("darts", epochs=1, warm_up=0, training=toy_training(kernels="off"))
-search("darts", config, Derivation(), "S2", toy_data(64), Path(sys.argv[1]), progress=False)
+run_search("darts", config, Derivation(), "S2", toy_data(64), Path(sys.argv[1]), progress=False)
 print(*sys.modules)
-install_kernels(Supernet(OPERATION_STAGE, shape(cells=3)))
+install_kernels(Supernet(OPERATION_STAGE, shape(layers=3)))
 print(*sys.modules)
 """
 

@@ -36,7 +36,7 @@ CASES = [
     ("pc_darts", {"share": 2}),
     ("dots", {"training": toy_training(memory="lean")}),
     ("dots", {"training": toy_training(memory="checkpoint")}),
-    ("darts", {"training": toy_training(stem="imagenet")}),
+    ("darts", {"macro": "mobile"}),
 ]
 
 

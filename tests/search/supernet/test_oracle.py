@@ -21,7 +21,7 @@ from helpers.toy_search import toy_config, toy_data, toy_training
 
 SPACE = darts_space(("none", "max_pool_3x3", "skip_connect", "sep_conv_3x3", "dil_conv_5x5"), 2)
 NASBENCH201 = SearchSpace(3, (CellSpace("cell", (("skip_connect", "nor_conv_3x3"),) * 6),), "nasbench201")
-TRAINING = toy_training(channels=16)  # for which there are loops
+TRAINING = toy_training()
 TOPOLOGIES = ("pairs", "any", "edge_weights", "edge_sigmoid")
 IMAGES, LABELS = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(0)).double(), torch.arange(4)
 
@@ -74,7 +74,7 @@ def compare(search, mixture, inputs):
 
 def every_stage(method, space, derivation):
     run, search, epoch, compared = run_of(TRAINING, toy_data(8)), None, 0, 0
-    stages = plan(method, toy_config(method, training=TRAINING), derivation, space)
+    stages = plan(method, toy_config(method, channels=16, training=TRAINING), derivation, space)
     for stage in stages:
         search = stage.initialise(run, search, StepIndex(0, epoch))
         if stage.epochs:

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from dots_zoo.macro import usual_macro
 from dots_zoo.ops import OPS
 from dots_zoo.runtime.errors import DotsZooError
 from dots_zoo.search.space.named import darts_space, named_space
@@ -19,6 +20,7 @@ from dots_zoo.search.supernet import (
     cell_type_sequence,
     everything,
     still_statistics,
+    supernet_macro,
 )
 from helpers.supernets import OPERATION_STAGE, mixture_for, near, shape
 
@@ -47,7 +49,7 @@ def depthwise_separable(x, depthwise, pointwise, dilation=1, stride=1):
 def first_cell(operations, reduce=False, **changes):
     """A cell with one node, its two preprocessed inputs, and the weights of its two edges."""
     torch.manual_seed(0)
-    supernet = Supernet(darts_space(operations, 1), shape(cells=3, **changes)).double()
+    supernet = Supernet(darts_space(operations, 1), shape(layers=3, **changes)).double()
     cell = supernet.cells[1 if reduce else 0]
     states = [torch.randn(2, supernet.shape.channels * (1 + reduce), 6, 6).double() for _ in range(2)]
     weights = torch.tensor([[0.1, 0.2, 0.3, 0.4], [-1.0, 2.0, 0.5, 0.7]], dtype=torch.double)
@@ -123,7 +125,7 @@ def test_the_auxiliary_skip_is_beta_times_the_weight_of_its_edge():
 
 
 def test_pooling_is_shared_per_source_and_convolutions_are_not():
-    cell = Supernet(OPERATION_STAGE, shape(cells=3)).cells[0]
+    cell = Supernet(OPERATION_STAGE, shape(layers=3)).cells[0]
     pools = [module for module in cell.modules() if isinstance(module, nn.MaxPool2d | nn.AvgPool2d)]
     assert len(pools) == 2 * 5  # two kinds, five nodes that are read
     depthwise = [m for m in cell.modules() if isinstance(m, nn.Conv2d) and m.groups == 4]
@@ -131,14 +133,14 @@ def test_pooling_is_shared_per_source_and_convolutions_are_not():
 
 
 def test_no_batch_norm_of_a_cell_has_weights_of_its_own():
-    cells = Supernet(OPERATION_STAGE, shape(cells=3)).cells
+    cells = Supernet(OPERATION_STAGE, shape(layers=3)).cells
     norms = [module for module in cells.modules() if isinstance(module, nn.BatchNorm2d)]
     assert norms and not any(norm.affine for norm in norms)
 
 
 def test_none_adds_nothing_and_rows_may_differ_in_length():
     torch.manual_seed(0)
-    supernet = Supernet(RAGGED, shape(cells=3, in_chans=1))
+    supernet = Supernet(RAGGED, shape(layers=3, in_chans=1))
     mixture = mixture_for(RAGGED)
     supernet(torch.randn(2, 1, 8, 8), mixture).sum().backward()
     gradient = mixture.operations["normal"].grad
@@ -151,7 +153,7 @@ def test_what_is_not_active_is_not_computed_and_counts_as_a_weight_of_zero(parti
     torch.manual_seed(0)
     space = darts_space(("max_pool_3x3", "sep_conv_3x3", "dil_conv_3x3"), 2)
     supernet, images = (
-        Supernet(space, shape(cells=3, partial=partial)).double(),
+        Supernet(space, shape(layers=3, partial=partial)).double(),
         torch.randn(2, 3, 8, 8).double(),
     )
     active = tuple(frozenset({0, 2}) if edge else frozenset({1}) for edge in range(5))
@@ -171,7 +173,7 @@ def test_what_is_not_active_is_not_computed_and_counts_as_a_weight_of_zero(parti
 def test_a_closed_edge_lets_nothing_pass_by():
     torch.manual_seed(0)
     space = darts_space(("skip_connect",), 1)
-    supernet = Supernet(space, shape(cells=3, partial=PartialChannels(2), in_chans=1)).double()
+    supernet = Supernet(space, shape(layers=3, partial=PartialChannels(2), in_chans=1)).double()
     images = torch.randn(2, 1, 8, 8).double()
     edges = {k: torch.tensor([1.0, 0.0]).double() for k in space.cell_types}
     ones = {k: torch.tensor([[1.0], [0.0]]).double() for k in space.cell_types}
@@ -181,7 +183,7 @@ def test_a_closed_edge_lets_nothing_pass_by():
 
 
 def test_a_node_of_which_every_edge_is_none_is_zero():
-    supernet = Supernet(NASBENCH201, shape(cells=3)).eval()
+    supernet = Supernet(NASBENCH201, shape(layers=3, macro="nb201")).eval()
     none = tuple(frozenset({0}) for _ in range(6))
     logits = supernet(torch.randn(2, 3, 8, 8), replace(mixture_for(NASBENCH201), active={"cell": none}))
     assert torch.equal(logits[0], logits[1])  # nothing of the images arrives
@@ -192,7 +194,7 @@ def test_dropout_is_behind_skip_connections_alone_and_only_in_training():
     images = torch.randn(2, 3, 8, 8)
     for operation, drops in (("skip_connect", True), ("sep_conv_3x3", False)):
         space = darts_space((operation,), 1)
-        supernet = Supernet(space, shape(cells=3))
+        supernet = Supernet(space, shape(layers=3))
         with still_statistics(supernet):
             plain = supernet(images, mixture_for(space))
             assert torch.equal(plain, supernet(images, mixture_for(space, skip_dropout=0.5))) != drops
@@ -202,7 +204,7 @@ def test_dropout_is_behind_skip_connections_alone_and_only_in_training():
 
 def test_the_mixture_is_an_argument_and_not_kept():
     space = darts_space(("skip_connect", "noise"), 1)
-    supernet = Supernet(space, shape(cells=3, in_chans=1)).eval()
+    supernet = Supernet(space, shape(layers=3, in_chans=1)).eval()
     images, skip = torch.randn(2, 1, 8, 8), mixture_for(space)
     skip = replace(skip, operations={kind: torch.tensor([[1.0, 0.0]] * 2) for kind in space.cell_types})
     first = supernet(images, skip)
@@ -213,7 +215,7 @@ def test_the_mixture_is_an_argument_and_not_kept():
 
 def test_a_copy_is_a_supernet_of_its_own():
     space = darts_space(("skip_connect", "sep_conv_3x3"), 1)
-    supernet = Supernet(space, shape(cells=3, in_chans=1))
+    supernet = Supernet(space, shape(layers=3, in_chans=1))
     copy.deepcopy(supernet)(torch.randn(2, 1, 8, 8), mixture_for(space)).sum().backward()
     assert all(parameter.grad is None for parameter in supernet.parameters())
 
@@ -224,8 +226,8 @@ def test_reduction_cells_stand_at_one_and_two_thirds(cells, reductions):
 
 
 def test_fewer_than_three_cells_are_refused():
-    with pytest.raises(DotsZooError, match="supernet: expected at least 3 cells, .* got 2"):
-        Supernet(OPERATION_STAGE, shape(cells=2))
+    with pytest.raises(DotsZooError, match="layers: expected at least 3 cells in a supernet, .* got 2"):
+        Supernet(OPERATION_STAGE, shape(layers=2))
 
 
 def test_channels_that_partial_channels_do_not_divide_are_refused():
@@ -233,10 +235,32 @@ def test_channels_that_partial_channels_do_not_divide_are_refused():
         Supernet(OPERATION_STAGE, shape(channels=6, partial=PartialChannels(4)))
 
 
-@pytest.mark.parametrize("changes", [{"cells": 4}, {"cells": 3, "stem": "imagenet"}])
-def test_a_nas_bench_201_supernet_has_three_equal_stages_and_the_cifar_stem(changes):
-    with pytest.raises(DotsZooError, match="divisible by 3, for three equal stages, and the stem"):
-        Supernet(NASBENCH201, shape(**changes))
+def test_a_nas_bench_201_supernet_has_three_equal_stages():
+    with pytest.raises(DotsZooError, match="layers: .* divisible by 3, for the three equal stages .* got 4"):
+        Supernet(NASBENCH201, shape(layers=4, macro="nb201"))
+
+
+@pytest.mark.parametrize(
+    ("space", "macro", "possible"),
+    [(NASBENCH201, "mobile", "nb201"), (OPERATION_STAGE, "nb201", "cifar or mobile")],
+)
+def test_a_macro_architecture_of_other_cells_is_refused(space, macro, possible):
+    with pytest.raises(DotsZooError, match=f"macro: expected {possible} for .* got '{macro}'"):
+        Supernet(space, shape(layers=3, macro=macro))
+
+
+def test_the_stem_of_mobile_needs_an_even_width():
+    with pytest.raises(DotsZooError, match="channels: expected an even number for the macro mobile, got 5"):
+        Supernet(OPERATION_STAGE, shape(channels=5, macro="mobile"))
+
+
+@pytest.mark.parametrize(
+    ("space", "size", "macro"),
+    [(OPERATION_STAGE, 64, "cifar"), (OPERATION_STAGE, 65, "mobile"), (NASBENCH201, 224, "nb201")],
+)
+def test_the_usual_macro_architecture_is_that_of_a_training(space, size, macro):
+    assert supernet_macro(None, space, size) == macro == usual_macro(space.family, size)
+    assert supernet_macro("mobile", space, size) == "mobile"
 
 
 def test_an_operation_needs_neither_a_relu_nor_a_norm(monkeypatch):
@@ -256,7 +280,7 @@ def test_an_operation_needs_neither_a_relu_nor_a_norm(monkeypatch):
 def test_a_step_of_the_supernet_compiles_each_cell_as_one_graph():
     torch.manual_seed(0)
     space = darts_space(("none", "max_pool_3x3", "skip_connect", "sep_conv_3x3", "dil_conv_5x5"), 1)
-    eager = Supernet(space, shape(cells=3, auxiliary="skip")).double()
+    eager = Supernet(space, shape(layers=3, auxiliary="skip")).double()
     compiled, outs = copy.deepcopy(eager), []
     compiled.cells = nn.ModuleList(
         [torch.compile(cell, backend="aot_eager", fullgraph=True) for cell in compiled.cells]
