@@ -18,6 +18,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # run by .ci/run, and at a smaller size by test_demo.py and test_tables.py
 ELSEWHERE = ("make ", "pip install", "dots-zoo demo", "dots-zoo tables --out runs/tables")
 NEEDS = (
+    "runs/photos",  # tests/train/test_own_images.py
     "cifar10 --data-root",
     "image_folder --data-root",
     "--device cuda",
