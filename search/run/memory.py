@@ -73,10 +73,7 @@ def check_memory(plan: Plan, run: Run, memory: Memory, anyway: bool) -> None:
     if run.accelerator.device.type == "cpu":
         free //= run.processes.count  # which share it
     setting = f"batch {largest.batch} at {size}x{size}, --training.memory {memory}"
-    sentence = (
-        f"search: a step needs about {_gib(largest.total)} ({setting}), {_gib(free)} "
-        f"{'is' if _gib(free) == '1.0 GiB' else 'are'} free"
-    )
+    sentence = f"search: a step needs about {_gib(largest.total)} ({setting}), {_gib(free)} are free"
     if largest.total > free and not anyway:
         less = [(other, estimate(plan(other), run)) for other in LESS[memory]]
         run.processes.end(f"{sentence}; {advice(largest, less, free, run, plan(memory))}, or --any-memory")
@@ -257,4 +254,4 @@ def recomputed_bytes(supernet: Supernet, mixture: Mixture, images: Tensor, bf16:
 
 
 def _gib(count: int) -> str:
-    return f"{count / GIB:.1f} GiB"
+    return f"{count / GIB:.1f} GiB" if count >= GIB / 10 else f"{count / 2**20:.0f} MiB"
