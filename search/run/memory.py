@@ -221,36 +221,34 @@ def saved_bytes(supernet: Supernet, mixture: Mixture, images: Tensor, bf16: bool
 
 
 def recomputed_bytes(supernet: Supernet, mixture: Mixture, images: Tensor, bf16: bool) -> int:
-    """Return the bytes that recomputation adds in the backward pass: those that the largest part keeps.
+    """Return the bytes that recomputation adds in the backward pass.
 
-    A part is a cell or, in a lean step, a candidate; of each of these torch holds one more map of the size
-    of its output (measured, `python tests/helpers/step_memory.py`).
+    What is recomputed is a cell or, in a lean step, a candidate. Measured (tests/helpers/step_memory.py), two
+    cells are held at a time, and of every candidate one more map of the size of its output.
     """
     memory = supernet.shape.memory
     if memory == "fast":
         return 0
     mixed = [module for module in supernet.modules() if isinstance(module, MixedOp)]
-    parts = (
-        supernet.cells
-        if memory == "checkpoint"
-        else [op for edge in mixed for op in edge.operations.values()]
-    )
+    candidates = [operation for edge in mixed for operation in edge.operations.values()]
     supernet.shape = replace(supernet.shape, memory="fast")  # of a copy: nothing is recomputed now
     for edge in mixed:
         edge.lean = False
-    largest, outputs = 0, 0
+    kept: list[int] = []
+    outputs: list[int] = []
     with _counting(supernet, mixture, bf16) as maps:
         began: list[int] = []
 
-        def end(module: nn.Module, inputs: Any, output: Any) -> None:
-            nonlocal largest, outputs
-            largest, outputs = max(largest, maps.bytes - began.pop()), outputs + output.nbytes
+        def end(module: nn.Module, inputs: Any, output: Tensor) -> None:
+            kept.append(maps.bytes - began.pop())
+            outputs.append(output.nbytes)
 
-        for part in parts:
+        for part in supernet.cells if memory == "checkpoint" else candidates:
             part.register_forward_pre_hook(lambda module, inputs: began.append(maps.bytes))
             part.register_forward_hook(end)
         supernet(images, mixture)
-    return largest + (outputs if memory == "lean" else 0)
+    largest = sorted(kept, reverse=True)
+    return sum(largest[:2]) if memory == "checkpoint" else sum(largest[:1]) + sum(outputs)
 
 
 def _gib(count: int) -> str:
