@@ -18,8 +18,8 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # run by .ci/run, and at a smaller size by test_demo.py and test_tables.py
 ELSEWHERE = ("make ", "pip install", "dots-zoo demo", "dots-zoo tables --out runs/tables")
 NEEDS = (
-    "cifar10 --data_root",
-    "image_folder --data_root",
+    "cifar10 --data-root",
+    "image_folder --data-root",
     "--device cuda",
     "--device cpu cuda",
     "old.json",
