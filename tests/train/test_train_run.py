@@ -261,7 +261,7 @@ def test_two_processes_train_one_network(tmp_path: Path) -> None:
         "--out",
         str(out),
     ]
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
     done = subprocess.run([*launch, *words], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
