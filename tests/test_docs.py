@@ -19,8 +19,8 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 ELSEWHERE = ("make ", "pip install", "dots-zoo demo", "dots-zoo tables --out runs/tables")
 NEEDS = (
     "runs/photos",  # tests/train/test_own_images.py
-    "cifar10 --data_root",
-    "image_folder --data_root",
+    "cifar10 --data-root",
+    "image_folder --data-root",
     "--device cuda",
     "--device cpu cuda",
     "old.json",

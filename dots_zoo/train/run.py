@@ -31,6 +31,7 @@ from ..runtime.best_effort import attempt
 from ..runtime.distributed import processes_of
 from ..runtime.environment import environment
 from ..runtime.errors import DotsZooError
+from ..runtime.free_memory import out_of_memory_as_error
 from ..runtime.run_folder import check_run_folder, make_folder
 from ..runtime.sigterm import sigterm_flag
 from .loop import Checkpoint, fit
@@ -58,6 +59,9 @@ class _Task:
     accelerator: Accelerator
     out: Path
     settings: Mapping[str, Any]
+
+
+OUT_OF_MEMORY = "choose a smaller --batch-size or a smaller --image-size"
 
 
 def run_training(
@@ -94,7 +98,7 @@ def run_training(
     for sentence in _notices(built, data, requested, recipe) if processes.first else ():
         _log.warning("%s: %s", built.reference.name, sentence)
     task = _Task(built, data, recipe, accelerator, out, settings)
-    with sigterm_flag() as stop:
+    with sigterm_flag() as stop, out_of_memory_as_error("train", OUT_OF_MEMORY):
         state = fit(
             built.network,
             data,

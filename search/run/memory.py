@@ -73,10 +73,7 @@ def check_memory(plan: Plan, run: Run, memory: Memory, anyway: bool) -> None:
     if run.accelerator.device.type == "cpu":
         free //= run.processes.count  # which share it
     setting = f"batch {largest.batch} at {size}x{size}, --training.memory {memory}"
-    sentence = (
-        f"search: a step needs about {_gib(largest.total)} ({setting}), {_gib(free)} "
-        f"{'is' if _gib(free) == '1.0 GiB' else 'are'} free"
-    )
+    sentence = f"search: a step needs about {_gib(largest.total)} ({setting}), {_gib(free)} are free"
     if largest.total > free and not anyway:
         less = [(other, estimate(plan(other), run)) for other in LESS[memory]]
         run.processes.end(f"{sentence}; {advice(largest, less, free, run, plan(memory))}, or --any-memory")
@@ -224,37 +221,35 @@ def saved_bytes(supernet: Supernet, mixture: Mixture, images: Tensor, bf16: bool
 
 
 def recomputed_bytes(supernet: Supernet, mixture: Mixture, images: Tensor, bf16: bool) -> int:
-    """Return the bytes that recomputation adds in the backward pass: those that the largest part keeps.
+    """Return the bytes that recomputation adds in the backward pass.
 
-    A part is a cell or, in a lean step, a candidate; of each of these torch holds one more map of the size
-    of its output (measured, `python tests/helpers/step_memory.py`).
+    What is recomputed is a cell or, in a lean step, a candidate. Measured (tests/helpers/step_memory.py), two
+    cells are held at a time, and of every candidate one more map of the size of its output.
     """
     memory = supernet.shape.memory
     if memory == "fast":
         return 0
     mixed = [module for module in supernet.modules() if isinstance(module, MixedOp)]
-    parts = (
-        supernet.cells
-        if memory == "checkpoint"
-        else [op for edge in mixed for op in edge.operations.values()]
-    )
+    candidates = [operation for edge in mixed for operation in edge.operations.values()]
     supernet.shape = replace(supernet.shape, memory="fast")  # of a copy: nothing is recomputed now
     for edge in mixed:
         edge.lean = False
-    largest, outputs = 0, 0
+    kept: list[int] = []
+    outputs: list[int] = []
     with _counting(supernet, mixture, bf16) as maps:
         began: list[int] = []
 
-        def end(module: nn.Module, inputs: Any, output: Any) -> None:
-            nonlocal largest, outputs
-            largest, outputs = max(largest, maps.bytes - began.pop()), outputs + output.nbytes
+        def end(module: nn.Module, inputs: Any, output: Tensor) -> None:
+            kept.append(maps.bytes - began.pop())
+            outputs.append(output.nbytes)
 
-        for part in parts:
+        for part in supernet.cells if memory == "checkpoint" else candidates:
             part.register_forward_pre_hook(lambda module, inputs: began.append(maps.bytes))
             part.register_forward_hook(end)
         supernet(images, mixture)
-    return largest + (outputs if memory == "lean" else 0)
+    largest = sorted(kept, reverse=True)
+    return sum(largest[:2]) if memory == "checkpoint" else sum(largest[:1]) + sum(outputs)
 
 
 def _gib(count: int) -> str:
-    return f"{count / GIB:.1f} GiB"
+    return f"{count / GIB:.1f} GiB" if count >= GIB / 10 else f"{count / 2**20:.0f} MiB"

@@ -28,7 +28,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The cell of a search of two steps."""
     out = tmp_path_factory.mktemp("chain") / "search"
     words = ["--space", "S2", "--epochs", "1", "--layers", "3", "--channels", "2"]
-    assert main(["search", "dropnas", *words, "--training.batch_size", "720", "--out", str(out)]) == 0
+    assert main(["search", "dropnas", *words, "--training.batch-size", "720", "--out", str(out)]) == 0
     return out / "genotype.json"
 
 

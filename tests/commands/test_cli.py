@@ -152,4 +152,4 @@ def test_help_teaches_by_example_and_the_module_runs() -> None:
 def test_search_help_is_the_search_s_own(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main(["search", "dots", "--help"])
-    assert stop.value.code == 0 and "--topology_search.epochs" in capsys.readouterr().out
+    assert stop.value.code == 0 and "--topology-search.epochs" in capsys.readouterr().out

@@ -24,8 +24,8 @@ pytestmark = pytest.mark.processes
 
 SMALL = Settings(channels=4, layers=3, epochs=1, candidates=6, bench_seconds=0.01)
 SEARCH = (
-    *("--epochs", "2", "--warm_up", "1", "--topology_search.epochs", "2", "--topology_search.layers", "3"),
-    *("--channels", "2", "--training.batch_size", "256"),
+    *("--epochs", "2", "--warm-up", "1", "--topology-search.epochs", "2", "--topology-search.layers", "3"),
+    *("--channels", "2", "--training.batch-size", "256"),
 )
 
 

@@ -44,8 +44,8 @@ json.dump(results, open("results.json", "w"))
 """
 
 SEARCH = (
-    "search dots --data digits --epochs 1 --warm_up 0 --layers 3 --topology_search.epochs 1 "
-    "--topology_search.layers 3 --channels 2 --training.batch_size 720 --out found"
+    "search dots --data digits --epochs 1 --warm-up 0 --layers 3 --topology-search.epochs 1 "
+    "--topology-search.layers 3 --channels 2 --training.batch-size 720 --out found"
 )
 TRAIN = "train darts_v1 --data digits --channels 2 --layers 3 --batch-size 512 --epochs 1 --out net"
 BENCH = (

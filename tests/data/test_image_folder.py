@@ -242,10 +242,9 @@ def remove(folder):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda root: remove(root / "val"), r"train and val \(or test\) in .*, got train$"),
-        (lambda root: remove(root / "train"), r"train and val \(or test\) in .*, got val$"),
-        (lambda root: remove(root), r"train and val \(or test\) in .*, got no folder$"),
-        (lambda root: (remove(root), root.mkdir()), r"train and val \(or test\) in .*, got an empty folder$"),
+        (lambda root: remove(root / "train"), r"a folder a class in .*, or train and val .*, got val$"),
+        (lambda root: remove(root), r"a folder a class in .*, or train and val .*, got no folder$"),
+        (lambda root: (remove(root), root.mkdir()), r"a folder a class in .*, got an empty folder$"),
         (
             lambda root: (remove(root / "train"), (root / "train").mkdir()),
             "a folder a class in .*train, got none",
@@ -302,3 +301,37 @@ def test_real_photographs(tmp_path, caplog):
         for threads in (1, 4)
     ]
     assert torch.equal(*varied)
+
+
+def test_without_test_images_a_fifth_of_every_class_is_kept_apart(root, caplog):
+    remove(root / "val")
+    data = load(root)
+    assert data.test_labels.tolist() == [0, 1] and data.labels.tolist() == [0] * 4 + [1] * 4
+    assert not set(data.paths) & set(data.test_paths)
+    assert "2 of its 10 images, a fifth of every class, are kept apart" in " ".join(caplog.text.split())
+    plain = load(root / "train")
+    names = [[Path(path).name for path in paths] for paths in (data.paths, plain.paths)]
+    assert names[0] == names[1] and load(root).test_paths == data.test_paths
+
+
+def test_a_class_of_one_image_cannot_be_split(root):
+    (root / "train" / "eel").mkdir()
+    save(picture(0), root / "train" / "eel" / "only.png")
+    with pytest.raises(DotsZooError, match="expected two images or more .*, got one in eel"):
+        load(root / "train")
+
+
+@pytest.mark.parametrize("below", ["", "train"])
+def test_a_folder_of_class_folders_is_recognised(root, below):
+    data = load_data(DataOptions(data_root=str(root / below), image_size=16))
+    assert data.name == "image_folder" and data.options["data"] == "image_folder"
+    assert load_data(DataOptions()).name == "digits"
+
+
+def test_a_folder_of_something_else_says_which_data_set_to_name(tmp_path):
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(DotsZooError, match="data_root: expected .* a folder a class .*, got notes.txt"):
+        load_data(DataOptions(data_root=str(tmp_path)))
+    (tmp_path / "cifar-10-batches-py").mkdir()
+    with pytest.raises(DotsZooError, match="holds files of cifar10; say --data cifar10"):
+        load_data(DataOptions(data_root=str(tmp_path)))

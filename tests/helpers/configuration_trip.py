@@ -23,7 +23,7 @@ from dots_zoo.search.stages import loop
 
 ROOT = Path(__file__).parents[2]
 ROOMS = tuple(str(ROOT / folder) for folder in ("dots_zoo", "search", "export"))
-SMALL = ["--data", "digits", "--epochs", "1", "--warm_up", "0", "--layers", "3", "--channels", "2"]
+SMALL = ["--data", "digits", "--epochs", "1", "--warm-up", "0", "--layers", "3", "--channels", "2"]
 
 
 class FirstStep(Exception):

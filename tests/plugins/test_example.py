@@ -13,8 +13,8 @@ from dots_zoo.commands.cli import main
 from helpers.paths import ROOT
 
 SEARCH = (
-    "--data digits --train_fraction 0.2 --epochs 1 --layers 3 --channels 2 --training.batch_size 64 "
-    "--checkpoint_seconds 0 --out runs/s"
+    "--data digits --train-fraction 0.2 --epochs 1 --layers 3 --channels 2 --training.batch-size 64 "
+    "--checkpoint-seconds 0 --out runs/s"
 )
 PAIRS = "--topology pairs --topology-search.epochs 2 --topology-search.layers 3"
 TRAIN = "--data digits --train-fraction 0.2 --channels 4 --layers 3 --epochs 1 --aux-weight 0 --out runs/net"
@@ -94,7 +94,7 @@ def test_the_example_is_searched_resumed_drawn_trained_and_exported(
         "lazy --order second --selection perturbation --perturbation.tuning 0",
         "lazy --space S2",
         "darts --space mine",
-        "dots --space mine --warm_up 0 --topology_search.epochs 1 --topology_search.layers 3",
+        "dots --space mine --warm-up 0 --topology-search.epochs 1 --topology-search.layers 3",
     ],
 )
 def test_each_part_goes_with_those_of_the_house(words: str) -> None:

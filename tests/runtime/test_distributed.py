@@ -266,7 +266,7 @@ def test_each_takes_its_share_of_every_batch() -> None:
 def test_accelerate_launch_searches_in_two_processes_that_print_and_write_once(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
     command += ["-m", "dots_zoo", "search", "dropnas", "--space", "S2", "--epochs", "1", "--layers", "3"]
-    command += ["--channels", "2", "--training.batch_size", "720", "--out", str(tmp_path / "run")]
+    command += ["--channels", "2", "--training.batch-size", "720", "--out", str(tmp_path / "run")]
     on_cpu = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
     done = subprocess.run(command, capture_output=True, text=True, env=on_cpu, cwd=ROOT)
     assert done.returncode == 0, done.stderr

@@ -17,7 +17,7 @@ with quiet():
 TRAIN = "train darts_v1 --data digits --channels 2 --layers 3 --batch-size 719 --epochs 1".split()
 TRAIN += ["--augmentation.crop-padding", "1", "--aux-weight", "0"]
 SEARCH = "search random_search --data digits --layers 3 --epochs 1 --channels 2".split()
-SEARCH += ["--training.batch_size", "720"]
+SEARCH += ["--training.batch-size", "720"]
 COMMANDS = {"search": SEARCH, "search --seeds": [*SEARCH, "--seeds", "2"], "train": TRAIN}
 RESULTS = {"search": "genotype.json", "search --seeds": "seeds.json", "train": "model.safetensors"}
 

@@ -26,8 +26,8 @@ from dots_zoo.search.stages.loop import run_of, run_stages
 from helpers.toy_search import search_toy, toy_config, toy_data, toy_derivation, toy_training
 
 SEARCH = (
-    "search darts --data digits --train_fraction 0.1 --space S3 --epochs 2 --layers 3 --topology pairs "
-    "--topology_search.epochs 2 --topology_search.layers 3 --channels 2 --training.batch_size 60"
+    "search darts --data digits --train-fraction 0.1 --space S3 --epochs 2 --layers 3 --topology pairs "
+    "--topology-search.epochs 2 --topology-search.layers 3 --channels 2 --training.batch-size 60"
 )
 
 
@@ -169,7 +169,7 @@ def test_alone(explained, run: Path) -> None:  # type: ignore[no-untyped-def]
         (["features", "--edge.operations", "[noise]"], "edge 2<-0: expected operations among skip_connect"),
         (["tau", "--by", "alpha", "--node", "2"], "node 2: expected two combinations of edges or more"),
         (["tau", "--node", "9"], "node: expected one of 2, 3, 4, 5, got 9"),
-        (["alone", "--edge.cell_type", "cell"], "cell_type: expected one of normal, reduce, got 'cell'"),
+        (["alone", "--edge.cell-type", "cell"], "cell_type: expected one of normal, reduce, got 'cell'"),
     ],
 )
 def test_what_has_no_meaning_is_refused_and_nothing_is_written(
@@ -259,9 +259,9 @@ def test_methods_without_what_is_asked_for(
     method: str, words: list[str], what: str, message: str, tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    search = f"search {method} --data digits --train_fraction 0.1 --space S2 --layers 3 --channels 2"
+    search = f"search {method} --data digits --train-fraction 0.1 --space S2 --layers 3 --channels 2"
     out = str(tmp_path / "run")
-    assert main([*search.split(), "--training.batch_size", "60", *words, "--out", out]) == 0
+    assert main([*search.split(), "--training.batch-size", "60", *words, "--out", out]) == 0
     name, *options = what.split()
     assert main(["explain", name, out, *options]) == 2
     assert message in capsys.readouterr().err and not (tmp_path / "run" / "explain").exists()

@@ -38,7 +38,7 @@ def test_every_seed_has_its_folder_and_the_spread_is_that_of_their_figures(
 ) -> None:
     words = "search random_search --data digits --layers 3 --epochs 1 --channels 2 --seeds 2".split()
     out = tmp_path / "runs"
-    assert main([*words, "--training.batch_size", "360", "--training.seed", "4", "--out", str(out)]) == 0
+    assert main([*words, "--training.batch-size", "360", "--training.seed", "4", "--out", str(out)]) == 0
     runs = [out / "seed4", out / "seed5"]
     lines = [json.loads((run / "metrics.jsonl").read_text().splitlines()[-1]) for run in runs]
     summary = json.loads((out / "seeds.json").read_text())

@@ -19,8 +19,8 @@ from dots_zoo.macs import count
 from dots_zoo.search.methods.registry import METHODS
 
 SEARCH = (
-    "search dots --data digits --train_fraction 0.2 --space S2 --groups one --epochs 2 --warm_up 1 "
-    "--layers 3 --topology_search.epochs 2 --topology_search.layers 3 --channels 2 --training.batch_size 72"
+    "search dots --data digits --train-fraction 0.2 --space S2 --groups one --epochs 2 --warm-up 1 "
+    "--layers 3 --topology-search.epochs 2 --topology-search.layers 3 --channels 2 --training.batch-size 72"
 )
 Line = dict[str, Any]
 

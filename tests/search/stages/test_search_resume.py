@@ -36,11 +36,11 @@ COMMAND = [
     "S2",
     "--epochs",
     "2",
-    "--warm_up",
+    "--warm-up",
     "1",
     "--layers",
 ]
-COMMAND += ["3", "--channels", "2", "--training.batch_size", "96", "--checkpoint_seconds", "0"]
+COMMAND += ["3", "--channels", "2", "--training.batch-size", "96", "--checkpoint-seconds", "0"]
 
 
 # each draws, decides or keeps something that the others do not

@@ -12,7 +12,7 @@ import dots_zoo.search
 from dots_zoo.data.augment import Augmentation
 from dots_zoo.data.datasets import DataOptions
 from dots_zoo.genotype import load_genotype
-from dots_zoo.runtime.config_cli import preset, preset_names
+from dots_zoo.runtime.config import presets_in
 from dots_zoo.runtime.errors import DotsZooError
 from dots_zoo.search.methods.dots import DotsConfig
 from dots_zoo.search.methods.registry import METHODS, Derivation, plan
@@ -55,8 +55,8 @@ def test_every_field_of_a_configuration_is_read_somewhere_and_explained(config):
 
 def test_every_option_becomes_the_configuration():
     chosen = choose(
-        ["dots", "--out", "x", "--topology_search.epochs", "4", "--training.weights.clip", "3", "--topology",
-         "any", "--image_size", "12", "--groups", "one", "--space", "S3", "--keep", "2",
+        ["dots", "--out", "x", "--topology-search.epochs", "4", "--training.weights.clip", "3", "--topology",
+         "any", "--image-size", "12", "--groups", "one", "--space", "S3", "--keep", "2",
          "--training.augmentation.cutout", "5"]
     )  # fmt: skip
     assert chosen.method == "dots" and chosen.out == Path("x") and chosen.space == "S3"
@@ -93,15 +93,15 @@ def test_the_written_configuration_is_read_back_as_the_same_search(tmp_path):
 
 def test_the_printed_configuration_is_read_back(capsys, tmp_path):
     with pytest.raises(SystemExit):
-        choose(["dots", "--channels", "8", "--print_config"])
+        choose(["dots", "--channels", "8", "--print-config"])
     (tmp_path / "mine.yaml").write_text(capsys.readouterr().out)
     chosen = choose(["dots", "--config", str(tmp_path / "mine.yaml"), "--out", "x"])
     assert chosen.config == DotsConfig(channels=8)
 
 
-@pytest.mark.parametrize("name", preset_names(PRESETS))
+@pytest.mark.parametrize("name", sorted(presets_in(PRESETS)))
 def test_every_preset_is_a_search_that_can_be_planned_and_says_how_to_run_it(name):
-    method = preset(PRESETS, name)["method"]
+    method = presets_in(PRESETS)[name]["method"]
     chosen = choose([method, "--preset", name, "--out", "x"])
     assert plan(method, chosen.config, chosen.derivation, named_space(chosen.space))
     first = (SEARCH / "run" / "presets" / f"{name}.yaml").read_text().splitlines()[0]
@@ -116,7 +116,7 @@ def test_an_option_wins_over_the_preset_and_the_preset_over_the_defaults():
 
 
 def test_the_numbers_of_a_preset_are_printed_and_shown_in_the_help(capsys):
-    for argument in ("--print_config", "--help"):
+    for argument in ("--print-config", "--help"):
         with pytest.raises(SystemExit):
             choose(["dots", "--preset=digits_small", argument])
     printed, shown = capsys.readouterr().out.split("usage:", 1)
@@ -141,17 +141,19 @@ def test_the_help_teaches_by_example(capsys):
     with pytest.raises(SystemExit):
         choose(["dots", "--help"])
     text = capsys.readouterr().out
-    assert "dots-zoo search dots --data digits --out runs/first\n" in text
+    assert "  dots-zoo search dots --data-root photos -o runs/cell\n" in text
     assert "the best operation of every group stays" in " ".join(text.split())
 
 
-@pytest.mark.parametrize("line", re.findall(r"^  dots-zoo search (.*?)(?: > \S+)?$", EXAMPLES, re.M))
+@pytest.mark.parametrize(
+    "line", [re.fullmatch(r"search (.*?)(?: > \S+)?", example)[1] for example in EXAMPLES]
+)
 def test_the_examples_of_the_help_are_understood(line, monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.yaml").write_text("channels: 8\n")
-    (tmp_path / "runs/first").mkdir(parents=True)
-    (tmp_path / "runs/first/config.yaml").write_text("epochs: 20\n")
-    if "--print_config" in line:
+    (tmp_path / "runs/cell").mkdir(parents=True)
+    (tmp_path / "runs/cell/config.yaml").write_text("epochs: 20\n")
+    if "--print-config" in line:
         with pytest.raises(SystemExit) as stopped:
             choose(line.split())
         assert stopped.value.code == 0
@@ -161,9 +163,9 @@ def test_the_examples_of_the_help_are_understood(line, monkeypatch, tmp_path, ca
 
 def test_the_command_searches_on_digits(capsys, tmp_path):
     command.main(
-        ["dots", "--data", "digits", "--train_fraction", "0.05", "--out", str(tmp_path / "run"),
-         "--epochs", "1", "--warm_up", "0", "--topology_search.epochs", "1", "--layers", "3",
-         "--topology_search.layers", "3", "--channels", "2", "--training.batch_size", "32"]
+        ["dots", "--data", "digits", "--train-fraction", "0.05", "--out", str(tmp_path / "run"),
+         "--epochs", "1", "--warm-up", "0", "--topology-search.epochs", "1", "--layers", "3",
+         "--topology-search.layers", "3", "--channels", "2", "--training.batch-size", "32"]
     )  # fmt: skip
     found = load_genotype(tmp_path / "run" / "genotype.json")
     assert [len(cell.edges) for cell in found.cells.values()] == [8, 8]
