@@ -17,7 +17,7 @@ def command_line() -> CommandLine:
     )
     line.positional(
         "network",
-        "a timm name of ours, genotype (bundled name, file or text), or the folder of a training or of a search",
+        "timm name of ours, genotype (bundled name, file or text), folder of a training or a search",
     )
     line.add(Option("out", str, REQUIRED, "cell.svg or cell.png"))
     return line
