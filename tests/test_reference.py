@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 import dots_zoo  # noqa: F401
+from dots_zoo.commands.cli import main
 from dots_zoo.genotype import load_genotype, save_genotype, to_text
 from dots_zoo.reference import create, genotype_of, resolve
 from dots_zoo.runtime.errors import DotsZooError
@@ -95,6 +96,8 @@ def test_every_network_of_cells_has_its_cell(name: str, cell: str, here: Path) -
     (here / "dots_zoo/config.json").write_text('{"architecture": "dots_cifar10"}')
     assert genotype_of(name).cells == load_genotype(cell).cells
     assert genotype_of(Path(name)).cells == load_genotype(cell).cells
+    assert main(["draw", name, "-o", "drawn.svg"]) == main(["draw", cell, "-o", "cell.svg"]) == 0
+    assert Path("drawn.svg").stat().st_size > 1000
 
 
 @pytest.mark.parametrize(

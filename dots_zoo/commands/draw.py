@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from ..drawing.draw import draw
-from ..genotype import load_genotype
 from ..options.command_line import REQUIRED, CommandLine, Option
+from ..reference import genotype_of
 
 
 def command_line() -> CommandLine:
@@ -15,7 +15,10 @@ def command_line() -> CommandLine:
         "NETWORK -o FILE",
         ["draw dots_imagenet -o cell.svg", "draw runs/cell/genotype.json -o cell.png"],
     )
-    line.positional("network", "a bundled cell, a genotype file, or a genotype as text")
+    line.positional(
+        "network",
+        "timm name of ours, genotype (bundled name, file or text), folder of a training or a search",
+    )
     line.add(Option("out", str, REQUIRED, "cell.svg or cell.png"))
     return line
 
@@ -28,5 +31,5 @@ def command_lines() -> list[CommandLine]:
 def main(argv: Sequence[str]) -> int:
     """Draw a cell as `argv` says."""
     values = command_line().parse(argv)
-    print(f"drawing: {draw(load_genotype(values['network']), values['out'])}")
+    print(f"drawing: {draw(genotype_of(values['network']), values['out'])}")
     return 0

@@ -5,11 +5,17 @@ from collections.abc import Sequence
 
 from accelerate import PartialState  # type: ignore[import-untyped]
 
+from ..options.command_line import CommandLine
 from ..runtime.distributed import disconnecting
 from ..runtime.malloc import keep_freed_memory
 from .api import eval_line, evaluate_with, predict_line, train_line, train_with
 from .prediction import predict
 from .summary import summary
+
+
+def command_lines() -> list[CommandLine]:
+    """Return the options of every command of this module."""
+    return [train_line(), eval_line(), predict_line()]
 
 
 @disconnecting()
