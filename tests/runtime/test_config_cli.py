@@ -145,7 +145,7 @@ def test_the_help_teaches_by_example(capsys):
     assert "the best operation of every group stays" in " ".join(text.split())
 
 
-@pytest.mark.parametrize("line", re.findall(r"^  dots-zoo search (.*?)(?: > \S+)?$", EXAMPLES, re.M))
+@pytest.mark.parametrize("line", [example.removeprefix("search ").partition(" >")[0] for example in EXAMPLES])
 def test_the_examples_of_the_help_are_understood(line, monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.yaml").write_text("channels: 8\n")
