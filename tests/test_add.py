@@ -35,7 +35,7 @@ from dots_zoo.search.space.named import (
 from dots_zoo.search.stages.config import TrainingConfig
 from dots_zoo.search.stages.stage import Stage
 from dots_zoo.search.supernet import MacroName
-from dots_zoo.train.command import eval_parser
+from dots_zoo.train.api import eval_line
 from dots_zoo.train.model import ModelOptions
 from dots_zoo.train.recipe import Recipe
 from dots_zoo.train.run import run_training
@@ -289,7 +289,7 @@ def test_a_data_set_is_searched_and_trained_on_by_its_name(
     short_training("darts_v1", "stripes", tmp_path / "net")
     assert "data: stripes\n" in (tmp_path / "net/config.yaml").read_text()
     assert choose(["darts", "--data", "stripes", "--out", "x"]).data == DataOptions(data="stripes")
-    for ask in (lambda: choose(["darts", "--help"]), lambda: eval_parser().parse_args(["--help"])):
+    for ask in (lambda: choose(["darts", "--help"]), lambda: eval_line().parser.parse_args(["--help"])):
         with pytest.raises(SystemExit):
             ask()
         assert "stripes (four patterns)" in " ".join(capsys.readouterr().out.split())
@@ -311,7 +311,7 @@ def test_a_macro_architecture_builds_any_cell_under_its_timm_name(tmp_path: Path
     short_training("darts_v1", "digits", tmp_path / "net", macro="narrow")
     config = json.loads((tmp_path / "net/config.json").read_text())
     assert config["architecture"] == "cell_narrow.import_dots_zoo"
-    assert eval_parser().parse_args(["darts_v1", "--macro", "narrow"]).macro == "narrow"
+    assert eval_line().parser.parse_args(["darts_v1", "--macro", "narrow"]).macro == "narrow"
     with pytest.raises(dots_zoo.GenotypeError, match="built of 'darts' cells: use macro nb201"):
         timm.create_model("cell_narrow", genotype="|none~0|+|none~0|none~1|+|none~0|none~1|skip_connect~2|")
 

@@ -12,7 +12,7 @@ import dots_zoo.search
 from dots_zoo.data.augment import Augmentation
 from dots_zoo.data.datasets import DataOptions
 from dots_zoo.genotype import load_genotype
-from dots_zoo.runtime.config import presets_in
+from dots_zoo.runtime.config_cli import preset, preset_names
 from dots_zoo.runtime.errors import DotsZooError
 from dots_zoo.search.methods.dots import DotsConfig
 from dots_zoo.search.methods.registry import METHODS, Derivation, plan
@@ -99,9 +99,9 @@ def test_the_printed_configuration_is_read_back(capsys, tmp_path):
     assert chosen.config == DotsConfig(channels=8)
 
 
-@pytest.mark.parametrize("name", sorted(presets_in(PRESETS)))
+@pytest.mark.parametrize("name", preset_names(PRESETS))
 def test_every_preset_is_a_search_that_can_be_planned_and_says_how_to_run_it(name):
-    method = presets_in(PRESETS)[name]["method"]
+    method = preset(PRESETS, name)["method"]
     chosen = choose([method, "--preset", name, "--out", "x"])
     assert plan(method, chosen.config, chosen.derivation, named_space(chosen.space))
     first = (SEARCH / "run" / "presets" / f"{name}.yaml").read_text().splitlines()[0]
@@ -141,18 +141,16 @@ def test_the_help_teaches_by_example(capsys):
     with pytest.raises(SystemExit):
         choose(["dots", "--help"])
     text = capsys.readouterr().out
-    assert "  dots-zoo search dots --data-root photos -o runs/cell\n" in text
+    assert "dots-zoo search dots --data digits --out runs/first\n" in text
     assert "the best operation of every group stays" in " ".join(text.split())
 
 
-@pytest.mark.parametrize(
-    "line", [re.fullmatch(r"search (.*?)(?: > \S+)?", example)[1] for example in EXAMPLES]
-)
+@pytest.mark.parametrize("line", [example.removeprefix("search ").partition(" >")[0] for example in EXAMPLES])
 def test_the_examples_of_the_help_are_understood(line, monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.yaml").write_text("channels: 8\n")
-    (tmp_path / "runs/cell").mkdir(parents=True)
-    (tmp_path / "runs/cell/config.yaml").write_text("epochs: 20\n")
+    (tmp_path / "runs/first").mkdir(parents=True)
+    (tmp_path / "runs/first/config.yaml").write_text("epochs: 20\n")
     if "--print-config" in line:
         with pytest.raises(SystemExit) as stopped:
             choose(line.split())
