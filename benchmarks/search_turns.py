@@ -168,5 +168,5 @@ def peak_of_this_process(step: str, memory: str, alone: bool) -> int:
 
 def in_processes(function: Callable[..., int], rows: Sequence[tuple[Any, ...]]) -> list[int]:
     """The function of every row, each in a process of its own that holds as little as this one does now."""
-    with get_context("fork").Pool(1, maxtasksperchild=1) as pool:
+    with get_context("fork").Pool(2, maxtasksperchild=1) as pool:
         return pool.starmap(function, rows, chunksize=1)

@@ -110,7 +110,7 @@ def test_only_those_who_install_the_kernels_import_them_and_not_before_they_do()
         eager = importers(module_name(ROOT / path), at_module_level=True)
         assert eager <= SUPERNET_FAST_PATH and importers(module_name(ROOT / path))
     assert importers("numba") | importers("llvmlite") == set()
-    assert importers("ctypes") == {"dots_zoo/runtime/malloc.py"}
+    assert importers("ctypes") == {"dots_zoo/runtime/malloc.py", "dots_zoo/runtime/free_memory.py"}
 
 
 def test_a_circle_is_found(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Write a folder of PNG photos in three classes, made from what scikit-learn ships: python make_photos.py photos."""
+"""Write PNG photos in three classes out of what scikit-learn ships: python make_photos.py photos."""
 
 import sys
 from pathlib import Path

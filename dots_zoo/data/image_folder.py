@@ -10,17 +10,13 @@ import hashlib
 import logging
 import os
 import random
-import struct
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
-from PIL import Image, UnidentifiedImageError
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, has_file_allowed_extension, make_dataset
@@ -29,21 +25,16 @@ from ..runtime.errors import DotsZooError
 from ..runtime.to_device import to_device
 from .augment import Augmentation, cutout, normalise
 from .datasets import DataOptions
+from .decode import parallel_map, problem, read
 from .split import fraction_of_every_class
 from .transforms import middle_view, random_view
 
 SIZE = 224  # pixels, where neither image_size nor a network says it
 SAMPLE = 1024  # training images, evenly spaced, for mean and std
-WAITING = 4096  # files handed to the threads at a time
 HELD_OUT = 0.2  # of every class, where there is no folder of test images
 NAMED = 3  # files that the warning names
 
-# Pillow's errors for a file that is no image or is cut off.
-UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
-
 Files = tuple[tuple[str, ...], Tensor]  # paths and their labels (N,)
-T = TypeVar("T")
-R = TypeVar("R")
 
 _log = logging.getLogger(__name__)
 
@@ -263,49 +254,3 @@ def statistics(paths: Sequence[str], size: int, threads: int) -> tuple[tuple[flo
     mean, square = totals.double() / (count * size * size)
     std = (square - mean.square()).sqrt().clamp(min=1)
     return tuple((mean / 255).tolist()), tuple((std / 255).tolist())
-
-
-def parallel_map(work: Callable[[T], R], items: Iterable[T], threads: int) -> Iterator[R]:
-    """Apply `work` to every item on a pool of threads; yield the results in the order of the items.
-
-    Threads, not the worker processes of a DataLoader: those start anew for every batch, and Pillow decodes
-    without the interpreter's lock.
-    """
-    left = iter(items)
-    with ThreadPoolExecutor(threads) as pool:
-        while waiting := list(islice(left, WAITING)):
-            yield from pool.map(work, waiting)
-
-
-def problem(path: str, pixels: bool) -> str | None:
-    """Return the reason why an image cannot be used, by its header or by its pixels too; None if it can."""
-    try:
-        with Image.open(path) as image:
-            if image.mode[0] in "IF":
-                return f"mode {image.mode}, expected 8 bits a channel"
-            if pixels:
-                rgb(image)
-    except UnidentifiedImageError:
-        return "no image"
-    except UNREADABLE as error:
-        return str(error) or repr(error)
-    return None
-
-
-def rgb(image: Image.Image) -> Image.Image:
-    """Convert an image to RGB."""
-    if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")  # Pillow warns where such a palette becomes RGB at once
-    return image.convert("RGB")
-
-
-def read(path: str) -> Image.Image:
-    """Read an image file as RGB. Raises DotsZooError where it cannot be decoded."""
-    try:
-        with Image.open(path) as image:
-            return rgb(image)
-    except UNREADABLE as error:
-        raise DotsZooError(
-            f"{path}: expected an image, but it cannot be decoded ({error}); remove it, or let "
-            "check_pixels=true leave out all such images"
-        ) from error

@@ -49,8 +49,7 @@ class Option:
         text = self.help.replace("%", "%%")
         if any(self.default is none for none in (REQUIRED, None, False)) or self.default in ((), ""):
             return text
-        shown = " ".join(map(str, self.default)) if isinstance(self.default, tuple) else str(self.default)
-        return f"{text.removesuffix('.')} (default: {shown.replace('%', '%%')})"
+        return f"{text.removesuffix('.')} (default: %(default)s)"
 
 
 def options_of(source: Callable[..., Any], prefix: str = "", own: Any = REQUIRED) -> Iterator[Option]:

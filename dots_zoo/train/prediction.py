@@ -17,7 +17,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.transforms.v2 import functional as F
 
 from ..data.augment import normalise
-from ..data.image_folder import UNREADABLE, parallel_map, problem, rgb
+from ..data.decode import UNREADABLE, parallel_map, problem, rgb
 from ..data.transforms import middle_view
 from ..runtime.atomic_write import check_output, follow_links, write_file
 from ..runtime.errors import DotsZooError

@@ -55,7 +55,7 @@ class Estimate:
         return self.fixed + self.batch * self.image
 
 
-def check_memory(plan: Plan, run: Run, memory: Memory, anyway: bool) -> None:
+def check_memory(plan: Plan, run: Run, memory: Memory, anyway: bool, *, show: bool) -> None:
     """Print what the largest step of a search needs beside what is free.
 
     Args:
@@ -63,6 +63,7 @@ def check_memory(plan: Plan, run: Run, memory: Memory, anyway: bool) -> None:
         run: its constants.
         memory: the option that the search has.
         anyway: also where it will not fit.
+        show: print the line where it fits.
 
     Raises DotsZooError where it will not fit, with what would.
     """
@@ -77,7 +78,7 @@ def check_memory(plan: Plan, run: Run, memory: Memory, anyway: bool) -> None:
     if largest.total > free and not anyway:
         less = [(other, estimate(plan(other), run)) for other in LESS[memory]]
         run.processes.end(f"{sentence}; {advice(largest, less, free, run, plan(memory))}, or --any-memory")
-    if run.processes.first:
+    if show and run.processes.first:
         print(sentence)
 
 
@@ -183,7 +184,7 @@ class SavedMaps:
         self.seen = {tensor.untyped_storage()._cdata for tensor in held}
         self.kept: list[Tensor] = []  # so that no later storage takes the place of one that was seen
 
-    def pack(self, tensor: Tensor) -> Tensor:
+    def save(self, tensor: Tensor) -> Tensor:
         """Count a tensor that autograd saves."""
         storage = tensor.untyped_storage()
         if storage._cdata not in self.seen:
@@ -209,7 +210,7 @@ def _counting(supernet: Supernet, mixture: Mixture, bf16: bool) -> Iterator[Save
     with ExitStack() as stack:
         if bf16:
             stack.enter_context(Autocast())
-        stack.enter_context(torch.autograd.graph.saved_tensors_hooks(maps.pack, lambda tensor: tensor))
+        stack.enter_context(torch.autograd.graph.saved_tensors_hooks(maps.save, lambda tensor: tensor))
         yield maps
 
 

@@ -74,27 +74,22 @@ def run_search(
     """
     searched = named_space(space) if isinstance(space, str) else space
     run = run_of(config.training, data)
-    training = config.training
-    training = replace(training, batch_size=training.batch_size or usual_batch(len(run.parts["a"])))
+    batch = config.training.batch_size or usual_batch(len(run.parts["a"]))
+    training = replace(config.training, batch_size=batch)
     config = replace(config, macro=supernet_macro(config.macro, searched, data.size), training=training)
     stages = plan(method, config, derivation, searched)
-    if table is not None and searched.family != "nasbench201":
-        raise DotsZooError(f"table: expected the space S6, whose cells it holds, got {space}")
-    rows = None if table is None else read_table(table)
+    rows = None if table is None else _table_rows(table, searched)
     kernels, processes = resolve_kernels(training.kernels, stages, run, siblings or [out]), run.processes
     run = replace(run, kernels=kernels == "on")
     config = replace(config, training=replace(training, kernels=kernels))
-
-    def planned(memory: Memory) -> Sequence[Stage]:
-        chosen = replace(config, training=replace(config.training, memory=memory))
-        return plan(method, chosen, derivation, searched)
 
     settings = {"space": space} if isinstance(space, str) else {}
     settings |= {**data.options, **asdict(derivation), **asdict(config)}
     identity = json.loads(json.dumps({"method": method, **settings}))  # tuples as lists
     provenance = _provenance(identity, data, run.seed)
     processes.first_does(partial(check_run_folder, out, "search", resume=resume))
-    check_memory(planned, run, training.memory, any_memory)
+    planned = partial(_plan_with, method, config, derivation, searched)
+    check_memory(planned, run, training.memory, any_memory, show=progress)
     with sigterm_flag() as stop, out_of_memory_as_error("search", OUT_OF_MEMORY):
         manager = CheckpointManager(out / "checkpoint", checkpoint_seconds, identity, stop, out / "stages")
         saved = manager.load_latest(processes) if resume else None
@@ -115,6 +110,21 @@ def run_search(
         result = load_genotype(folder.genotype(folder.logged_epochs - 1))
     processes.first_does(partial(folder.end, result, provenance, data))
     return result
+
+
+def _table_rows(table: Path, searched: SearchSpace) -> Any:
+    """Read a table of NAS-Bench-201. Raises DotsZooError for a space that has other cells."""
+    if searched.family != "nasbench201":
+        raise DotsZooError(f"table: expected the space S6, whose cells it holds, got {searched.family}")
+    return read_table(table)
+
+
+def _plan_with(
+    method: str, config: Any, derivation: Derivation, searched: SearchSpace, memory: Memory
+) -> Sequence[Stage]:
+    """Return the stages with another option for memory."""
+    training = replace(config.training, memory=memory)
+    return plan(method, replace(config, training=training), derivation, searched)
 
 
 def _provenance(identity: Mapping[str, Any], data: Data, seed: int) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from torchvision.transforms.v2 import functional as F
 
 from dots_zoo.data.augment import Augmentation, cutout
 from dots_zoo.data.datasets import DataOptions
-from dots_zoo.data.image_folder import parallel_map, statistics
+from dots_zoo.data.decode import parallel_map
+from dots_zoo.data.image_folder import statistics
 from dots_zoo.data.load import load_data
 from dots_zoo.data.transforms import middle_view
 from dots_zoo.runtime.errors import DotsZooError

@@ -128,8 +128,8 @@ def test_what_is_printed_as_a_configuration_is_one(
         ("a -o b --inner.learning-rate fast", "inner.learning_rate: expected a number, got 'fast'"),
         ("a -o b --inner.betas [1]", "inner.betas: expected 2 values as [a number, a number], got '[1]'"),
         (
-            "a -o b --epoch 3 --warm-up 2 --zzz",
-            "no such option: --epoch (did you mean --epochs?), --warm-up (did you mean --warm-up?), --zzz; "
+            "a -o b --epoch 3 --warm_up 2 --zzz",
+            "no such option: --epoch (did you mean --epochs?), --warm_up (did you mean --warm-up?), --zzz; "
             "dots-zoo learn --help lists them",
         ),
     ],

@@ -38,12 +38,13 @@ def test_the_largest_stage_counts():
 def searched(folder, **options):
     config = toy_config("darts", epochs=1, warm_up=0)
     return run_search(
-        "darts", config, Derivation(), PLANTED_SPACE, toy_data(128), folder, progress=False, **options
+        *("darts", config, Derivation(), PLANTED_SPACE, toy_data(128), folder),
+        **{"progress": False, **options},
     )
 
 
 def test_what_will_not_fit_does_not_start_and_what_would_is_computed(tmp_path, monkeypatch, capsys):
-    searched(tmp_path / "fits")
+    searched(tmp_path / "fits", progress=True)
     assert "search: a step needs about" in capsys.readouterr().out
     monkeypatch.setattr(memory, "free_bytes", lambda device: 2**20)
     with pytest.raises(DotsZooError, match=r"a step needs about .* 1 MiB are free; what would fit is .*"):

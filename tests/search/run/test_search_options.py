@@ -12,7 +12,7 @@ import dots_zoo.search
 from dots_zoo.data.augment import Augmentation
 from dots_zoo.data.datasets import DataOptions
 from dots_zoo.genotype import load_genotype
-from dots_zoo.runtime.config_cli import preset, preset_names
+from dots_zoo.runtime.config import presets_in
 from dots_zoo.runtime.errors import DotsZooError
 from dots_zoo.search.methods.dots import DotsConfig
 from dots_zoo.search.methods.registry import METHODS, Derivation, plan
@@ -99,9 +99,9 @@ def test_the_printed_configuration_is_read_back(capsys, tmp_path):
     assert chosen.config == DotsConfig(channels=8)
 
 
-@pytest.mark.parametrize("name", preset_names(PRESETS))
+@pytest.mark.parametrize("name", sorted(presets_in(PRESETS)))
 def test_every_preset_is_a_search_that_can_be_planned_and_says_how_to_run_it(name):
-    method = preset(PRESETS, name)["method"]
+    method = presets_in(PRESETS)[name]["method"]
     chosen = choose([method, "--preset", name, "--out", "x"])
     assert plan(method, chosen.config, chosen.derivation, named_space(chosen.space))
     first = (SEARCH / "run" / "presets" / f"{name}.yaml").read_text().splitlines()[0]
@@ -126,7 +126,7 @@ def test_the_numbers_of_a_preset_are_printed_and_shown_in_the_help(capsys):
 def test_a_preset_that_is_not_there_or_of_another_method_is_refused():
     with pytest.raises(DotsZooError, match=r"preset: expected one of .*digits_small.*, got 'digits'"):
         choose(["dots", "--preset", "digits", "--out", "x"])
-    with pytest.raises(DotsZooError, match="preset digits_small: expected one of darts"):
+    with pytest.raises(DotsZooError, match="preset: expected one of darts_cifar10, .*, got 'digits_small'"):
         choose(["darts", "--preset", "digits_small", "--out", "x"])
 
 
@@ -141,7 +141,7 @@ def test_the_help_teaches_by_example(capsys):
     with pytest.raises(SystemExit):
         choose(["dots", "--help"])
     text = capsys.readouterr().out
-    assert "dots-zoo search dots --data digits --out runs/first\n" in text
+    assert "  dots-zoo search dots --data-root photos -o runs/cell\n" in text
     assert "the best operation of every group stays" in " ".join(text.split())
 
 
@@ -149,8 +149,8 @@ def test_the_help_teaches_by_example(capsys):
 def test_the_examples_of_the_help_are_understood(line, monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.yaml").write_text("channels: 8\n")
-    (tmp_path / "runs/first").mkdir(parents=True)
-    (tmp_path / "runs/first/config.yaml").write_text("epochs: 20\n")
+    (tmp_path / "runs/cell").mkdir(parents=True)
+    (tmp_path / "runs/cell/config.yaml").write_text("epochs: 20\n")
     if "--print-config" in line:
         with pytest.raises(SystemExit) as stopped:
             choose(line.split())
