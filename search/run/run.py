@@ -34,7 +34,7 @@ from ..space.named import named_space
 from ..space.nasbench201_table import find, read_table
 from ..space.space import SearchSpace
 from ..stages.checkpoint import CheckpointManager
-from ..stages.config import usual_batch
+from ..stages.config import with_batch
 from ..stages.loop import run_of, run_stages
 from ..stages.stage import Epoch, Stage
 from ..supernet import Memory, supernet_macro
@@ -74,8 +74,7 @@ def run_search(
     """
     searched = named_space(space) if isinstance(space, str) else space
     run = run_of(config.training, data)
-    batch = config.training.batch_size or usual_batch(len(run.parts["a"]))
-    training = replace(config.training, batch_size=batch)
+    training = with_batch(config.training, len(run.parts["a"]))
     config = replace(config, macro=supernet_macro(config.macro, searched, data.size), training=training)
     stages = plan(method, config, derivation, searched)
     rows = None if table is None else _table_rows(table, searched)
@@ -88,8 +87,13 @@ def run_search(
     identity = json.loads(json.dumps({"method": method, **settings}))  # tuples as lists
     provenance = _provenance(identity, data, run.seed)
     processes.first_does(partial(check_run_folder, out, "search", resume=resume))
-    planned = partial(_plan_with, method, config, derivation, searched)
-    check_memory(planned, run, training.memory, any_memory, show=progress)
+    check_memory(
+        partial(_plan_with, method, config, derivation, searched),
+        run,
+        training.memory,
+        any_memory,
+        show=progress,
+    )
     with sigterm_flag() as stop, out_of_memory_as_error("search", OUT_OF_MEMORY):
         manager = CheckpointManager(out / "checkpoint", checkpoint_seconds, identity, stop, out / "stages")
         saved = manager.load_latest(processes) if resume else None

@@ -3,7 +3,7 @@
 Defaults are those of DOTS for CIFAR-10; every field is also an option and a YAML key.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 from dots_zoo.data.augment import Augmentation
@@ -48,11 +48,6 @@ class LogitsConfig:
 
 BATCH = 64  # as in DARTS and in the public code
 BATCHES = 8  # in a split at least, where the batch size is not given
-
-
-def usual_batch(images: int) -> int:
-    """Return the batch size for splits of so many images: a power of two up to 64."""
-    return min(BATCH, 1 << max(1, (images // BATCHES).bit_length() - 1))
 
 
 class SupernetConfig(Protocol):
@@ -115,3 +110,9 @@ def check_span(epochs: int, warm_up: int, layers: int, channels: int) -> None:
     require_at_least("", epochs=(epochs, 1), warm_up=(warm_up, 0), layers=(layers, 3), channels=(channels, 1))
     if warm_up >= epochs:
         raise DotsZooError(f"warm_up: expected fewer epochs than the {epochs} of the search, got {warm_up}")
+
+
+def with_batch(training: TrainingConfig, images: int) -> TrainingConfig:
+    """Return the options with a batch size for splits of so many images: a power of two up to 64."""
+    usual = min(BATCH, 1 << max(1, (images // BATCHES).bit_length() - 1))
+    return replace(training, batch_size=training.batch_size or usual)

@@ -120,7 +120,7 @@ def test_the_numbers_of_a_preset_are_printed_and_shown_in_the_help(capsys):
         with pytest.raises(SystemExit):
             choose(["dots", "--preset=digits_small", argument])
     printed, shown = capsys.readouterr().out.split("usage:", 1)
-    assert "batch_size: 96" in printed and "default: 96" in " ".join(shown.split())
+    assert "batch_size: 96" in printed and "at the first epoch (default: 0.2)" in " ".join(shown.split())
 
 
 def test_a_preset_that_is_not_there_or_of_another_method_is_refused():
