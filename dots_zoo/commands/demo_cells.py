@@ -105,7 +105,7 @@ def retrain(genotype: Path, weights: Path | None, seed: int, settings: Settings)
     if weights is not None:
         write_file(weights, save(model.state_dict()))
     costs = count(model, (1, 8, 8))
-    return Trained(last["held_accuracy"], costs.params, costs.macs, _hits(model, data))
+    return Trained(last["test_accuracy"], costs.params, costs.macs, _hits(model, data))
 
 
 @torch.no_grad()

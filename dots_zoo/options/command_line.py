@@ -220,7 +220,8 @@ class CommandLine:
             values: dict[str, Any] = plain(parse().as_dict())
         except (argparse.ArgumentError, TypeError, ValueError) as error:
             raise DotsZooError(f"{self.name}: {self._in_words(' '.join(str(error).split()))}") from None
-        values.pop("config", None)
+        if self.config:  # its values are among the others
+            del values["config"]
         return values
 
     def _in_words(self, message: str) -> str:

@@ -64,7 +64,7 @@ def test_digits_are_resized_if_asked():
 @pytest.mark.parametrize("changes", [{"data_root": "data"}, {"download": True}])
 def test_digits_take_no_folder(changes):
     with pytest.raises(DotsZooError, match="digits: expected neither data_root nor download"):
-        load_data(DataOptions(**changes))
+        load_data(DataOptions(data="digits", **changes))
 
 
 def test_digits_name_the_extra_that_is_missing(monkeypatch):

@@ -109,13 +109,13 @@ def install(text: str) -> None:
 
 def test_an_installed_plug_in_is_loaded_by_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     install(ADD_POOL)
-    assert main(["list", "--layers", "dots_cifar10"]) == 0
+    assert main(["list", "--cells", "dots_cifar10"]) == 0
     assert OPS["my_pool"].origin == "my_installed"
 
 
 def test_an_installed_plug_in_that_fails_names_its_distribution(capsys: pytest.CaptureFixture[str]) -> None:
     install("1 / 0\n")
-    assert main(["list", "--layers", "dots_cifar10"]) == 2
+    assert main(["list", "--cells", "dots_cifar10"]) == 2
     sentence = capsys.readouterr().err
     assert "error: plug-in my_installed (installed by my_distribution), /" in sentence
     assert sentence.endswith("my_installed.py, line 1: ZeroDivisionError: division by zero\n")

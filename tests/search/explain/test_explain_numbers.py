@@ -90,7 +90,7 @@ EVERYTHING = darts_space(intermediate=2)
     [
         (EVERYTHING, {"auxiliary": "skip", "memory": "checkpoint"}),
         (EVERYTHING, {"auxiliary": "projection", "partial": PartialChannels(2), "macro": "mobile"}),
-        (named_space("S6"), {"auxiliary": "skip", "memory": "lean"}),
+        (named_space("S6"), {"auxiliary": "skip", "memory": "lean", "macro": "nb201"}),
     ],
 )
 def test_without_kernels_a_supernet_computes_the_same(space, changes):
