@@ -166,9 +166,8 @@ def read_completed_run(folder: Path) -> CompletedRun:
     if "config.yaml" not in missing and missing:
         raise DotsZooError(f"{folder}: expected {', '.join(missing)}; {UNFINISHED}")
     if missing:
-        raise DotsZooError(
-            f"{folder}: expected the folder of a completed search, got one without {', '.join(missing)}"
-        )
+        got = f"one without {', '.join(missing)}" if folder.is_dir() else "nothing there"
+        raise DotsZooError(f"{folder}: expected the folder of a completed search, got {got}")
     try:
         settings = yaml.safe_load((folder / "config.yaml").read_text("utf-8"))
         facts = json.loads((folder / "run.json").read_text("utf-8"))

@@ -78,22 +78,16 @@ def run_search(
     config = replace(config, macro=supernet_macro(config.macro, searched, data.size), training=training)
     stages = plan(method, config, derivation, searched)
     rows = None if table is None else _table_rows(table, searched)
+    run.processes.first_does(partial(check_run_folder, out, "search", resume=resume))
     kernels, processes = resolve_kernels(training.kernels, stages, run, siblings or [out]), run.processes
     run = replace(run, kernels=kernels == "on")
     config = replace(config, training=replace(training, kernels=kernels))
-
     settings = {"space": space} if isinstance(space, str) else {}
     settings |= {**data.options, **asdict(derivation), **asdict(config)}
     identity = json.loads(json.dumps({"method": method, **settings}))  # tuples as lists
     provenance = _provenance(identity, data, run.seed)
-    processes.first_does(partial(check_run_folder, out, "search", resume=resume))
-    check_memory(
-        partial(_plan_with, method, config, derivation, searched),
-        run,
-        training.memory,
-        any_memory,
-        show=progress,
-    )
+    planned = partial(_plan_with, method, config, derivation, searched)
+    check_memory(planned, run, training.memory, any_memory, show=progress)
     with sigterm_flag() as stop, out_of_memory_as_error("search", OUT_OF_MEMORY):
         manager = CheckpointManager(out / "checkpoint", checkpoint_seconds, identity, stop, out / "stages")
         saved = manager.load_latest(processes) if resume else None
