@@ -111,7 +111,7 @@ class CommandLine:
         listed = "".join(f"\n  dots-zoo {example}" for example in examples)
         self._open = ArgumentParser(
             prog=self.name,
-            usage=f"{self.name} {usage} [options]\n\nexample:\n  dots-zoo {examples[0]}",
+            usage=f"{self.name} {usage} [options]\n\nexample:\n  dots-zoo {examples[0]}".replace("%", "%%"),
             description=text,
             epilog=f"examples:{listed}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
