@@ -114,7 +114,7 @@ def test_eval(kind: str, refs: SimpleNamespace, capsys: pytest.CaptureFixture[st
     words = ["eval", getattr(refs, kind), "--json", "--quiet"]
     if kind in TRAINED:
         assert main(words) == 0
-        accuracy = json.loads(capsys.readouterr().out)["accuracy"]
+        accuracy = json.loads(capsys.readouterr().out)["score"]["accuracy"]
         assert accuracy == evaluate(getattr(refs, kind), quiet=True).accuracy
     elif kind != "timm":
         said = refused(words, capsys)
