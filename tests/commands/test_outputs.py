@@ -21,7 +21,6 @@ COMMANDS = [
     ["tables", "--counts-only", "--only", "no_such_model", "--out", "report.html"],
     ["det", "curves", "missing", "-o", "out.png"],
     ["seg", "curves", "missing", "-o", "out.png"],
-    ["det", "test", "missing.py", "missing.pth", "--json", "out.json"],
 ]
 
 
