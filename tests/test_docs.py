@@ -47,7 +47,7 @@ def blocks(page: Path) -> list[tuple[str, str]]:
 def commands(page: Path) -> list[list[str]]:
     found = []
     for language, text in blocks(page):
-        if page.name == "clients.md":  # run by tests/clients/test_page.py, where the clients are
+        if page.name in ("clients.md", "quickstart.md"):  # tests/clients/test_page.py, test_quickstart.py
             continue
         if language == "python":
             found.append(["python", "-c", text])

@@ -82,12 +82,11 @@ def run_search(
     kernels, processes = resolve_kernels(training.kernels, stages, run, siblings or [out]), run.processes
     run = replace(run, kernels=kernels == "on")
     config = replace(config, training=replace(training, kernels=kernels))
-    settings = {"space": space} if isinstance(space, str) else {}
-    settings |= {**data.options, **asdict(derivation), **asdict(config)}
-    identity = json.loads(json.dumps({"method": method, **settings}))  # tuples as lists
+
+    identity = _identity(method, space, data, derivation, config)
     provenance = _provenance(identity, data, run.seed)
-    planned = partial(_plan_with, method, config, derivation, searched)
-    check_memory(planned, run, training.memory, any_memory, show=progress)
+    with_memory = partial(_plan_with, method, config, derivation, searched)
+    check_memory(with_memory, run, training.memory, any_memory, show=progress)
     with sigterm_flag() as stop, out_of_memory_as_error("search", OUT_OF_MEMORY):
         manager = CheckpointManager(out / "checkpoint", checkpoint_seconds, identity, stop, out / "stages")
         saved = manager.load_latest(processes) if resume else None
@@ -108,6 +107,16 @@ def run_search(
         result = load_genotype(folder.genotype(folder.logged_epochs - 1))
     processes.first_does(partial(folder.end, result, provenance, data))
     return result
+
+
+def _identity(
+    method: str, space: SearchSpace | str, data: Data, derivation: Derivation, config: Any
+) -> dict[str, Any]:
+    """Return all options, as config.yaml and checkpoints hold them: tuples as lists."""
+    named = {"space": space} if isinstance(space, str) else {}
+    settings = {**named, **data.options, **asdict(derivation), **asdict(config)}
+    identity: dict[str, Any] = json.loads(json.dumps({"method": method, **settings}))
+    return identity
 
 
 def _table_rows(table: Path, searched: SearchSpace) -> Any:
