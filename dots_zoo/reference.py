@@ -246,6 +246,11 @@ def create(reference: Reference, *, weights: bool, **arguments: Any) -> Any:
         if folder is not None:
             _require_weights(reference, folder)
             source = f"{LOCAL}{folder}"
+        elif reference.of_cells and not _has_weights(source):
+            raise DotsZooError(
+                f"{name} has no pretrained weights: train it and give the training's folder, or leave out "
+                "--pretrained; dots-zoo list says which names have some"
+            )
     try:
         return timm.create_model(source, pretrained=weights, **{**reference.arguments, **arguments})
     except (RuntimeError, TypeError, ValueError, AssertionError, OSError, SafetensorError) as error:
@@ -256,6 +261,11 @@ def create(reference: Reference, *, weights: bool, **arguments: Any) -> Any:
                 f"it, or begin without them ({reason:.200})"
             ) from error
         raise DotsZooError(f"{name}: timm cannot build this model: {reason:.300}") from error
+
+
+def _has_weights(architecture: str) -> bool:
+    cfg: Any = timm.get_pretrained_cfg(architecture)
+    return bool(cfg.has_weights or cfg.state_dict)
 
 
 def _require_weights(reference: Reference, folder: Path) -> None:

@@ -53,10 +53,12 @@ def _parser(lines: Sequence[CommandLine]) -> argparse.ArgumentParser:
     below = {}
     for line in lines:
         first, *second = line.name.split()[1:]
+        title = COMMANDS[first].text  # shtab leaves out what has no help
         if not second:
-            commands.add_parser(first, parents=[line.parser], add_help=False)
+            commands.add_parser(first, parents=[line.parser], add_help=False, help=title)
             continue
         if first not in below:
-            below[first] = commands.add_parser(first).add_subparsers()
-        below[first].add_parser(second[0], parents=[line.parser], add_help=False)
+            below[first] = commands.add_parser(first, help=title).add_subparsers()
+        text = line.parser.description
+        below[first].add_parser(second[0], parents=[line.parser], add_help=False, help=text)
     return root

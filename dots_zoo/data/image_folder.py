@@ -111,11 +111,10 @@ def open_folder(options: DataOptions) -> FolderData:
     Raises DotsZooError where the layout is another, a class has no image, there is only one class, or
     training and test classes differ.
     """
-    if options.data_root is None or options.download:
-        raise DotsZooError(
-            "image_folder: expected data_root, the folder of the images, and no download; got "
-            f"data_root {options.data_root!r}, download {options.download}"
-        )
+    if options.data_root is None:
+        raise DotsZooError("image_folder: expected --data-root, the folder of the images, got none")
+    if options.download:
+        raise DotsZooError("image_folder: expected images of your own, got --download: leave it out")
     train, test = _parts(Path(options.data_root))
     names = _class_names(train)
     if len(names) == 1:

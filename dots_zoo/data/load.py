@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..runtime.errors import DotsZooError
-from ..runtime.table import PLUGIN_HINT, look_up
+from ..runtime.table import PLUGIN_HINT, look_up, nearest
 from .datasets import DATASETS, OPTIONAL, Data, DataOptions, Dataset, ImageData, register_dataset
 from .digits_on_photos import load_digits_on_photos
 from .image_folder import holds_images, open_folder
@@ -62,8 +62,19 @@ def recognised(options: DataOptions) -> DataOptions:
     names = [name for name, files in FILES.items() if any((root / file).exists() for file in files)]
     if names:
         raise DotsZooError(f"data: {root} holds files of {names[0]}; say --data {names[0]}")
-    entries = sorted(path.name for path in root.iterdir()) if root.is_dir() else ["no folder"]
     raise DotsZooError(
         f"data_root: expected in {root} a folder a class with images, or train with such folders, got "
-        f"{', '.join(entries[:3]) or 'an empty folder'}; for another data set name it with --data"
+        f"{_contents(root)}; for another data set name it with --data"
     )
+
+
+def _contents(root: Path) -> str:
+    """Say what is at a path that is no folder of images in class folders."""
+    if not root.exists():
+        beside = [str(path) for path in root.parent.iterdir()] if root.parent.is_dir() else []
+        return f"nothing there{nearest(str(root), beside)}"
+    if not root.is_dir():
+        return "a file"
+    names = sorted(path.name for path in root.iterdir())
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"{', '.join(names[:3])}{more} and no class folder" if names else "an empty folder"

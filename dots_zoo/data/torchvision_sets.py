@@ -47,7 +47,9 @@ def load_digits_set(options: DataOptions) -> ImageData:
     Raises DotsZooError where scikit-learn is missing or the options do not apply.
     """
     if options.data_root is not None or options.download:
-        raise DotsZooError("digits: expected neither data_root nor download; it ships with scikit-learn")
+        raise DotsZooError(
+            "digits: expected neither --data-root nor --download, as scikit-learn ships it: leave them out"
+        )
     try:
         from sklearn.datasets import load_digits
     except ModuleNotFoundError as error:
@@ -135,14 +137,14 @@ def load_torchvision(options: DataOptions) -> ImageData:
     name = str(options.data)
     source = TORCHVISION[name]
     if options.data_root is None:
-        raise DotsZooError(f"{name}: expected data_root, the folder that holds {source.holds}; got none")
+        raise DotsZooError(f"{name}: expected --data-root, the folder that holds {source.holds}, got none")
     try:
         train, test = (source.read(options.data_root, train, options.download) for train in (True, False))
     except (RuntimeError, OSError) as error:
         reason = " ".join(str(error).split())  # torchvision's message may have line breaks
         raise DotsZooError(
             f"{name}: expected {source.holds} as published in {options.data_root}; "
-            f"download=true fetches it (torchvision: {reason})"
+            f"--download fetches it (torchvision: {reason})"
         ) from error
     class_names = tuple(train.class_names)
     return ImageData(

@@ -20,10 +20,11 @@ from jsonargparse import ActionYesNo, ArgumentParser
 
 from ..runtime.config import dotted, plain
 from ..runtime.errors import DotsZooError
-from ..runtime.table import look_up, nearest
-from .type_words import element, expectation, placeholder
+from ..runtime.table import look_up, nearest, nearest_option
+from .type_words import element, in_words, placeholder
 
 REQUIRED = object()  # the default of what has to be given
+LIKE_THIS = "--print-config writes such a file"
 PLUGIN = (
     "Python file or module that registers operations, spaces, methods, data sets or cells; may be repeated"
 )
@@ -103,14 +104,14 @@ class CommandLine:
         presets: Mapping[str, Mapping[str, Any]] | None = None,
         config: bool = False,
     ) -> None:
-        self.name, self.presets = f"dots-zoo {name}", presets or {}
+        self.name, self.usage, self.presets = f"dots-zoo {name}", usage, presets or {}
         self.positionals: list[str] = []
         self.types: dict[str, Any] = {}
         self.known: dict[str, str] = {}  # name of the value by its spelling on the command line
         listed = "".join(f"\n  dots-zoo {example}" for example in examples)
         self._open = ArgumentParser(
             prog=self.name,
-            usage=f"{self.name} {usage} [options]\n\nexample:\n  dots-zoo {examples[0]}",
+            usage=f"{self.name} {usage} [options]\n\nexample:\n  dots-zoo {examples[0]}".replace("%", "%%"),
             description=text,
             epilog=f"examples:{listed}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -219,37 +220,29 @@ class CommandLine:
         try:
             values: dict[str, Any] = plain(parse().as_dict())
         except (argparse.ArgumentError, TypeError, ValueError) as error:
-            raise DotsZooError(f"{self.name}: {self._in_words(' '.join(str(error).split()))}") from None
-        if self.config:  # its values are among the others
-            del values["config"]
+            message = " ".join(str(error).split())
+            usage = f"{self.name} {self.usage}"
+            raise DotsZooError(f"{self.name}: {in_words(message, self.types, self.known, usage)}") from None
+        if self.config:
+            values.pop("config", None)
         return values
-
-    def _in_words(self, message: str) -> str:
-        """Return a message of argparse or jsonargparse with types in words and options as spelled."""
-        if wrong := re.match(r'Parser key "(.+?)".*(?:Got|Given) value: (.*)$', message):
-            name, value = wrong.groups()
-            return f"{name}: expected {expectation(self.types.get(name, str))}, got {value!r}"
-        if missing := re.match(r"the following arguments are required: (.*)$", message):
-            names = {name: spelled for spelled, name in self.known.items()}
-            listed = (names.get(name, name.upper()) for name in missing[1].split(", "))
-            return f"expected {', '.join(listed)}, which is missing"
-        message = message.replace("unrecognized arguments", "got more than it takes")
-        return re.sub(r"^argument (?:-\w/)?(\S+):", r"\1:", message)
 
     def _checked(self, path: Path) -> dict[str, Any]:
         """Return a YAML file. Raises DotsZooError where it is none or has keys that are no options."""
         try:
             table = yaml.safe_load(path.read_text("utf-8"))
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise DotsZooError(f"{path}: expected a YAML file, got {' '.join(str(error).split())}") from None
+            reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+            raise DotsZooError(f"{path}: expected a YAML file, got {reason}; {LIKE_THIS}") from None
         if not isinstance(table, dict):
-            raise DotsZooError(f"{path}: expected lines of KEY: VALUE, got {type(table).__name__}")
+            got = {str: "a text", list: "a list", type(None): "an empty file"}.get(type(table), "one value")
+            raise DotsZooError(f"{path}: expected lines of KEY: VALUE, got {got}; {LIKE_THIS}")
         self._refuse([name for name in dotted(table) if name not in self.names], f"key in {path}", self.names)
         return table
 
     def _refuse(self, wrong: Sequence[str], table: str, right: Iterable[str]) -> None:
         if wrong:
-            named = ", ".join(f"{name}{nearest(name, right)}" for name in dict.fromkeys(wrong))
+            named = ", ".join(f"{name}{nearest_option(name, right)}" for name in dict.fromkeys(wrong))
             raise DotsZooError(f"{self.name}: no such {table}: {named}; {self.name} --help lists them")
 
 

@@ -34,7 +34,8 @@ def check_folder(out: Path, command: str, *, resume: bool, holds_run: Callable[[
         return
     if not resume:
         raise DotsZooError(
-            f"{out}: expected a new or an empty folder for the run; choose another, or pass --resume"
+            f"{out}: expected a new or an empty folder for the run, got one that holds {_some(out)}; choose "
+            "another, or pass --resume if it is a run's"
         )
     if not holds_run(out):
         another = run_of(out)
@@ -43,6 +44,12 @@ def check_folder(out: Path, command: str, *, resume: bool, holds_run: Callable[[
             f"{out}: --resume expected an empty folder or a run of dots-zoo {command}, got {got}; "
             "choose another folder"
         )
+
+
+def _some(folder: Path) -> str:
+    """Return the names of three entries of a folder."""
+    names = sorted(path.name for path in folder.iterdir())
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def make_folder(out: Path) -> None:

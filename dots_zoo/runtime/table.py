@@ -52,6 +52,23 @@ def look_up(table: Mapping[str, T], name: str, title: str, hint: str = "") -> T:
     return table[name]
 
 
+def nearest_option(name: str, options: Iterable[str]) -> str:
+    """Return the same for an option or key: that with its last part, else the nearest in whole or in that."""
+    options, tails = list(options), dict[str, str]()
+    for option in options:
+        tails.setdefault(_tail(option), option)
+    near = "" if _tail(name) in tails else nearest(name, options)
+    if near:
+        return near
+    close = difflib.get_close_matches(_tail(name), tails, 1, 0.8)
+    return f" (did you mean {tails[close[0]]}?)" if close else ""
+
+
+def _tail(option: str) -> str:
+    """Return the last part of --training.batch-size and of training.batch_size alike."""
+    return option.lstrip("-").rpartition(".")[2].replace("-", "_")
+
+
 def nearest(name: str, names: Iterable[str]) -> str:
     """Return ' (did you mean X?)' for the spelling nearest to a name, '' where none is near."""
     near = difflib.get_close_matches(name.replace("_", "-"), list(names), 1, 0.7)

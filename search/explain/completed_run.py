@@ -76,7 +76,7 @@ class StageSnapshot:
         part = self.run.parts["b"]
         if images is not None and not 1 <= images <= len(part):
             raise DotsZooError(
-                f"images: expected 1 to {len(part)}, the images of the validation split, got {images}"
+                f"image_count: expected 1 to {len(part)}, the images of the validation split, got {images}"
             )
         return replace(self, run=replace(self.run, parts={**self.run.parts, "b": part[:images]}))
 
@@ -166,9 +166,9 @@ def read_completed_run(folder: Path) -> CompletedRun:
     if "config.yaml" not in missing and missing:
         raise DotsZooError(f"{folder}: expected {', '.join(missing)}; {UNFINISHED}")
     if missing:
-        raise DotsZooError(
-            f"{folder}: expected the folder of a completed search, got one without {', '.join(missing)}"
-        )
+        there = "a file" if folder.exists() else "nothing there"
+        got = f"one without {', '.join(missing)}" if folder.is_dir() else there
+        raise DotsZooError(f"{folder}: expected the folder of a completed search, got {got}")
     try:
         settings = yaml.safe_load((folder / "config.yaml").read_text("utf-8"))
         facts = json.loads((folder / "run.json").read_text("utf-8"))

@@ -36,18 +36,18 @@ class FeaturesConfig:
         edge: the edge, and its operations.
         cell: the first of its type from the input on, or the last.
         clusters: of K-means.
-        images: of the validation split, drawn at random; all where there are fewer.
+        image_count: images of the validation split, drawn at random; all where there are fewer.
         seed: of the images and of K-means.
     """
 
     edge: EdgeConfig = field(default_factory=EdgeConfig)
     cell: Literal["first", "last"] = "first"
     clusters: int = 3
-    images: int = 1000  # Fig. 1
+    image_count: int = 1000  # Fig. 1
     seed: int = 0
 
     def __post_init__(self) -> None:
-        require_at_least("", clusters=(self.clusters, 1), images=(self.images, 1))
+        require_at_least("", clusters=(self.clusters, 1), image_count=(self.image_count, 1))
 
 
 def explain(completed_run: CompletedRun, config: FeaturesConfig, progress: bool) -> dict[str, Any]:
@@ -72,7 +72,7 @@ def maps_of(snapshot: StageSnapshot, selected: SelectedEdge, config: FeaturesCon
     cells = [cell for cell_type, cell in searched_cells(supernet) if cell_type == selected.cell_type]
     edge = cast(Nodes, cells[0 if config.cell == "first" else -1].nodes).edges[selected.row]
     split = snapshot.run.parts["b"]
-    order = torch.randperm(len(split), generator=generator(config.seed, "features"))[: config.images]
+    order = torch.randperm(len(split), generator=generator(config.seed, "features"))[: config.image_count]
     chosen = split[order].to(snapshot.run.accelerator.device)
     operations = [(c, n) for c, n in zip(selected.columns, selected.names, strict=True) if n != "none"]
     collected: dict[str, list[Tensor]] = {name: [] for _, name in operations}

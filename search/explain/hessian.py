@@ -42,13 +42,13 @@ class HessianConfig:
     Args:
         iterations: of the power iteration at most, for each end of the spectrum.
         tolerance: residual, as a share of the dominant eigenvalue, at which it ends.
-        images: of the validation split, the first; all if not given.
+        image_count: images of the validation split, the first; all if not given.
         seed: of the first vector.
     """
 
     iterations: int = 50
     tolerance: float = 1e-3
-    images: int | None = None
+    image_count: int | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -74,7 +74,7 @@ class Eigenpair:
 
 def explain(completed_run: CompletedRun, config: HessianConfig, progress: bool) -> dict[str, Any]:
     """Compute the spectrum at the end of the operation search."""
-    snapshot = completed_run.snapshot("operation").limited(config.images)
+    snapshot = completed_run.snapshot("operation").limited(config.image_count)
     with steps_bar(2 * config.iterations, show=progress) as bar:
         return spectrum(snapshot, config, bar.update)
 

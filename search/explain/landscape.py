@@ -29,13 +29,13 @@ class LandscapeConfig:
     Args:
         radius: largest step either way; 1 moves a logit by 1 on average.
         points: along each direction, an odd number so that the middle is alpha itself.
-        images: of the validation split, the first; all if not given.
+        image_count: images of the validation split, the first; all if not given.
         seed: of the directions.
     """
 
     radius: float = 1.0
     points: int = 9
-    images: int | None = None
+    image_count: int | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -47,7 +47,7 @@ class LandscapeConfig:
 
 def explain(completed_run: CompletedRun, config: LandscapeConfig, progress: bool) -> dict[str, Any]:
     """Measure the landscape around alpha at the end of the operation search."""
-    snapshot = completed_run.snapshot("operation").limited(config.images)
+    snapshot = completed_run.snapshot("operation").limited(config.image_count)
     with steps_bar(config.points**2, show=progress) as bar:
         return landscape(snapshot, config, bar.update)
 

@@ -211,6 +211,11 @@ def search_line(method: str) -> CommandLine:
     return command_line
 
 
+def command_lines() -> list[CommandLine]:
+    """Return the options of the search by every method."""
+    return [search_line(method) for method in METHODS]
+
+
 def chosen_of(method: str, values: Mapping[str, Any]) -> Chosen:
     """Return the search that the values of the options stand for."""
     if values["seeds"] < 1:

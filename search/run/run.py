@@ -77,14 +77,14 @@ def run_search(
     training = with_batch(config.training, len(run.parts["a"]))
     config = replace(config, macro=supernet_macro(config.macro, searched, data.size), training=training)
     stages = plan(method, config, derivation, searched)
-    rows = None if table is None else _table_rows(table, searched)
+    rows = None if table is None else _table_rows(table, searched, space)
+    run.processes.first_does(partial(check_run_folder, out, "search", resume=resume))
     kernels, processes = resolve_kernels(training.kernels, stages, run, siblings or [out]), run.processes
     run = replace(run, kernels=kernels == "on")
     config = replace(config, training=replace(training, kernels=kernels))
 
     identity = _identity(method, space, data, derivation, config)
     provenance = _provenance(identity, data, run.seed)
-    processes.first_does(partial(check_run_folder, out, "search", resume=resume))
     with_memory = partial(_plan_with, method, config, derivation, searched)
     check_memory(with_memory, run, training.memory, any_memory, show=progress)
     with sigterm_flag() as stop, out_of_memory_as_error("search", OUT_OF_MEMORY):
@@ -119,10 +119,10 @@ def _identity(
     return identity
 
 
-def _table_rows(table: Path, searched: SearchSpace) -> Any:
+def _table_rows(table: Path, searched: SearchSpace, space: SearchSpace | str) -> Any:
     """Read a table of NAS-Bench-201. Raises DotsZooError for a space that has other cells."""
     if searched.family != "nasbench201":
-        raise DotsZooError(f"table: expected the space S6, whose cells it holds, got {searched.family}")
+        raise DotsZooError(f"table: expected the space S6, whose cells it holds, got {space}")
     return read_table(table)
 
 

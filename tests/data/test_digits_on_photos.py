@@ -41,5 +41,5 @@ def test_nearest_neighbours_lose_half_of_what_they_know() -> None:
 
 def test_other_sizes_are_rendered_and_options_of_other_sets_refused() -> None:
     assert load(replace(OPTIONS, image_size=16)).images.shape == (1442, 1, 16, 16)
-    with pytest.raises(DotsZooError, match="expected neither data_root nor download"):
+    with pytest.raises(DotsZooError, match="expected neither --data-root nor --download"):
         load(replace(OPTIONS, data_root="photos"))

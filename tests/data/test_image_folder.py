@@ -274,11 +274,15 @@ def test_a_folder_of_another_layout_is_refused(damage, message, root):
         load(root)
 
 
-@pytest.mark.parametrize("options", [{"data_root": None}, {"data_root": "here", "download": True}])
-def test_your_own_images_need_a_root_and_no_download(options):
-    with pytest.raises(
-        DotsZooError, match="image_folder: expected data_root, .* and no download; got data_root"
-    ):
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"data_root": None}, "expected --data-root, the folder of the images, got none"),
+        ({"data_root": "here", "download": True}, "expected images of your own, got --download"),
+    ],
+)
+def test_your_own_images_need_a_root_and_no_download(options, message):
+    with pytest.raises(DotsZooError, match=f"image_folder: {message}"):
         load_data(DataOptions(data="image_folder", **options))
 
 

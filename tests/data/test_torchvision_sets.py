@@ -63,8 +63,8 @@ def test_digits_are_resized_if_asked():
 
 @pytest.mark.parametrize("changes", [{"data_root": "data"}, {"download": True}])
 def test_digits_take_no_folder(changes):
-    with pytest.raises(DotsZooError, match="digits: expected neither data_root nor download"):
-        load_data(DataOptions(data="digits", **changes))
+    with pytest.raises(DotsZooError, match="digits: expected neither --data-root nor --download"):
+        load_data(DataOptions("digits", **changes))
 
 
 def test_digits_name_the_extra_that_is_missing(monkeypatch):
@@ -92,9 +92,11 @@ def test_what_is_not_there_is_named_and_downloaded_only_if_asked(name, holds, mo
         raise URLError("no network")
 
     monkeypatch.setattr("urllib.request.urlopen", no_network)
-    with pytest.raises(DotsZooError, match=f"{name}: expected data_root, the folder that holds {holds}; got"):
+    with pytest.raises(
+        DotsZooError, match=f"{name}: expected --data-root, the folder that holds {holds}, got"
+    ):
         load_data(DataOptions(data=name))
-    with pytest.raises(DotsZooError, match=f"{name}: expected {holds} .* download=true fetches it"):
+    with pytest.raises(DotsZooError, match=f"{name}: expected {holds} .* --download fetches it"):
         load(name, tmp_path)
     assert not list(tmp_path.iterdir()) and not asked
     with pytest.raises(DotsZooError, match=f"{name}: expected {holds} .*no network"):

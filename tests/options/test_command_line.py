@@ -117,10 +117,10 @@ def test_what_is_printed_as_a_configuration_is_one(
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ("-o b", "expected NETWORK, which is missing"),
-        ("a", "expected --out, which is missing"),
-        ("a -o", "--out: expected one argument"),
-        ("a b -o c", "got more than it takes: b"),
+        ("-o b", "expected NETWORK, got none: dots-zoo learn NETWORK -o DIR"),
+        ("a", "expected --out, got none: dots-zoo learn NETWORK -o DIR"),
+        ("a -o", "--out: expected a text, got nothing"),
+        ("a b -o c", "got more than it takes: b; it is dots-zoo learn NETWORK -o DIR [options]"),
         ("a -o b --epochs two", "epochs: expected a whole number, got 'two'"),
         ("a -o b --warm-up 1.5", "warm_up: expected a whole number, got '1.5'"),
         ("a -o b --batch 1 x", "batch: expected a whole number, got 'x'"),
@@ -150,7 +150,7 @@ def test_all_wrong_keys_of_a_file_and_all_wrong_arguments_are_named(tmp_path: Pa
         command().parse_values({"network": "a", "out": "b", "epoch": 1})
     file.write_text("epochs: seven\n")
     assert "epochs: expected a whole number, got 'seven'" in refusal("a", "-o", "b", "--config", str(file))
-    for content, expected in (("- 1", "expected lines of KEY: VALUE, got list"), ("a: [", "a YAML file")):
+    for content, expected in (("- 1", "expected lines of KEY: VALUE, got a list"), ("a: [", "a YAML file")):
         file.write_text(content)
         assert expected in refusal("a", "-o", "b", "--config", str(file))
     assert "expected a YAML file, got" in refusal("a", "-o", "b", "--config", str(tmp_path / "none.yaml"))

@@ -101,7 +101,8 @@ def test_a_taken_folder_is_refused_without_resume(
     (tmp_path / "thesis.txt").write_text("mine")
     told = refusal([*COMMANDS[command], "--out", str(tmp_path)], capsys)
     assert told == (
-        f"{tmp_path}: expected a new or an empty folder for the run; choose another, or pass --resume"
+        f"{tmp_path}: expected a new or an empty folder for the run, got one that holds thesis.txt; "
+        "choose another, or pass --resume if it is a run's"
     )
     assert contents(tmp_path) == {str(tmp_path / "thesis.txt"): b"mine"}
 

@@ -215,8 +215,8 @@ def test_a_genotype_file_is_trained_and_kept_in_the_folder(tmp_path: Path) -> No
         (["train", "darts_v1", *SMALL, "--preset", "cifar", "--out", "run"], "preset: expected one of"),
         (["train", "darts_v1", *SMALL, "--epochs", "0", "--out", "run"], "epochs: expected 1 or more, got 0"),
         (
-            ["train", "darts_v1", *SMALL, "--learning-rate", "1", "--out", "run"],
-            "no such option: --learning-rate (did you mean --learning-rate?)",
+            ["train", "darts_v1", *SMALL, "--learning_rate", "1", "--out", "run"],
+            "no such option: --learning_rate (did you mean --learning-rate?)",
         ),
         (
             ["eval", "dots_cifar10_tiny"],

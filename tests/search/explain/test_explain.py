@@ -71,7 +71,7 @@ def test_figures_without_a_picture(
         raise RuntimeError("no font")
 
     monkeypatch.setattr(Figure, "savefig", no_picture)
-    words = ["--out", str(tmp_path), "--iterations", "1", "--images", "9"]
+    words = ["--out", str(tmp_path), "--iterations", "1", "--image-count", "9"]
     assert main(["explain", "hessian", str(run), *words]) == 0
     assert capsys.readouterr().out.endswith(f"; written to {tmp_path}/hessian.json\n")
     assert caplog.messages == [f"{tmp_path}/hessian.png: left out (RuntimeError: no font)"]
@@ -89,7 +89,7 @@ def operation_alpha(run: Path) -> torch.Tensor:
 
 
 def test_hessian(explained) -> None:  # type: ignore[no-untyped-def]
-    found = explained("hessian", "--iterations", "2", "--images", "60")
+    found = explained("hessian", "--iterations", "2", "--image-count", "60")
     assert found["images"] == 60 and found["alphas"] == 2 * 14 * 3
     assert found["smallest"] <= found["largest"] and found["iterations"] == {"dominant": 2, "other": 2}
     assert found["dominant"] == found["history"]["dominant"][-1]
@@ -97,7 +97,7 @@ def test_hessian(explained) -> None:  # type: ignore[no-untyped-def]
 
 
 def test_landscape(explained) -> None:  # type: ignore[no-untyped-def]
-    found = explained("landscape", "--points", "3", "--images", "60", "--radius", "2")
+    found = explained("landscape", "--points", "3", "--image-count", "60", "--radius", "2")
     assert found["x"] == [-2.0, 0.0, 2.0] and len(found["loss"]) == len(found["loss"][0]) == 3
     assert found["centre"] == found["loss"][1][1] and f"{found['centre']:.4f} in the middle" in found["said"]
 
@@ -142,7 +142,7 @@ def test_tau(explained, run: Path) -> None:  # type: ignore[no-untyped-def]
 
 
 def test_features(explained) -> None:  # type: ignore[no-untyped-def]
-    found = explained("features", "--clusters", "2", "--images", "30", "--cell", "last")
+    found = explained("features", "--clusters", "2", "--image-count", "30", "--cell", "last")
     assert found["cluster"] == {"skip_connect": 0, "sep_conv_3x3": 1} and found["images"] == 30
     assert found["edge"] == {"cell_type": "normal", "edge": "2<-0", "cell": "last"}
     assert "clusters: skip_connect | sep_conv_3x3" in found["said"]
@@ -161,8 +161,8 @@ def test_alone(explained, run: Path) -> None:  # type: ignore[no-untyped-def]
     ("words", "message"),
     [
         (
-            ["hessian", "--images", "73"],
-            "images: expected 1 to 72, the images of the validation split, got 73",
+            ["hessian", "--image-count", "73"],
+            "image_count: expected 1 to 72, the images of the validation split, got 73",
         ),
         (["landscape", "--points", "4"], "points: expected an odd number of 3 or more, got 4"),
         (["discretise", "--edge.node", "9"], "edge 9<-0: expected one of 2<-0, 2<-1"),
@@ -202,11 +202,11 @@ def test_the_folder_is_looked_at_first_and_left_alone(
         shutil.copy(run / name, begun)
     for name in ("genotype.json", "run.json"):  # as of a training, which has no config.yaml of a search
         shutil.copy(run / name, network)
-    ended = "expected the folder of a completed search, got one without "
+    ended = "expected the folder of a completed search, got "
     for folder, message in [
-        (tmp_path / "none", f"{ended}genotype.json, run.json, config.yaml, metrics.jsonl"),
-        (run / "config.yaml", f"{ended}genotype.json, run.json, config.yaml, metrics.jsonl"),
-        (network, f"{ended}config.yaml, metrics.jsonl"),
+        (tmp_path / "none", f"{ended}nothing there"),
+        (run / "config.yaml", f"{ended}a file"),
+        (network, f"{ended}one without config.yaml, metrics.jsonl"),
         (begun, "expected genotype.json, run.json; the search has not ended: resume it with --resume"),
     ]:
         before = sorted(tmp_path.rglob("*"))
@@ -216,7 +216,7 @@ def test_the_folder_is_looked_at_first_and_left_alone(
 
 
 def test_a_folder_that_is_not_a_finished_search_is_refused(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(DotsZooError, match="expected the folder of a completed search, got one without"):
+    with pytest.raises(DotsZooError, match="expected the folder of a completed search, got nothing there"):
         read_completed_run(tmp_path / "none")
     part = tmp_path / "part"
     shutil.copytree(run, part)

@@ -239,7 +239,7 @@ def test_edges_are_exchanged_where_stride_and_candidates_agree():
 def test_the_maps_are_those_of_the_operations_alone():
     snapshot = look_at(darts_space(("none", "skip_connect", "sep_conv_3x3", "avg_pool_3x3"), 2))
     selected = select_edge(snapshot.search, EdgeConfig(node=3, input=2))
-    maps = maps_of(snapshot, selected, FeaturesConfig(images=16))
+    maps = maps_of(snapshot, selected, FeaturesConfig(image_count=16))
     assert list(maps) == ["skip_connect", "sep_conv_3x3", "avg_pool_3x3"]  # none has no maps
     supernet, (images, _) = copy.deepcopy(snapshot.search.supernet).double(), half_b(snapshot)
     seen = []

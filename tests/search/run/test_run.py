@@ -139,7 +139,10 @@ def test_what_cannot_be_searched_is_refused_before_anything_is_written(space, ch
 
 def test_a_folder_with_something_in_it_is_refused_and_left_alone(tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(DotsZooError, match="expected a new or an empty folder for the run; choose another"):
+    with pytest.raises(
+        DotsZooError,
+        match="expected a new or an empty folder for the run, got one that holds ",
+    ):
         run(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 

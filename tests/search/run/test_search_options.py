@@ -178,7 +178,7 @@ def test_the_module_runs_and_exits_with_2_where_the_input_cannot_be_used(tmp_pat
         [sys.executable, "-m", "dots_zoo.search", *arguments], capture_output=True, text=True, cwd=tmp_path
     )
     assert done.returncode == 2 and done.stderr.startswith(
-        "dots-zoo search: error: cifar10: expected data_root"
+        "dots-zoo search: error: cifar10: expected --data-root"
     )
     assert not list(tmp_path.iterdir())
 
