@@ -367,7 +367,7 @@ def test_a_malformed_name_is_refused_in_every_table(name: Any) -> None:
             lambda: Operation("x", mobile, spaces=("s",)),
             "operation 'x', spaces: expected one or more of darts",
         ),
-        (lambda: Method("x", int, mine), "method 'x', config: expected a dataclass with a field training"),
+        (lambda: Method("x", int, mine), "method 'x', config: expected a dataclass with the fields macro"),
         (
             lambda: Method("x", MineConfig, 3),
             "method 'x', stages: expected a function of .config, space, aft",

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+from ..options.command_line import CommandLine, Option
 from ..runtime.errors import DotsZooError
 from ..runtime.table import PLUGIN_HINT, look_up, nearest
 from .datasets import DATASETS, OPTIONAL, Data, DataOptions, Dataset, ImageData, register_dataset
@@ -78,3 +79,10 @@ def _contents(root: Path) -> str:
     names = sorted(path.name for path in root.iterdir())
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return f"{', '.join(names[:3])}{more} and no class folder" if names else "an empty folder"
+
+
+def add_data_options(line: CommandLine) -> None:
+    """Add the fields of DataOptions to the options of a command, with the names of all data sets."""
+    titles = (f"{data.name} ({data.title})" if data.title else data.name for data in DATASETS.values())
+    line.add(Option("data", str, DataOptions.data, f"data set: {', '.join(titles)}"))
+    line.add_from(DataOptions, skip=("data",))

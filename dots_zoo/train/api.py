@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import nn
 
-from ..data.datasets import DATASETS, DataOptions
-from ..data.load import load_data
+from ..data.datasets import DataOptions
+from ..data.load import add_data_options, load_data
 from ..options.command_line import REQUIRED, CommandLine, Option
 from ..reference import create, resolve
 from ..runtime.atomic_write import check_output, write_file
@@ -115,7 +115,7 @@ def train_line() -> CommandLine:
     line.add(Option("resume", bool, False, "resume from the checkpoint in the folder"))
     line.add(Option("checkpoint_seconds", float, 300.0, "time between two checkpoints; 0: every step"))
     line.add(QUIET)
-    _add_data(line)
+    add_data_options(line)
     line.add_from(ModelOptions)
     line.add_from(Recipe)
     return line
@@ -140,7 +140,7 @@ def eval_line() -> CommandLine:
     line.add(Option("batch_size", int, 100, "images at a time"))
     line.add(JSON)
     line.add(QUIET)
-    _add_data(line)
+    add_data_options(line)
     line.add_from(ModelOptions, skip=("pretrained",))
     line.add(Option("pretrained", bool, False, EVALUATED))
     return line
@@ -164,12 +164,6 @@ def predict_line() -> CommandLine:
     line.add_from(predict)
     line.add(JSON)
     return line
-
-
-def _add_data(line: CommandLine) -> None:
-    titles = (f"{data.name} ({data.title})" if data.title else data.name for data in DATASETS.values())
-    line.add(Option("data", str, DataOptions.data, f"data set: {', '.join(titles)}"))
-    line.add_from(DataOptions, skip=("data",))
 
 
 def train_with(options: Mapping[str, Any]) -> Training:

@@ -140,7 +140,7 @@ def torch_runner(onnx_file: OnnxFile, setting: Setting) -> Runner:
 
     Raises DotsZooError where the file does not record which network of timm it holds.
     """
-    device = torch.device("cpu") if setting.device == "cpu" else torch.device("cuda", setting.gpu.index)
+    device = torch.device("cpu" if setting.device == "cpu" else f"cuda:{setting.gpu.index}")
     began = time.perf_counter()
     model = rebuild(onnx_file).to(device)
     torch.set_num_threads(setting.threads)

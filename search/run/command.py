@@ -19,7 +19,7 @@ from accelerate import PartialState  # type: ignore[import-untyped]
 from torch import nn
 
 from dots_zoo.data.datasets import DataOptions
-from dots_zoo.data.load import load_data
+from dots_zoo.data.load import add_data_options, load_data
 from dots_zoo.genotype import Genotype, load_genotype, to_text
 from dots_zoo.macro import usual_macro
 from dots_zoo.options.command_line import REQUIRED, CommandLine, Option, choose_subcommand
@@ -205,7 +205,7 @@ def search_line(method: str) -> CommandLine:
     command_line.add(Option("space", str, "S0", _spaces()))
     for option in (*RUN, SEEDS, JSON):
         command_line.add(option)
-    command_line.add_from(DataOptions)
+    add_data_options(command_line)
     command_line.add_from(Derivation, defaults={"topology": record.topology})
     command_line.add_from(record.config)
     return command_line

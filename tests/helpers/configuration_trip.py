@@ -4,7 +4,8 @@
 step and prints them. A function counts once, where an argument of it is, as it is called, the words of the
 command line, the parsed options, the method's configuration or a dataclass among its fields, a Derivation,
 DataOptions, or a dataclass that holds one of these. Functions inside functions, lambdas and what dataclasses
-generate do not count.
+generate do not count; nor does the grammar, which reads the options of every command (GRAMMAR), as little as
+the functions of jsonargparse below it.
 """
 
 import sys
@@ -23,6 +24,7 @@ from dots_zoo.search.stages import loop
 
 ROOT = Path(__file__).parents[2]
 ROOMS = tuple(str(ROOT / folder) for folder in ("dots_zoo", "search", "export"))
+GRAMMAR = tuple(str(ROOT / "dots_zoo" / part) for part in ("options", "entry", "runtime/config.py"))
 SMALL = ["--data", "digits", "--epochs", "1", "--warm-up", "0", "--layers", "3", "--channels", "2"]
 
 
@@ -40,6 +42,8 @@ def configuration_trip(method: str = "darts") -> list[tuple[str, str]]:
             return
         names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
         if code.co_name.startswith("__") and code.co_name != "__call__":
+            return
+        if code.co_filename.startswith(GRAMMAR):
             return
         if any(carries(frame.f_locals.get(name)) for name in names):
             seen.setdefault((str(Path(code.co_filename).relative_to(ROOT)), code.co_name))

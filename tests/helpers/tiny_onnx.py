@@ -55,7 +55,7 @@ class Gpu:
             raise ort_errors.EPFail("no CUDA-capable device is detected\nand a stack")
         binding = SimpleNamespace(
             bind_ortvalue_input=lambda name, value: self.log.append(("input", name, value.what)),
-            bind_output=lambda name, device: self.log.append(("output", name, device)),
+            bind_output=lambda name, device, index: self.log.append(("output", name, device)),
             bind_ortvalue_output=lambda name, value: self.log.append(("fixed output", name, value.what)),
             synchronize_inputs=lambda: self.log.append(("synchronise inputs",)),
             synchronize_outputs=lambda: self.log.append(("synchronise outputs",)),

@@ -136,7 +136,7 @@ def test_left_out_the_options_are_the_recipe_s_own() -> None:
 
 
 def test_every_preset_is_read_and_an_option_beats_it() -> None:
-    assert set(NAMED) == {*GOLDEN, "modern", "small_cpu", "dots_cifar10_tiny", "digits_small"}
+    assert set(NAMED) == {*GOLDEN, "modern", "small_cpu", "dots_cifar10_tiny", "digits_small", "folder_small"}
     for name, values in NAMED.items():
         resolved = options("--preset", name, "--epochs", "40")
         assert resolved["epochs"] == 40 and resolved["batch_size"] == values["batch_size"]

@@ -59,21 +59,32 @@ def test_a_session_that_fails_is_one_line(content: bytes, monkeypatch: pytest.Mo
 
 def test_what_a_session_is_told():
     assert provider_options("cpu", Options()) == [("CPUExecutionProvider", {})]
-    cuda = {"cudnn_conv_algo_search": "EXHAUSTIVE", "use_tf32": "1", "enable_cuda_graph": "0"}
+    cuda = {
+        "device_id": "0",
+        "cudnn_conv_algo_search": "EXHAUSTIVE",
+        "use_tf32": "1",
+        "enable_cuda_graph": "0",
+    }
     assert provider_options("cuda", Options()) == [(CUDA, cuda)]
-    options = Options(cudnn_search="heuristic", tf32=False, cuda_graph=True)
-    other = {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0", "enable_cuda_graph": "1"}
+    options = Options(index=1, cudnn_search="heuristic", tf32=False, cuda_graph=True)
+    other = {
+        "device_id": "1",
+        "cudnn_conv_algo_search": "HEURISTIC",
+        "use_tf32": "0",
+        "enable_cuda_graph": "1",
+    }
     assert provider_options("cuda", options, ("image", (2, 3, 4, 5))) == [(CUDA, other)]
 
 
 def test_what_tensorrt_is_told():
     [(first, options), (second, cuda)] = provider_options("tensorrt", Options(cuda_graph=True))
     assert (first, second) == (TENSORRT, CUDA)
-    assert options == {"trt_cuda_graph_enable": "True"} and cuda["enable_cuda_graph"] == "0"
+    assert options == {"device_id": "0", "trt_cuda_graph_enable": "True"} and cuda["enable_cuda_graph"] == "0"
     [(_, options), _] = provider_options(
         "tensorrt", Options(engine_cache=Path("engines")), ("image", (8, 3, 4, 5))
     )
     assert options == {
+        "device_id": "0",
         "trt_cuda_graph_enable": "False",
         "trt_profile_min_shapes": "image:8x3x4x5",
         "trt_profile_opt_shapes": "image:8x3x4x5",
