@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..options.command_line import CommandLine, Option
+from ..options.command_line import CommandLine
+from ..options.declaration import Option
 
 
 def command_line() -> CommandLine:

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from ..drawing.draw import draw
-from ..options.command_line import REQUIRED, CommandLine, Option
+from ..options.command_line import CommandLine
+from ..options.declaration import REQUIRED, Option
 from ..reference import genotype_of
 
 

@@ -9,7 +9,8 @@ import timm
 
 from ..genotype import bundled_names, load_genotype
 from ..macs import count
-from ..options.command_line import CommandLine, Option
+from ..options.command_line import CommandLine
+from ..options.declaration import Option
 from ..runtime.errors import DotsZooError
 
 MOBILE_LIMIT = 600_000_000  # MACs: the mobile setting of the NAS papers, at 224x224

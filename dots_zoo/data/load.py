@@ -3,7 +3,8 @@
 from dataclasses import replace
 from pathlib import Path
 
-from ..options.command_line import CommandLine, Option
+from ..options.command_line import CommandLine
+from ..options.declaration import Option
 from ..runtime.errors import DotsZooError
 from ..runtime.table import PLUGIN_HINT, look_up, nearest
 from .datasets import DATASETS, OPTIONAL, Data, DataOptions, Dataset, ImageData, register_dataset

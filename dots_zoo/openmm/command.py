@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..options.command_line import REQUIRED, CommandLine, Option, choose_subcommand
+from ..options.command_line import CommandLine, choose_subcommand
+from ..options.declaration import REQUIRED, Option
 from ..options.image_size import image_size
 from ..runtime.distributed import disconnecting
 from . import check as mm_check

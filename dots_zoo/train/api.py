@@ -11,7 +11,8 @@ from torch import nn
 
 from ..data.datasets import DataOptions
 from ..data.load import add_data_options, load_data
-from ..options.command_line import REQUIRED, CommandLine, Option
+from ..options.command_line import CommandLine
+from ..options.declaration import REQUIRED, Option
 from ..reference import create, resolve
 from ..runtime.atomic_write import check_output, write_file
 from ..runtime.config import build, presets_in

@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 from torch import nn
 
-from dots_zoo.options.command_line import REQUIRED, CommandLine, Option
+from dots_zoo.options.command_line import CommandLine
+from dots_zoo.options.declaration import REQUIRED, Option
 from dots_zoo.options.image_size import ImageSize, height_and_width
 from dots_zoo.reference import resolve
 from dots_zoo.runtime.atomic_write import check_output

@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dots_zoo.options.command_line import REQUIRED, CommandLine, Option
+from dots_zoo.options.command_line import CommandLine
+from dots_zoo.options.declaration import REQUIRED, Option
 from dots_zoo.options.image_size import ImageSize, height_and_width
 from dots_zoo.runtime.atomic_write import check_output, write_file
 

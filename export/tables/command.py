@@ -6,7 +6,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
-from dots_zoo.options.command_line import REQUIRED, CommandLine, Option
+from dots_zoo.options.command_line import CommandLine
+from dots_zoo.options.declaration import REQUIRED, Option
 from dots_zoo.runtime.atomic_write import check_output, write_files
 from dots_zoo.runtime.config import build
 from dots_zoo.runtime.errors import DotsZooError

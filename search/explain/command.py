@@ -14,7 +14,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from dots_zoo.options.command_line import CommandLine, Option, choose_subcommand
+from dots_zoo.options.command_line import CommandLine, choose_subcommand
+from dots_zoo.options.declaration import Option
 from dots_zoo.runtime.atomic_write import follow_links, write_file
 from dots_zoo.runtime.best_effort import attempt
 from dots_zoo.runtime.config import build

@@ -22,7 +22,8 @@ from dots_zoo.data.datasets import DataOptions
 from dots_zoo.data.load import add_data_options, load_data
 from dots_zoo.genotype import Genotype, load_genotype, to_text
 from dots_zoo.macro import usual_macro
-from dots_zoo.options.command_line import REQUIRED, CommandLine, Option, choose_subcommand
+from dots_zoo.options.command_line import CommandLine, choose_subcommand
+from dots_zoo.options.declaration import REQUIRED, Option
 from dots_zoo.runtime.config import build, presets_in
 from dots_zoo.runtime.distributed import disconnecting
 from dots_zoo.runtime.errors import DotsZooError
@@ -33,6 +34,7 @@ from ..methods.registry import METHODS, Derivation
 from ..space.named import SPACES, named_space
 from .run import run_search
 from .seeds import line, search_seeds
+from .summary import summarise
 
 PRESETS = Path(__file__).parent / "presets"
 TEXT = "Search a cell and write genotype.json, the log and the plots of the run into a folder."
@@ -254,14 +256,12 @@ def presets_of(method: str) -> dict[str, dict[str, Any]]:
 
 
 def summary(result: SearchResult | SeedsResult) -> str:
-    """Return the result as lines: the cell, its figures in a table if there is one, and where it is."""
+    """Return the result as lines: the cell, where it is, a summary, and the command to type next."""
     if isinstance(result, SeedsResult):
         return line(dict(result.summary), result.path)
     files = "genotype.json, report.html, run.json, config.yaml, metrics.jsonl, plots"
-    table = ", ".join(f"{key.removeprefix('table.')} {value:g}" for key, value in result.table.items())
-    lines = [to_text(result.genotype), *([f"in the table: {table}"] if table else [])]
-    lines.append(f"written to {result.path}: {files}")
-    return "\n".join([*lines, f"next: dots-zoo train {result.path} -o FOLDER"])
+    written = f"written to {result.path}: {files}"
+    return "\n".join([to_text(result.genotype), written, *summarise(result.path).lines()])
 
 
 def as_json(result: SearchResult | SeedsResult) -> dict[str, Any]:

@@ -24,6 +24,8 @@ from ..methods.registry import METHODS
 from ..stages.figures import TABLE, figure_title, weights_title
 from .figure import Line
 
+PRESETS = {"digits": "digits_small", "image_folder": "folder_small"}  # of a training on a CPU, by data set
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -181,7 +183,7 @@ def _command(out: Path, run: Mapping[str, Any], settings: Mapping[str, Any]) -> 
         if settings.get(option) is not None:
             words += [f"--{option.replace('_', '-')}", str(settings[option])]
     if run["machine"]["gpu"] is None:
-        words += ["--preset", "small_cpu"]
+        words += ["--preset", PRESETS.get(name, "small_cpu")]
     return shlex.join([*words, "--out", f"{out}-net"])
 
 

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dots_zoo.options.command_line import REQUIRED, CommandLine, Option, options_of
+from dots_zoo.options.command_line import CommandLine
+from dots_zoo.options.declaration import REQUIRED, Option, options_of
 from dots_zoo.options.type_words import expectation
 from dots_zoo.runtime.config import build
 from dots_zoo.runtime.errors import DotsZooError

@@ -13,7 +13,8 @@ from dots_zoo.export.measure.command import row_lines
 from dots_zoo.export.measure.options import BenchOptions, fraction
 from dots_zoo.export.measure.schema import dump, read_bench
 from dots_zoo.export.ort_session import Gpu
-from dots_zoo.options.command_line import CommandLine, Option
+from dots_zoo.options.command_line import CommandLine
+from dots_zoo.options.declaration import Option
 from dots_zoo.runtime.config import build
 from dots_zoo.runtime.errors import DotsZooError
 from helpers.bench_document import document, row
