@@ -246,7 +246,7 @@ def create(reference: Reference, *, weights: bool, **arguments: Any) -> Any:
         if folder is not None:
             _require_weights(reference, folder)
             source = f"{LOCAL}{folder}"
-        elif reference.of_cells and not _has_weights(source):
+        elif reference.of_cells and "pretrained_cfg_overlay" not in arguments and not _has_weights(source):
             raise DotsZooError(
                 f"{name} has no pretrained weights: train it and give the training's folder, or leave out "
                 "--pretrained; dots-zoo list says which names have some"
