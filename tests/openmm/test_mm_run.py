@@ -259,7 +259,7 @@ def test_a_taken_folder_and_what_does_not_fit_are_refused(
         (["predict", config, trained.best, str(small), "-o", out], "at least 32x32 pixels"),
         (["predict", config, trained.best, str(broken), "-o", out], "not an image that can be decoded"),
         (["predict", config, trained.best, image, image, "-o", out], "the same name"),
-        (["check", config, "--input", "64"], "--input: expected HEIGHTxWIDTH"),
+        (["check", config, "--input", "64"], "input: expected HEIGHTxWIDTH"),
     ]
     for words, message in refused:
         assert main([trained.task, *words]) == 2, words

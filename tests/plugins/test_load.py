@@ -16,7 +16,7 @@ from dots_zoo.macro import MACROS
 from dots_zoo.plugins import load
 from dots_zoo.runtime.errors import DotsZooError
 from dots_zoo.search.methods.registry import METHODS, register_method
-from dots_zoo.search.space.named import SPACES
+from dots_zoo.search.space.named import SPACES, named_space
 from helpers.paths import ROOT
 from helpers.tables import tables_as_before
 
@@ -194,7 +194,7 @@ def test_an_option_without_a_value_is_refused(capsys: pytest.CaptureFixture[str]
 
 def test_an_unknown_name_says_how_ones_own_are_loaded() -> None:
     with pytest.raises(DotsZooError, match="space: expected .*; one of your own comes with --plugin FILE"):
-        dots_zoo.search.space.named.named_space("mine")
+        named_space("mine")
 
 
 def test_calls_of_search_and_data_are_names_of_dots_zoo() -> None:
