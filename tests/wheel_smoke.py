@@ -17,7 +17,7 @@ for package in ("search", "export", "det_configs", "seg_configs"):
     assert importlib.util.find_spec(package) is None, f"{package} landed at the top of site-packages"
 files = importlib.metadata.files("dots-zoo") or []
 tops = {Path(str(file)).parts[0] for file in files if ".." not in str(file)}
-assert tops == {"dots_zoo", f"dots_zoo-{dots_zoo.__version__}.dist-info"}, tops
+assert tops == {"dots_zoo", "dots_zoo_command", f"dots_zoo-{dots_zoo.__version__}.dist-info"}, tops
 assert len(dots_zoo.bundled_names()) == 107
 shipped = {Path(str(file)).name for file in files}
 for config in (
